@@ -116,8 +116,8 @@ def copy_error(exc: E) -> E:
     failed task, closes coroutines that still run. The copy has type, fields, notes and cause of the original,
     and no traceback. What can't be copied comes back as a ``BridgeError`` with its type and text.
     """
-    made = next((twin for make in (_rebuild, copy.copy) if (twin := _copy_by(exc, make)) is not None), None)
-    twin = cast(E, BridgeError(f"{type(exc).__qualname__}: {error_text(exc)}") if made is None else made)
+    copied = next((twin for make in (_rebuild, copy.copy) if (twin := _copy_by(exc, make)) is not None), None)
+    twin = cast(E, BridgeError(f"{type(exc).__qualname__}: {error_text(exc)}") if copied is None else copied)
     if hasattr(exc, "__notes__"):
         twin.__notes__ = list(exc.__notes__)
     twin.__cause__, twin.__context__ = exc.__cause__, exc.__context__

@@ -246,7 +246,7 @@ def demo(
 
     chosen = resolve_fleet(ctx, redis_url)
     # The environment names the real fleet; the demo uses it only if asked to by an option.
-    url = chosen.redis_url if chosen.said else None
+    url = chosen.redis_url if chosen.is_explicit else None
     code = run_demo(
         redis_url=url,
         lm=lm,

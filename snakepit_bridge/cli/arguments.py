@@ -62,9 +62,9 @@ def parse_assignments(arguments: Iterable[str], types: Iterable[str], known: Col
         BridgeError: an argument is malformed, or a type is for a name that isn't published.
         ValidationError: there is no such type.
     """
-    said = parse_pairs(types, "--type name=type")
-    found = [_parse_assignment(name, text, said, known) for name, text in parse_pairs(arguments).items()]
-    for name in said.keys() - {assignment.name for assignment in found}:
+    declared = parse_pairs(types, "--type name=type")
+    found = [_parse_assignment(name, text, declared, known) for name, text in parse_pairs(arguments).items()]
+    for name in declared.keys() - {assignment.name for assignment in found}:
         raise BridgeError(f"--type is for '{name}', which isn't published here; add {name}=value.")
     if len({assignment.name for assignment in found}) < len(found):
         raise BridgeError("A variable is given twice; give it once.")

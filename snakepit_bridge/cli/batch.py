@@ -143,10 +143,10 @@ class BatchRun:
             advance()
 
         try:
-            for some in split(lines, self.batch_size):
-                while waiting and len(waiting) + len(some) > self.in_flight:
+            for chunk in split(lines, self.batch_size):
+                while waiting and len(waiting) + len(chunk) > self.in_flight:
                     finish()
-                waiting += zip(some, self._submit_pending(some), strict=True)
+                waiting += zip(chunk, self._submit_pending(chunk), strict=True)
             while waiting:
                 finish()
         except BaseException:

@@ -63,14 +63,14 @@ class FleetAddress:
         redis_url: its Redis; None for the default.
         namespace: its part of the Redis.
         queue: where its predictions wait.
-        said: whether the URL stood on the command line, and not in the environment.
+        is_explicit: whether the URL stood on the command line, and not in the environment.
         broker_url: another broker than that Redis.
     """
 
     redis_url: str | None = field(repr=False)
     namespace: str = DEFAULT_NAMESPACE
     queue: str = default_queue(DEFAULT_NAMESPACE)
-    said: bool = False
+    is_explicit: bool = False
     broker_url: str | None = field(default=None, repr=False)
 
     @property
@@ -129,7 +129,7 @@ class FleetAddress:
 def resolve_fleet(ctx: typer.Context, redis_url: str | None) -> FleetAddress:
     """Return what a command talks to: the shared options, and its own ``--redis-url`` if it has one."""
     shared: FleetAddress = ctx.obj
-    return shared if redis_url is None else replace(shared, redis_url=redis_url, said=True)
+    return shared if redis_url is None else replace(shared, redis_url=redis_url, is_explicit=True)
 
 
 def is_on_command_line(ctx: typer.Context, parameter: str) -> bool:

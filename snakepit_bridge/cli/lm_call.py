@@ -35,5 +35,5 @@ def check_calls(fleet: Fleet, profiles: Iterable[str]) -> Iterator[Check]:
         except BridgeError as exc:
             yield Check(what, "fail", f"{type(exc).__name__}: {exc}", "fix the profile, or its provider's account")
         else:
-            told, took_s = prediction.provenance, time.monotonic() - start
-            yield Check(what, "ok", f"{told.model} answered in {took_s:.1f} s, on {told.worker}")
+            provenance, took_s = prediction.provenance, time.monotonic() - start
+            yield Check(what, "ok", f"{provenance.model} answered in {took_s:.1f} s, on {provenance.worker}")

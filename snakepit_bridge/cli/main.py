@@ -126,7 +126,7 @@ def _root(
             redis_url,
             check_namespace(namespace),
             queue or default_queue(namespace),
-            said=is_on_command_line(ctx, "redis_url"),
+            is_explicit=is_on_command_line(ctx, "redis_url"),
             broker_url=broker_url or None,
         )
     except ValueError as exc:

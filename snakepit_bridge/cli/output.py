@@ -61,19 +61,19 @@ def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: Iterable[str] = ()
 ) -> None:
     """Print a table; the columns in ``numbers`` are aligned to the right."""
-    drawn = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        drawn.add_column(column, justify="right" if column in set(numbers) else "left", overflow="fold")
+        table.add_column(column, justify="right" if column in set(numbers) else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*map(to_cell, row))
-    console().print(drawn)
+        table.add_row(*map(to_cell, row))
+    console().print(table)
 
 
 def _quote_non_finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else quote_non_finite(value)
     if isinstance(value, Mapping):
-        return {name: _quote_non_finite(one) for name, one in cast(Mapping[str, Any], value).items()}
+        return {name: _quote_non_finite(item) for name, item in cast(Mapping[str, Any], value).items()}
     if isinstance(value, list | tuple):
-        return [_quote_non_finite(one) for one in cast(Sequence[Any], value)]
+        return [_quote_non_finite(item) for item in cast(Sequence[Any], value)]
     return value

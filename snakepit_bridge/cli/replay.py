@@ -30,8 +30,10 @@ def replay(
     print_table(
         ("", "first", "again"), [*_output_rows(found.first, found.again), *_provenance_rows(found.first, found.again)]
     )
-    said = f"they differ in {', '.join(sorted(found.differences))}" if found.differences else "the answers are the same"
-    echo(f"replay: {said}")
+    summary = (
+        f"they differ in {', '.join(sorted(found.differences))}" if found.differences else "the answers are the same"
+    )
+    echo(f"replay: {summary}")
 
 
 def _to_dict(prediction: FleetPrediction) -> dict[str, Any]:
@@ -43,11 +45,11 @@ def _output_rows(first: FleetPrediction, again: FleetPrediction) -> list[tuple[s
 
 
 def _provenance_rows(first: FleetPrediction, again: FleetPrediction) -> list[tuple[str, Any, Any]]:
-    one, two = first.provenance, again.provenance
+    old, new = first.provenance, again.provenance
     return [
-        ("session", f"{one.session} at {one.token}", f"{two.session} at {two.token}"),
-        ("program", f"{one.program}:{one.version}", f"{two.program}:{two.version}"),
-        ("module", one.module, two.module),
-        ("model", one.model, two.model),
-        ("task", one.task_id, two.task_id),
+        ("session", f"{old.session} at {old.token}", f"{new.session} at {new.token}"),
+        ("program", f"{old.program}:{old.version}", f"{new.program}:{new.version}"),
+        ("module", old.module, new.module),
+        ("model", old.model, new.model),
+        ("task", old.task_id, new.task_id),
     ]

@@ -56,7 +56,8 @@ def history(
     changes = run_blocking(store.history(session, limit))
     labels = run_blocking(store.labels(session))
     named = {
-        change.token: sorted(name for name, one in labels.items() if one.token == change.token) for change in changes
+        change.token: sorted(name for name, revision in labels.items() if revision.token == change.token)
+        for change in changes
     }
     if json:
         echo(dump_json([{**_to_dict(change), "labels": named[change.token]} for change in changes]))
@@ -75,7 +76,7 @@ def diff(
 ) -> None:
     """Show the variables that differ between two revisions of a session."""
     found = run_blocking(resolve_fleet(ctx, redis_url).store().diff(session, first, second))
-    sides = {name: [_plain_value(one), _plain_value(two)] for name, (one, two) in sorted(found.items())}
+    sides = {name: [_plain_value(left), _plain_value(right)] for name, (left, right) in sorted(found.items())}
     if json:
         echo(dump_json(sides))
     elif sides:
@@ -175,9 +176,11 @@ def _to_dict(change: Change) -> dict[str, Any]:
 
 
 def _row(change: Change) -> tuple[str, ...]:
-    said = _to_dict(change)
-    changed = ", ".join(f"{name}: {_format_value(a)} → {_format_value(b)}" for name, (a, b) in said["changed"].items())
-    return (said["token"], said["at"], said["author"], said["reason"], changed)
+    fields = _to_dict(change)
+    changed = ", ".join(
+        f"{name}: {_format_value(a)} → {_format_value(b)}" for name, (a, b) in fields["changed"].items()
+    )
+    return (fields["token"], fields["at"], fields["author"], fields["reason"], changed)
 
 
 def _plain_value(variable: Variable | None) -> Any:

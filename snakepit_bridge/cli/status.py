@@ -59,7 +59,7 @@ def collect_status(fleet: Fleet) -> dict[str, Any]:
     workers = find_workers(fleet)
     if fleet.on_rabbitmq:  # which tells nobody how many
         found["queue"]["taken"] = count_held_by(fleet, workers)
-    return {"workers": [_worker(one) for one in workers], **found}
+    return {"workers": [_worker(worker) for worker in workers], **found}
 
 
 async def _collect_from_redis(fleet: Fleet) -> dict[str, Any]:
@@ -75,19 +75,24 @@ async def _collect_from_redis(fleet: Fleet) -> dict[str, Any]:
     waits = backlog.by_priority(name)
     queue = {"name": name, "waiting": sum(waits.values()), "by_priority": waits, "taken": backlog.held}
     code = {"name": code_name, "waiting": sum(backlog.by_priority(code_name).values())}
-    stalls = [asdict(one) for one in await find_recent_stalls(fleet)]
+    stalls = [asdict(stall) for stall in await find_recent_stalls(fleet)]
     return {"queue": queue, "code": code, "limits": limits, "sessions": sessions, "stalls": stalls}
 
 
-def _worker(one: Worker) -> dict[str, Any]:
-    return {"name": one.name, "pool": one.pool, "concurrency": one.concurrency, "predictions": one.predictions,
-            "loop_p99_ms": one.loop_p99_ms}  # fmt: skip
+def _worker(worker: Worker) -> dict[str, Any]:
+    shown = ("name", "pool", "concurrency", "predictions", "loop_p99_ms")
+    return {name: getattr(worker, name) for name in shown}
 
 
 def _session(head: Head, applied: list[ProcessAck]) -> dict[str, Any]:
-    said = [{"process": one.process, "token": str(one.token), "error": one.error} for one in applied]
+    processes = [{"process": ack.process, "token": str(ack.token), "error": ack.error} for ack in applied]
     age = max(0.0, time.time() - head.confirmed_at)
-    return {"token": str(head.token), "authority": head.authority, "confirmed_s_ago": round(age, 3), "applied": said}
+    return {
+        "token": str(head.token),
+        "authority": head.authority,
+        "confirmed_s_ago": round(age, 3),
+        "applied": processes,
+    }
 
 
 def _show_workers(workers: list[dict[str, Any]]) -> None:
@@ -95,7 +100,7 @@ def _show_workers(workers: list[dict[str, Any]]) -> None:
         echo("workers: none answers; start one with: dspex-fleet worker")
         return
     columns = ("name", "pool", "concurrency", "predictions", "loop_p99_ms")
-    rows = [["-" if one[column] is None else one[column] for column in columns] for one in workers]
+    rows = [["-" if worker[column] is None else worker[column] for column in columns] for worker in workers]
     print_table(("worker", *columns[1:-1], "loop p99 ms"), rows, numbers=columns[2:])
 
 
@@ -108,18 +113,18 @@ def _show_code(code: dict[str, Any]) -> None:
 
 def _show_stalls(stalls: list[dict[str, Any]]) -> None:
     """Show the workers that hang, or were ended because they did."""
-    for one in stalls:
-        place = f" at {one['place']}" if one["place"] else ""
-        whose = f", in prediction {one['task_id']}" if one["task_id"] else ""
-        what = "was ended by its watchdog" if one["ended_at"] else "is blocked"
-        ago = time.time() - (one["ended_at"] or one["since"])
-        echo(f"worker {one['worker']}, process {one['pid']}: its event loop {what}{whose}{place} ({ago:.0f} s)")
+    for stall in stalls:
+        place = f" at {stall['place']}" if stall["place"] else ""
+        whose = f", in prediction {stall['task_id']}" if stall["task_id"] else ""
+        what = "was ended by its watchdog" if stall["ended_at"] else "is blocked"
+        ago = time.time() - (stall["ended_at"] or stall["since"])
+        echo(f"worker {stall['worker']}, process {stall['pid']}: its event loop {what}{whose}{place} ({ago:.0f} s)")
 
 
 def _show_parked(limits: dict[str, dict[str, int]]) -> None:
     """Show the profiles whose limits, or whose sessions' limits, delay predictions, and which sessions wait most."""
     for profile, sessions in limits.items():
-        most = sorted(sessions.items(), key=lambda one: -one[1])
+        most = sorted(sessions.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{count} of {name}" for name, count in most[:_SHOWN])
         more = f" and {len(most) - _SHOWN} sessions more" if len(most) > _SHOWN else ""
         echo(f"limits of {profile}: {sum(sessions.values())} wait ({shown}{more})")
@@ -131,15 +136,15 @@ def _show_sessions(sessions: dict[str, dict[str, Any]]) -> None:
         echo("sessions: none is published")
         return
     rows = [
-        (name, one["token"], one["authority"], f"{one['confirmed_s_ago']:.0f} s ago", *_applied(one))
-        for name, one in sessions.items()
+        (name, session["token"], session["authority"], f"{session['confirmed_s_ago']:.0f} s ago", *_applied(session))
+        for name, session in sessions.items()
     ]
     print_table(("session", "token", "authority", "confirmed", "applied by", "refused by"), rows)
 
 
 def _applied(session: dict[str, Any]) -> tuple[str, str]:
     """How many of the processes that hold a session are on its token, and what the others say."""
-    said = session["applied"]
-    there = [one for one in said if one["token"] == session["token"] and not one["error"]]
-    refused = [f"{one['process']}: {one['error']}" for one in said if one["error"]]
-    return f"{len(there)} of {len(said)} processes" if said else "-", "; ".join(refused) or "-"
+    processes = session["applied"]
+    there = [process for process in processes if process["token"] == session["token"] and not process["error"]]
+    refused = [f"{process['process']}: {process['error']}" for process in processes if process["error"]]
+    return f"{len(there)} of {len(processes)} processes" if processes else "-", "; ".join(refused) or "-"

@@ -246,7 +246,7 @@ class Fleet:
             what :meth:`submit` does, and ValueError: there are more or fewer keys than inputs. Nothing was sent.
         """
         terms = SubmitOptions(session, at_least, exactly, max_staleness, outage, priority, deadline)
-        named = [prepare_inputs(program, one, self._bounds) for one in inputs]
+        named = [prepare_inputs(program, given, self._bounds) for given in inputs]
         keys = [None] * len(named) if idempotency_keys is None else list(idempotency_keys)
         if len(keys) != len(named):
             raise ValueError(f"Give an idempotency key or None for each input: {len(named)} inputs, {len(keys)} keys.")
@@ -256,7 +256,7 @@ class Fleet:
         sent = self._publisher.submit(
             request, named, priority=priority, keys=keys, replies=self.results.reply_channel, batch=True
         )
-        return [self._make_handle(one) for one in sent]
+        return [self._make_handle(task) for task in sent]
 
     def handle(self, task_id: str) -> Handle:
         """Return a handle for a task that was submitted before, here or elsewhere."""
@@ -285,11 +285,11 @@ class Fleet:
         from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
         first = FleetPrediction.from_result(result)
-        made = first.provenance
-        program = f"{made.program}:{made.version}"
-        asked = cast("Mapping[str, Any]", result.inputs)
-        again = self.submit(program, asked, session=made.session, exactly=made.token)
-        return Replay(asked, first, again.get(wait_s))
+        provenance = first.provenance
+        program = f"{provenance.program}:{provenance.version}"
+        inputs = cast("Mapping[str, Any]", result.inputs)
+        again = self.submit(program, inputs, session=provenance.session, exactly=provenance.token)
+        return Replay(inputs, first, again.get(wait_s))
 
     @overload
     def map(
@@ -345,10 +345,10 @@ class Fleet:
         """
         source = track_progress(inputs, program) if progress else inputs
 
-        def send(some: Sequence[Mapping[str, Any]]) -> list[Handle]:
+        def send(batch_inputs: Sequence[Mapping[str, Any]]) -> list[Handle]:
             if batch > 1:
-                return self.submit_batch(program, some, **options)
-            return [self.submit(program, one, **options) for one in some]
+                return self.submit_batch(program, batch_inputs, **options)
+            return [self.submit(program, given, **options) for given in batch_inputs]
 
         return map_inputs(send, source, in_flight=in_flight, batch=batch, errors=errors, timeout=timeout)
 
@@ -467,7 +467,7 @@ class Fleet:
         from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS
         from snakepit_bridge.programs.build import check_spec
 
-        said = {
+        options = {
             "bindings": bindings,
             "arguments": arguments,
             "choose_by": choose_by,
@@ -478,7 +478,7 @@ class Fleet:
         }
         bounds = self._target_bounds or DEFAULT_BOUNDS
         trial = trial and not executes_code
-        spec, allowed = build_spec(name, module, self._allowed, said, bounds=bounds, trial=trial)
+        spec, allowed = build_spec(name, module, self._allowed, options, bounds=bounds, trial=trial)
         check_spec(spec, allowed, program=name, bounds=bounds)
         return run_blocking(self._registry.register(name, spec))
 
@@ -530,8 +530,8 @@ class Fleet:
     async def _fetch_with_inputs(self, task_id: str, wait_s: float) -> Result:
         """Return a finished prediction's result with its inputs, fetched if they are stored by reference."""
         result = await self.payloads.load_result(await self.results.wait(task_id, wait_s))
-        asked = result.inputs
-        return replace(result, inputs=await self.payloads.get(asked)) if isinstance(asked, str) else result
+        inputs = result.inputs
+        return replace(result, inputs=await self.payloads.get(inputs)) if isinstance(inputs, str) else result
 
     def _build_request(self, program: str, conditions: SubmitOptions) -> PredictionRequest:
         """Return what the predictions of these conditions have in common, once their exact revision is safe."""

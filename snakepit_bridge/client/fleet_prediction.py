@@ -66,12 +66,12 @@ class FleetPrediction(dspy.Prediction):
         Raises:
             pydantic.ValidationError: an output isn't of its type.
         """
-        made = self.copy()
-        vars(made).update({name: value for name, value in vars(self).items() if name != "_store"})
+        typed_copy = self.copy()
+        vars(typed_copy).update({name: value for name, value in vars(self).items() if name != "_store"})
         for name, info in signature.output_fields.items():
             if name in self:
-                made[name] = TypeAdapter[Any](info.annotation).validate_python(self[name])
-        return made
+                typed_copy[name] = TypeAdapter[Any](info.annotation).validate_python(self[name])
+        return typed_copy
 
 
 class _Completions(Completions):

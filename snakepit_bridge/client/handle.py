@@ -106,8 +106,8 @@ class Handle:
         """
         following = self._chunks.open(self.id, self._wait_s, self._replies)
         try:
-            while some := await run_on_home_loop(following.read()):
-                for piece in some:
+            while chunks := await run_on_home_loop(following.read()):
+                for piece in chunks:
                     yield piece
         finally:
             await run_on_home_loop(following.aclose())

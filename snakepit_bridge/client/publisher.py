@@ -149,8 +149,8 @@ class MessagePublisher:
                     retry_policy=RETRY_POLICY,
                     **self._route,
                 )
-        except (EncodeError, TypeError) as unfit:
-            raise _input_error(program, unfit) from unfit
+        except (EncodeError, TypeError) as exc:
+            raise _input_error(program, exc) from exc
 
     def _deliver(self, order: _SendOptions, asks: list[PendingPrediction]) -> dict[str, SentRequest]:
         """Send what isn't known, and return what is."""
@@ -172,8 +172,8 @@ class MessagePublisher:
             name, message = self._build_message(order, fresh)
             try:
                 sheet = self._encoder.encode(name, message, self._queue, order.priority, order.headers())
-            except (EncodeError, TypeError) as unfit:
-                raise _input_error(order.request.program, unfit) from unfit
+            except (EncodeError, TypeError) as exc:
+                raise _input_error(order.request.program, exc) from exc
             keyed = [ask for ask in fresh if ask.key is not None]
             keys = [sheet.key, *(ask.reservation for ask in keyed)]
             args = [sheet.message, self._keep_s, *(ask.record.encode("sent") for ask in keyed), *self._transit_args]
@@ -202,18 +202,18 @@ class MessagePublisher:
         try:
             given = self._encode_inputs(request, asks)
             carried = [escape(inputs) for inputs in given]
-        except (TypeError, ValueError) as unfit:
-            raise _input_error(request.program, unfit) from unfit
-        said = replace(request, escaped=any(a is not b for a, b in zip(given, carried, strict=True))).keywords()
+        except (TypeError, ValueError) as exc:
+            raise _input_error(request.program, exc) from exc
+        kwargs = replace(request, escaped=any(a is not b for a, b in zip(given, carried, strict=True))).keywords()
         shown: dict[str, Any] = {"argsrepr": HIDDEN, "kwargsrepr": HIDDEN}
         if not order.batch:
             args: list[Any] = [carried[0], request.program]
-            return PREDICT, make(asks[0].task_id, PREDICT, args, said, **shown)
+            return PREDICT, make(asks[0].task_id, PREDICT, args, kwargs, **shown)
         items = [[ask.task_id, inputs] for ask, inputs in zip(asks, carried, strict=True)]
         args = [items, request.program]
-        made = make(str(uuid4()), PREDICT_BATCH, args, said, ignore_result=True, **shown)
-        made.headers[TASK_IDS] = [ask.task_id for ask in asks]
-        return PREDICT_BATCH, made
+        message = make(str(uuid4()), PREDICT_BATCH, args, kwargs, ignore_result=True, **shown)
+        message.headers[TASK_IDS] = [ask.task_id for ask in asks]
+        return PREDICT_BATCH, message
 
     def _encode_inputs(
         self, request: PredictionRequest, asks: Sequence[PendingPrediction]
@@ -336,5 +336,5 @@ async def _gather(work: Iterable[Any]) -> list[Any]:
     return await asyncio.gather(*work)
 
 
-def _input_error(program: str, unfit: Exception) -> InputError:
-    return InputError(program, "inputs", f"they must be JSON values: {unfit}")
+def _input_error(program: str, cause: Exception) -> InputError:
+    return InputError(program, "inputs", f"they must be JSON values: {cause}")

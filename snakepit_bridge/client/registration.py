@@ -19,7 +19,7 @@ def build_spec(
     name: str,
     module: Any,
     packages: tuple[str, ...],
-    said: dict[str, Any],
+    options: dict[str, Any],
     *,
     bounds: TargetBounds,
     trial: bool,
@@ -33,14 +33,14 @@ def build_spec(
 
     if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
         _check_is_program(name, module)
-        spec = serialize_module(module, program=name, **said)
+        spec = serialize_module(module, program=name, **options)
         allowed = AllowedImports((*packages, *iter_named_modules(spec)))
         check_bounds(spec, bounds, program=name)
         return _add_instance_state(name, module, spec, allowed, trial=trial), allowed
     spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
-    changed = {key: value for key, value in said.items() if key in _OVERRIDABLE and value}
-    if said["cache"] is not None:
-        changed["cache"] = said["cache"]
+    changed = {key: value for key, value in options.items() if key in _OVERRIDABLE and value}
+    if options["cache"] is not None:
+        changed["cache"] = options["cache"]
     return ProgramSpec.parse({**spec.model_dump(), **changed}, program=name), AllowedImports(packages)
 
 

@@ -120,11 +120,11 @@ class Results:
     async def subscribe(self, channel: str, heard: Callable[[], None]) -> Callable[[], Any]:
         """Call ``heard`` on each message of a channel and after each reconnect; return the unsubscribe function."""
 
-        def told(_: bytes | None) -> None:
+        def notify(_: bytes | None) -> None:
             heard()
 
-        await self._subscription.subscribe(channel, told)
-        return partial(self._subscription.unsubscribe, channel, told)
+        await self._subscription.subscribe(channel, notify)
+        return partial(self._subscription.unsubscribe, channel, notify)
 
     async def retry_through_outages(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return the result of ``work``, retried through outages; the caller sets the time limit.

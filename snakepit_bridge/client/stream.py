@@ -110,13 +110,13 @@ class ChunkStream:
             self._wakeup.clear()
             # Looked at before the read: a worker writes its last piece before it commits the end.
             ended = self._end.done()
-            some = await self._reader.results.retry_through_outages(self._read_if_wanted)
-            if some or ended:
+            chunks = await self._reader.results.retry_through_outages(self._read_if_wanted)
+            if chunks or ended:
                 break
             await self._wakeup.wait()
-        if not some:
+        if not chunks:
             await share_future(self._end)
-        return some
+        return chunks
 
     async def aclose(self) -> None:
         """End the reading."""
@@ -157,17 +157,17 @@ class ChunkStream:
     async def _read(self) -> list[StreamChunk]:
         connection = self._reader.connection
         while True:
-            asked = connection.client.xrange(self._key, min=self._min_position, count=_CHUNKS_PER_READ)
-            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await connection.wait_bounded(asked))
+            reading = connection.client.xrange(self._key, min=self._min_position, count=_CHUNKS_PER_READ)
+            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await connection.wait_bounded(reading))
             if not entries:
                 return []
             self._min_position = f"({entries[-1][0].decode()}"
-            if new := [_decode_chunk(position, said) for position, said in entries if self._is_new(said)]:
+            if new := [_decode_chunk(position, fields) for position, fields in entries if self._is_new(fields)]:
                 return new
 
-    def _is_new(self, said: dict[bytes, bytes]) -> bool:
+    def _is_new(self, fields: dict[bytes, bytes]) -> bool:
         """Return whether a piece is one that wasn't read before: a writer that lost an answer writes it once more."""
-        writer, number = said.get(b"writer"), int(said.get(b"number", 0))
+        writer, number = fields.get(b"writer"), int(fields.get(b"number", 0))
         if writer is None:
             return True
         if number <= self._numbers.get(writer, 0):
@@ -176,8 +176,8 @@ class ChunkStream:
         return True
 
 
-def _decode_chunk(position: bytes, said: dict[bytes, bytes]) -> StreamChunk:
-    text = {name.decode(): value.decode() for name, value in said.items()}
+def _decode_chunk(position: bytes, fields: dict[bytes, bytes]) -> StreamChunk:
+    text = {name.decode(): value.decode() for name, value in fields.items()}
     numbers = int(text["call"]), int(text["attempt"])
     place, replaced = position.decode(), "replaced" in text
     return StreamChunk(text["field"], text["text"], text["predictor"], *numbers, place, replaced)

@@ -57,14 +57,14 @@ class TaskFinder:
             StoreUnavailableError: Redis is away.
         """
         looks = [(queue, self._layout.waiting(queue, step)) for queue in self._queues for step in reversed(_STEPS)]
-        asked: list[tuple[Any, ...]] = [("LRANGE", name, -_MAX_MESSAGES, -1) for _, name in looks]
+        commands: list[tuple[Any, ...]] = [("LRANGE", name, -_MAX_MESSAGES, -1) for _, name in looks]
         rest = [
             ("HEXISTS", self._parked, task_id),
             ("ZRANGE", self._layout.delayed, 0, _MAX_MESSAGES - 1),
             ("HVALS", self._layout.dead_entries),
             ("HKEYS", self._layout.workers),
         ]
-        *lists, parked, delayed, dead, workers = await self._connection.send_each([*asked, *rest])
+        *lists, parked, delayed, dead, workers = await self._connection.send_each([*commands, *rest])
         for (queue, _), messages in zip(looks, lists, strict=True):
             if (behind := _position(task_id, reversed(messages))) is not None:
                 return TaskLocation(f"waits in queue '{queue}', behind {behind} others of its priority")
@@ -78,7 +78,7 @@ class TaskFinder:
         return await self._find_at_workers(task_id, workers, certain)
 
     async def _find_at_workers(self, task_id: str, workers: list[bytes], certain: bool) -> TaskLocation:
-        held = await self._connection.send_each([("HVALS", self._layout.held(one.decode())) for one in workers])
+        held = await self._connection.send_each([("HVALS", self._layout.held(worker.decode())) for worker in workers])
         if any(_position(task_id, records) is not None for records in held):
             return TaskLocation("is with a worker")
         return TaskLocation(certain=certain)

@@ -134,7 +134,7 @@ def _check_response(response: Response) -> Response:
         raise refusal
     parts = response.message.parts
     repaired = tuple(map(_repair_part, parts))
-    if all(one is other for one, other in zip(repaired, parts, strict=True)):
+    if all(mended is other for mended, other in zip(repaired, parts, strict=True)):
         return response
     message = response.message
     return replace(response, message=Message(role=message.role, parts=repaired, continuation=message.continuation))

@@ -105,5 +105,5 @@ class PendingMoves:
             return {}
         self.check()
         self._available.clear()
-        taken, self._moves = self._moves, {}
-        return taken
+        moves, self._moves = self._moves, {}
+        return moves

@@ -131,8 +131,8 @@ class Channel(stock.Channel):
     def claimer(self) -> Claimer:
         """Fetches messages for this channel's consumers."""
         params = self._connparams(asynchronous=True)
-        made = {name: value for name, value in params.items() if name not in _POOL_ONLY_PARAMS}
-        connection = params["connection_class"](**made, protocol=3, retry=Retry(NoBackoff(), 0))
+        options = {name: value for name, value in params.items() if name not in _POOL_ONLY_PARAMS}
+        connection = params["connection_class"](**options, protocol=3, retry=Retry(NoBackoff(), 0))
         return Claimer(self, ClaimConnection(connection))
 
     @property
@@ -160,7 +160,7 @@ class Channel(stock.Channel):
         holding, layout = self.leases, self.leases.layout
         first = holding.reserve_numbers(room)
         keys = [layout.workers, layout.ticks, layout.held(holding.worker), layout.delayed]
-        flags = "".join("1" if one else "0" for one in recorded)
+        flags = "".join("1" if is_recorded else "0" for is_recorded in recorded)
         return first, [*keys, *(place for _, place in lists)], [holding.worker, first, room, flags]
 
     def settle(self, settled: Settlement) -> None:

@@ -169,9 +169,9 @@ class Claimer:
     def _claim(self, room: int) -> None:
         holding = self._channel.leases
         ended = holding.take_unsent()
-        acks = [one for one in ended if one.verb == "ack"]
+        acks = [settlement for settlement in ended if settlement.verb == "ack"]
         if len(acks) < len(ended):
-            self._settle([one for one in ended if one.verb != "ack"])
+            self._settle([settlement for settlement in ended if settlement.verb != "ack"])
         lists = self._lists()
         recorded = [self._consumers[queue][1] for queue, _ in lists]
         first, keys, args = self._channel.build_claim(lists, recorded, room)
@@ -185,7 +185,7 @@ class Claimer:
             self._handle_claim(lists, recorded, first, reply)
 
         self._claiming, self._has_more, self.wire.notified = True, False, False
-        self.wire.send("claim", keys, [*args, *(one.tag for one in acks)], on_reply)
+        self.wire.send("claim", keys, [*args, *(settlement.tag for settlement in acks)], on_reply)
 
     def _settle(self, ended: Sequence[Settlement]) -> None:
         holding = self._channel.leases

@@ -88,12 +88,12 @@ class LeaseTable:
 
     def take_unsent(self) -> list[Settlement]:
         """Remove and return the settlements that haven't been sent; the keeper sends them again if the caller fails."""
-        taken: list[Settlement] = []
+        unsent: list[Settlement] = []
         while True:
             try:
-                taken.append(self._unsent.popleft())
+                unsent.append(self._unsent.popleft())
             except IndexError:
-                return taken
+                return unsent
 
     @property
     def has_unsent(self) -> bool:

@@ -32,8 +32,8 @@ class QoS(virtual.QoS):
         if not count:
             return limit
         # Tasks that outlived a lost connection still occupy slots of the pool.
-        taken = len(self._delivered) - len(self._dirty) + len(self.channel.leases.detached)
-        return max(0, min(limit, count - taken))
+        occupied = len(self._delivered) - len(self._dirty) + len(self.channel.leases.detached)
+        return max(0, min(limit, count - occupied))
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge a message."""

@@ -56,9 +56,9 @@ class KeeperScripts:
             RedisError: the broker is unreachable.
         """
         for start in range(0, len(settlements), BATCH_SIZE):
-            some = settlements[start : start + BATCH_SIZE]
-            self._run("settle", self._leases.settle_keys, encode(some))
-            self._leases.confirm(some)
+            batch = settlements[start : start + BATCH_SIZE]
+            self._run("settle", self._leases.settle_keys, encode(batch))
+            self._leases.confirm(batch)
 
     def reap(self, worker: str, beat: str, settlements: Iterable[Settlement]) -> int | None:
         """Settle claims of a dead worker; return how many it still held, or None if it is alive again.

@@ -46,8 +46,8 @@ class SessionAssignment:
             kept = set(random.sample(sorted(kept), fair))
         elif len(kept) < fair:
             free = sorted(await self._leases.find_free(sorted(sessions - kept)))
-            taken = random.sample(free, min(len(free), fair - len(kept)))
-            kept |= await self._leases.acquire(taken, take_over=True)
+            chosen = random.sample(free, min(len(free), fair - len(kept)))
+            kept |= await self._leases.acquire(chosen, take_over=True)
         self._sessions, self._renewed_at = frozenset(sessions), began_at
         return kept
 

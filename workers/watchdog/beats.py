@@ -78,8 +78,8 @@ class SharedStatus:
     def add_lease_holder(self, name: str) -> None:
         """Store a worker id under which the worker holds leases."""
         if name not in self.lease_holders:
-            taken = len(self.lease_holders) % _NAMES
-            _NAME.pack_into(self._memory, _SLOT.size * _SLOTS + taken * _NAME.size, name.encode())
+            slot = len(self.lease_holders) % _NAMES
+            _NAME.pack_into(self._memory, _SLOT.size * _SLOTS + slot * _NAME.size, name.encode())
 
     @property
     def lease_holders(self) -> list[str]:

@@ -124,8 +124,8 @@ class ClaimSettlement:
         if give_up and who.prediction == who.message:
             return settlement.dead_letter(tag, place, STALLED, error, envelope.summarize(envelope.parse(raw)))
         if give_up:
-            told = envelope.summarize(envelope.parse(raw))
-            self._end_prediction({REPLY_CHANNEL: told.get(REPLY_CHANNEL), "task_id": who.prediction}, error)
+            message = envelope.summarize(envelope.parse(raw))
+            self._end_prediction({REPLY_CHANNEL: message.get(REPLY_CHANNEL), "task_id": who.prediction}, error)
         # A worker that gets a redelivered batch sends its unfinished inputs one by one.
         return settlement.worker_lost(tag, place, raw, error, most)
 
@@ -136,12 +136,12 @@ class ClaimSettlement:
                 entry = json.loads(end.data)
                 self._end_prediction(entry, entry["error"], entry["reason"])
 
-    def _end_prediction(self, told: Mapping[str, Any], error: str, reason: str = STALLED) -> None:
+    def _end_prediction(self, message: Mapping[str, Any], error: str, reason: str = STALLED) -> None:
         """Store an error for predictions, and wait for it: this process exits with its worker."""
         done = threading.Event()
-        endings.end_predictions(self._app, {**told, "reason": reason, "error": error}, done.set)
+        endings.end_predictions(self._app, {**message, "reason": reason, "error": error}, done.set)
         if not done.wait(_END_S):
-            _log.error("Storing the error of prediction %s timed out", told.get("task_id"))
+            _log.error("Storing the error of prediction %s timed out", message.get("task_id"))
 
     def _max_deliveries(self, tag: str) -> int:
         return self._scripts[tag.rpartition(".")[0]].settings.max_deliveries

@@ -67,10 +67,10 @@ class DemoPublisher:
         told: called with each revision once its publish has returned.
     """
 
-    def __init__(self, context: SessionContext, every: int, told: Callable[[Revision], None]) -> None:
+    def __init__(self, context: SessionContext, every: int, announce: Callable[[Revision], None]) -> None:
         self._context = context
         self._every = every
-        self._told = told
+        self._told = announce
         self._answered = 0
         self._moved = threading.Condition()
         self._stopped = False

@@ -54,7 +54,7 @@ class DemoLM:
         """Return every request that it received, oldest first."""
         if self.log is None:
             return []
-        return [Recorded.from_json(one) for one in _listed(httpx.get(self.log, timeout=30).json())]
+        return [Recorded.from_json(record) for record in _listed(httpx.get(self.log, timeout=30).json())]
 
 
 def _listed(answer: Any) -> list[Any]:

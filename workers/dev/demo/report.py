@@ -77,7 +77,7 @@ def failure_lines(answers: Sequence[Answer]) -> list[str]:
             word = "lost" if answer.lost else "failed"
             kinds.setdefault(f"{word}, {type(answer.error).__name__}", []).append(answer)
     by_count = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
-    return [f"{len(some)} {kind}, such as {some[0].question.id}: {some[0].error}" for kind, some in by_count]
+    return [f"{len(ended)} {kind}, such as {ended[0].question.id}: {ended[0].error}" for kind, ended in by_count]
 
 
 def accuracy_line(answers: Sequence[Answer]) -> str:
@@ -88,7 +88,7 @@ def accuracy_line(answers: Sequence[Answer]) -> str:
             right = answer.question.is_correct(answer.prediction.toDict())
             by_program.setdefault(answer.question.program, []).append(right)
     parts = [f"{name} {sum(rights)} of {len(rights)}" for name, rights in sorted(by_program.items())]
-    rights = [right for some in by_program.values() for right in some]
+    rights = [right for rights_of_program in by_program.values() for right in rights_of_program]
     return f"right: {sum(rights)} of {len(rights)} answers" + (f" ({', '.join(parts)})" if parts else "")
 
 

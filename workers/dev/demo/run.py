@@ -63,7 +63,7 @@ def run_demo(
     """
     load_dspy()
     console = Console()
-    asked = read_questions(questions)
+    asked_questions = read_questions(questions)
     namespace = f"dspex-demo-{uuid4().hex[:8]}"
     session = SESSION if bridge is None else namespace
     with (
@@ -86,7 +86,9 @@ def run_demo(
                 worker_processes(fleet, workers, pool, settings, Path(scratch)),
             ):
                 console.print(f"a refresher and {workers} worker processes are up ({pool})", highlight=False)
-                answers, verdict = _job(console, fleet, session, model, asked, _PaceOptions(in_flight, wait_s))
+                answers, verdict = _job(
+                    console, fleet, session, model, asked_questions, _PaceOptions(in_flight, wait_s)
+                )
         finally:
             run_blocking(_clean_up(fleet, url, namespace))
     _show(console, out / "answers.jsonl", answers, verdict, accuracy=lm is not None)
@@ -114,11 +116,11 @@ def _job(
         bar = progress.add_task("predictions", total=len(questions))
         count = iter(range(1, len(PUBLISHES) + 2))
 
-        def told(revision: Revision) -> None:
+        def announce(revision: Revision) -> None:
             progress.console.print(format_revision(revision, next(count)), highlight=False, soft_wrap=True)
 
         context = fleet.session(session, author="demo publisher")
-        publisher = DemoPublisher(context, max(1, len(questions) // (len(PUBLISHES) + 1)), told)
+        publisher = DemoPublisher(context, max(1, len(questions) // (len(PUBLISHES) + 1)), announce)
         publisher.start()
         pace = _pace(progress.console, fleet, session, model, questions, options)
         answers = ask_all(fleet, session, questions, publisher, lambda: progress.advance(bar), pace)
