@@ -130,6 +130,11 @@ class FleetSettings(BaseSettings):
         default=(),
         description="optional labels of metrics, whose values nothing bounds: `dspex.session`, `dspex.token`",
     )
+    health_address: str | None = Field(
+        default=None,
+        description="`HOST:PORT` at which a worker, refresher or gateway serves `/livez`, `/readyz` and `/startupz`; "
+        "nothing is served if unset",
+    )
 
     @model_validator(mode="before")
     @classmethod

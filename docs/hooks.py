@@ -26,6 +26,7 @@ _SEE = {
     "stall_limit_s": "[workers](../how-to/run-workers.md)",
     "own_lms": "[LM calls](lm-calls.md)",
     "metric_labels": "[telemetry](telemetry.md)",
+    "health_address": "[health endpoints](health.md)",
 }
 
 

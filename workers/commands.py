@@ -89,7 +89,7 @@ def refresher(
 
     from workers.refresher import RefresherSettings, run_refresher
 
-    chosen = resolve_fleet(ctx, redis_url)
+    chosen, fleet = resolve_fleet(ctx, redis_url), FleetSettings.model_validate({})
     logging.basicConfig(level=loglevel.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     run_refresher(
         RefresherSettings(
@@ -106,6 +106,7 @@ def refresher(
             broker_url=chosen.broker_url,
             queue=chosen.queue,
             metric_labels=FleetSettings.model_validate({}).metric_labels,
+            health=fleet.health_address,
         ),
         name=name,
     )
@@ -187,6 +188,7 @@ def gateway(
             imports=fleet.imports,
             redis_timeout_s=fleet.redis_timeout_s,
             drain_s=drain,
+            health=fleet.health_address,
             bounds=ValueBounds(fleet.value_depth, fleet.value_bytes),
             metric_labels=fleet.metric_labels,
         ),

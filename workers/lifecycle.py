@@ -69,6 +69,7 @@ from tasks.runtime import Runtime
 from workers.broker.claims import BrokerClaims
 from workers.broker.keys import REDIS_SCHEMES, DeliveryKeys
 from workers.content_privacy import hide_content
+from workers.health.reporter import report_health
 from workers.telemetry import read_options
 from workers.watchdog.pulse import PULSE
 from workers.watchdog.start import start_watchdog
@@ -82,11 +83,19 @@ _HOLD_LIMIT_SHARE = 0.8
 
 
 class RuntimeSlot:
-    """Builds this process's runtime on first use; a forked child builds its own."""
+    """Builds this process's runtime on first use; a forked child builds its own.
+
+    Attributes:
+        shares_process: whether the worker's tasks share a process.
+        checked: whether the configuration was checked, so that the LM profiles are resolved.
+        warm: whether the clients of the LMs are built.
+    """
 
     def __init__(self, settings: FleetSettings) -> None:
         self._settings = settings
         self.shares_process = False
+        self.checked = False
+        self.warm = False
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         after_fork_in_child(self._reset)
@@ -119,6 +128,7 @@ class RuntimeSlot:
         self.get()
         check_telemetry(read_options("worker", self._settings.metric_labels))
         asyncio.run(_check_servers(self._settings))
+        self.checked = True
         if not keep:
             self._runtime = None
 
@@ -363,7 +373,11 @@ def check_before_consuming(worker: Any) -> None:
 def _fork_watchdog(sender: Any = None, **_: Any) -> None:
     # Connected first: the watchdog is forked before DSPy is imported, which may start threads.
     if sender is not None and isinstance(getattr(sender.app, "settings", None), FleetSettings):
-        start_watchdog(sender.app, sender.hostname)
+        try:
+            start_watchdog(sender.app, sender.hostname)
+        except ConfigurationError as exc:
+            sys.stderr.write(f"This worker can't start: {exc}\n")
+            raise SystemExit(1) from exc
 
 
 @worker_init.connect
@@ -393,6 +407,7 @@ def _on_ready(sender: Any, **_: Any) -> None:
     if type(sender.pool).__module__ != "celery.concurrency.prefork":
         _join_rate_limits(sender.app)
         _begin_pulse(sender.app, alone=isinstance(sender.pool, SoloPool))
+    report_health(sender)
 
 
 def _begin_pulse(app: Any, *, alone: bool) -> None:
@@ -408,4 +423,5 @@ def _join_rate_limits(app: Any) -> None:
     runtime: Runtime | None = getattr(app, "runtime", None)
     if runtime is not None:
         asyncio.run_coroutine_threadsafe(runtime.rate_limiter.begin(), get_home_loop())
-        asyncio.run_coroutine_threadsafe(runtime.profiles.warm(), get_home_loop())
+        warming = asyncio.run_coroutine_threadsafe(runtime.profiles.warm(), get_home_loop())
+        warming.add_done_callback(lambda _: setattr(app.slot, "warm", True))

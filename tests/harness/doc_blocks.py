@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any, Self
 from unittest import SkipTest, mock
 
+from ruamel.yaml import YAML
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import SkipParser
 from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer, FencedCodeBlockLexer
@@ -142,6 +143,8 @@ class PageRun:
             tomllib.loads(source)
         elif language == "json":
             json.loads(source)
+        elif language == "yaml":
+            YAML(typ="safe").load(source)
         else:
             raise AssertionError(f"{where}: a block in {language or 'no language'} isn't run; call plain text `text`")
 

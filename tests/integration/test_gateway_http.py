@@ -195,8 +195,13 @@ async def test_the_description_has_every_route_and_needs_no_token(served: Gatewa
         }
         for name in _references(document):
             assert name in document["components"]["schemas"]
-        assert (await client.get("/healthz")).status_code == 200
-        assert (await client.get("/readyz")).json() == {"status": "ready"}
+        for path, checks in (("/livez", {"event_loop"}), ("/healthz", {"event_loop"}), ("/startupz", {"startup"})):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()["status"], answer.json()["checks"].keys()) == (200, "ok", checks)
+        assert (await client.get("/readyz")).json() == {
+            "status": "ok",
+            "checks": {name: {"status": "ok"} for name in ("startup", "event_loop", "shutdown", "store")},
+        }
         assert (await client.get("/nowhere")).json()["error"]["kind"] == "NotFound"
         assert (await client.delete("/v1/programs")).status_code == 405
 

@@ -198,7 +198,9 @@ async def test_health_reports_that_the_store_is_unavailable() -> None:
                 await client.get("user-1")
             assert refusal(error.value)[:2] == ("UNAVAILABLE", "StoreUnavailableError")
             async with http(served.http_address) as other:
-                assert (await other.get("/readyz")).status_code == 503
+                answer = await other.get("/readyz")
+                assert (answer.status_code, answer.json()["status"]) == (503, "failing")
+                assert answer.json()["checks"]["store"] == {"status": "failing", "problem": "it doesn't answer"}
                 assert (await other.get("/healthz")).status_code == 200
             probing.cancel()
             stop.set()

@@ -100,7 +100,7 @@ async def test_loopback_names_are_allowed(client: httpx.AsyncClient, host: str) 
 
 
 async def test_health_probes_are_answered_for_any_host(client: httpx.AsyncClient) -> None:
-    for path in ("/healthz", "/readyz"):
+    for path in ("/livez", "/healthz", "/readyz", "/startupz"):
         assert (await client.get(path, headers={"host": "10.0.0.5:8061"})).status_code == 200
 
 

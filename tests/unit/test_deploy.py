@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 from config.lm_profiles import read_profiles
+from workers.health.checks import Problems
+from workers.health.server import HealthServer
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -142,6 +145,48 @@ def test_every_service_says_when_it_is_healthy_and_comes_back() -> None:
     for service in services.values():
         assert service["healthcheck"]["test"]
         assert service["restart"] == "unless-stopped"
+
+
+HEALTH_ADDRESS = "127.0.0.1:8063"
+
+
+def test_the_image_and_every_process_of_the_fleet_are_healthy_when_they_take_work() -> None:
+    (_, *_, final) = stages()
+    assert f"DSPEX_HEALTH_ADDRESS={HEALTH_ADDRESS}" in " ".join(final)
+    (of_image,) = [json.loads(line.partition(" CMD ")[2]) for line in final if line.startswith("HEALTHCHECK ")]
+    services = compose()["services"]
+    for name in ("worker", "code-worker", "refresher", "gateway"):
+        assert services[name]["healthcheck"]["test"] == ["CMD", *of_image]
+        assert "DSPEX_HEALTH_ADDRESS" not in services[name]["environment"]
+    assert f"http://{HEALTH_ADDRESS}/readyz" in of_image[-1]
+
+
+class _Lacking:
+    """Stands for a process that lacks something."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+
+    def live(self) -> Problems:
+        return {}
+
+    def ready(self) -> Problems:
+        return {"broker": self.problem}
+
+    def started(self) -> Problems:
+        return {}
+
+
+@pytest.mark.parametrize(("problem", "healthy"), [("", True), ("it doesn't answer", False)])
+def test_the_check_of_a_container_tells_by_its_exit_code(problem: str, healthy: bool) -> None:
+    server = HealthServer("127.0.0.1:0")
+    server.start(_Lacking(problem))
+    (_, python, *arguments) = compose()["services"]["worker"]["healthcheck"]["test"]
+    assert python == "python"
+    command = [sys.executable, *(text.replace(HEALTH_ADDRESS, f"127.0.0.1:{server.port}") for text in arguments)]
+    done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    server.stop()
+    assert (done.returncode == 0) is healthy, done.stderr
 
 
 def test_a_worker_can_be_scaled() -> None:

@@ -50,6 +50,7 @@ class LeaseKeeper:
         self._flushed = threading.Condition()
         self._unknown: dict[str, int] = {}
         self._unreachable = False
+        self._ran_at = self._answered_at = time.monotonic()
 
     def start(self) -> None:
         """Start the thread if it isn't running."""
@@ -58,6 +59,7 @@ class LeaseKeeper:
                 self._thread = threading.Thread(target=self._run, name="dspex-claims", daemon=True)
                 _RUNNING.add(self)
                 PULSE.add_lease_holder(self.leases.worker)
+                self._ran_at = self._answered_at = time.monotonic()
                 self._thread.start()
 
     def flush(self, wait_s: float) -> bool:
@@ -78,9 +80,20 @@ class LeaseKeeper:
         """The number of settlements that the broker hasn't confirmed."""
         return len(self.leases.unsettled)
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the thread last ran; it waits for the broker for some seconds at most."""
+        return time.monotonic() - self._ran_at
+
+    @property
+    def unanswered_s(self) -> float:
+        """Seconds since the broker last answered."""
+        return time.monotonic() - self._answered_at
+
     def _run(self) -> None:
         due = 0.0
         while True:
+            self._ran_at = time.monotonic()
             self._wake.wait(max(0.0, due - time.monotonic()))
             flush = self._wake.is_set()
             self._wake.clear()
@@ -115,6 +128,7 @@ class LeaseKeeper:
 
     def _send_heartbeat(self, scripts: KeeperScripts) -> None:
         count, dead = scripts.heartbeat()
+        self._answered_at = time.monotonic()
         self._release_overdue(scripts)
         self._recover_undelivered(scripts, count)
         for worker, beat in dead:
@@ -156,6 +170,7 @@ class LeaseKeeper:
             settled = scripts.reap(worker, beat, settlements)
             if settled is None:
                 return
+            self._ran_at = self._answered_at = time.monotonic()
             if settlements:
                 logger.warning(
                     "Worker %s missed its heartbeats, redelivering %d of its messages", worker, len(settlements)
@@ -204,6 +219,11 @@ class LeaseKeeper:
 
 
 _RUNNING: weakref.WeakSet[LeaseKeeper] = weakref.WeakSet()
+
+
+def running_keepers() -> list[LeaseKeeper]:
+    """Return the keepers of this process whose thread was started and has not stopped by itself."""
+    return list(_RUNNING)
 
 
 @atexit.register

@@ -30,6 +30,11 @@ kill -s KILL -- "-$1" 2>/dev/null
 """
 
 
+def inherit_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment with changes, but no health endpoints: one process alone has the address."""
+    return {**os.environ, "DSPEX_HEALTH_ADDRESS": "", **changes}
+
+
 class Child:
     """A process that was started and is ended with everything that it started itself."""
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.aio import OutageLog, cancel_tasks, every
 from snakepit_bridge.process.home_loop import adopt_loop, run_on_home_loop
 from snakepit_bridge.process.open_files import raise_open_file_limit
@@ -25,15 +24,16 @@ from workers.gateway.api.programs import Programs
 from workers.gateway.api.session_feed import SessionFeed
 from workers.gateway.api.variables import Variables
 from workers.gateway.grpc.server import GrpcServer
+from workers.gateway.health import GatewayHealth
 from workers.gateway.http.server import HttpServer
 from workers.gateway.operations import build_operations
 from workers.gateway.settings import GatewaySettings
+from workers.health.server import HealthServer
 from workers.telemetry import read_options, start_fleet_metrics, start_telemetry
 
 _log = logging.getLogger(__name__)
 
 _PROBE_INTERVAL_S = 2.0
-_SESSION = "default"
 
 
 class Gateway:
@@ -44,6 +44,7 @@ class Gateway:
 
     Attributes:
         grpc_address, http_address: the ``HOST:PORT`` that each server listens on; None if it is disabled.
+        health: what its health endpoints answer.
 
     Raises:
         ConfigurationError: it can't listen on an address, or can't use its TLS files.
@@ -70,17 +71,15 @@ class Gateway:
             Programs(self._fleet, settings.allowed_packages, settings.imports),
         )
         self._grpc = GrpcServer(operations, self._gate, settings) if settings.grpc else None
-        self._http = HttpServer(operations, self._gate, settings, self.ready) if settings.http else None
+        self.health = GatewayHealth(self._fleet, self._gate.draining.is_set)
+        self._health_server = HealthServer(settings.health) if settings.health else None
+        self._http = HttpServer(operations, self._gate, settings, self.health) if settings.http else None
         self.grpc_address = self._grpc.address if self._grpc else None
         self.http_address = self._http.address if self._http else None
 
     async def ready(self) -> bool:
-        """Check whether the fleet's store answers."""
-        try:
-            await self._fleet.store.heads([_SESSION])
-        except StoreUnavailableError:
-            return False
-        return True
+        """Check whether the fleet's servers answer."""
+        return not any((await self.health.ask_servers()).values())
 
     async def run(self, stop: asyncio.Event, serving: Callable[[], None] = lambda: None) -> None:
         """Serve until ``stop`` is set, then shut down gracefully.
@@ -113,9 +112,13 @@ class Gateway:
             StoreForbiddenError: its user of Redis lacks rights.
         """
         settings = self._settings
+        self.health.beat.start()
+        if self._health_server is not None:
+            self._health_server.start(self.health)
         await run_on_home_loop(check_role(Role.gateway, self._fleet.connection, settings.namespace, settings.queue))
         for server in filter(None, (self._grpc, self._http)):
             await server.start()
+        self.health.is_serving = True
         access = "tokens" if self._settings.grants else "no tokens: every user of this machine may do everything"
         encryption = "TLS" if self._settings.tls else "plain text"
         _log.info("serving gRPC on %s, HTTP on %s; %s, %s", self.grpc_address, self.http_address, encryption, access)
@@ -131,15 +134,17 @@ class Gateway:
             await run_on_home_loop(self._fleet.elixir.aclose())
         await self._fleet.store.aclose()
         await self._fleet.connection.aclose()
+        self.health.beat.stop()
+        if self._health_server is not None:
+            self._health_server.stop()
 
     async def _probe(self) -> None:
-        if self._grpc is None:
-            return
         ready = False
         try:
             ready = await self.ready()
         finally:
-            await self._grpc.set_healthy(ready)
+            if self._grpc is not None:
+                await self._grpc.set_healthy(ready)
 
 
 def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | None = None) -> None:

@@ -97,6 +97,7 @@ class GatewaySettings:
         drain_s: seconds that calls in flight may take on shutdown.
         bounds: maximum depth and size of inputs.
         metric_labels: optional labels of metrics.
+        health: ``HOST:PORT`` of health endpoints that don't depend on the HTTP server; None for none.
 
     Raises:
         ConfigurationError: an address or a value is invalid, or the gateway would be exposed beyond loopback without
@@ -121,6 +122,7 @@ class GatewaySettings:
     drain_s: float = 20.0
     bounds: ValueBounds = BOUNDS
     metric_labels: tuple[str, ...] = ()
+    health: str | None = None
 
     def __post_init__(self) -> None:
         if self.grpc is None and self.http is None:

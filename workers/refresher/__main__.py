@@ -37,7 +37,7 @@ def _parse_arguments(arguments: list[str] | None, fleet: FleetSettings) -> argpa
 def main(arguments: list[str] | None = None) -> int:
     """Follow sessions until SIGTERM or SIGINT; return the exit status."""
     redact_logs()
-    fleet = FleetSettings()  # pyright: ignore[reportCallIssue]
+    fleet = FleetSettings.model_validate({})
     chosen = _parse_arguments(arguments, fleet)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             broker_url=fleet.broker_url.get_secret_value() if fleet.broker_url else None,
             queue=chosen.queue,
             metric_labels=fleet.metric_labels,
+            health=fleet.health_address,
             **{name: getattr(chosen, name) for name in _SECONDS},
         )
         run_refresher(settings, name=chosen.name)

@@ -33,6 +33,7 @@ class RefresherSettings:
         max_answer_bytes: the largest answer accepted from Elixir.
         broker_url, queue: the broker, if it isn't that Redis, and the queue of the fleet whose metrics it exports.
         metric_labels: optional labels of metrics.
+        health: ``HOST:PORT`` of its health endpoints; None for none.
 
     Raises:
         ConfigurationError: a value is out of range, or ``bridge`` isn't ``HOST:PORT``.
@@ -58,6 +59,7 @@ class RefresherSettings:
     broker_url: str | None = field(default=None, repr=False)
     queue: str = "predictions"
     metric_labels: tuple[str, ...] = ()
+    health: str | None = None
 
     def __post_init__(self) -> None:
         parse_address(self.bridge, "The Elixir server's address", "localhost:50051", min_port=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ _SLOTS = 256
 # The worker ids under which a process holds leases, one per broker that it consumes from.
 _NAME = struct.Struct("=32s")
 _NAMES = 8
+# The worker's report on itself: its length and checksum, and its text.
+_REPORT = struct.Struct("=II")
+_REPORT_BYTES = 16_384
+_REPORT_AT = _SLOT.size * _SLOTS + _NAME.size * _NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,8 @@ class SharedStatus:
     """The shared memory, created before the first fork."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _SLOT.size * _SLOTS + _NAME.size * _NAMES)
+        self._memory = mmap.mmap(-1, _REPORT_AT + _REPORT_BYTES)
+        self._last_report: bytes | None = None
 
     def register(self, thread: int, limit_s: float) -> int:
         """Allocate a slot for this process and return its number."""
@@ -87,6 +93,22 @@ class SharedStatus:
         start = _SLOT.size * _SLOTS
         found = (_NAME.unpack_from(self._memory, start + at * _NAME.size)[0] for at in range(_NAMES))
         return [name.rstrip(b"\0").decode() for name in found if name.strip(b"\0")]
+
+    def set_report(self, report: bytes) -> None:
+        """Store the worker's report on itself; one that is too long is dropped, and grows out of date."""
+        if _REPORT.size + len(report) <= _REPORT_BYTES:
+            checked = _REPORT.pack(len(report), zlib.crc32(report)) + report
+            self._memory[_REPORT_AT : _REPORT_AT + len(checked)] = checked
+
+    def read_report(self) -> bytes | None:
+        """Return the last report that was stored completely, or None if there is none."""
+        length, checksum = _REPORT.unpack_from(self._memory, _REPORT_AT)
+        start = _REPORT_AT + _REPORT.size
+        report = self._memory[start : start + length] if length <= _REPORT_BYTES - _REPORT.size else b""
+        # A checksum that doesn't match is of a report that is being written.
+        if report and zlib.crc32(report) == checksum:
+            self._last_report = report
+        return self._last_report
 
     def _read(self, slot: int) -> ProcessStatus:
         return ProcessStatus(slot, *_SLOT.unpack_from(self._memory, slot * _SLOT.size))

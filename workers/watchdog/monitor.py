@@ -41,6 +41,8 @@ _HAND_BACK_S = 5.0
 _OVERLOADED = 3.0
 _ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 _SAMPLES = 16
+# Share of its limit after which a blocked process counts as unhealthy, some time before it is killed.
+_UNHEALTHY_SHARE = 0.25
 _OUTAGES = (OperationalError, RedisError, OSError, BridgeError)
 
 _log = logging.getLogger(__name__)
@@ -123,6 +125,23 @@ class Monitor:
         self._processes: dict[int, _ProcessState] = {}
         self._ending_s: float | None = None
         self._handing_back = False
+
+    @property
+    def pid(self) -> int:
+        """The worker's main process."""
+        return self._settings.pid
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the worker has received a signal to shut down."""
+        return self._ending_s is not None
+
+    def describe_stall(self) -> str:
+        """Describe a process whose event loop has been blocked for much of its limit; empty if there is none."""
+        for seen in list(self._processes.values()):
+            if seen.stalled_s >= seen.beat.limit_s * _UNHEALTHY_SHARE:
+                return f"process {seen.beat.pid} has been blocked for {seen.stalled_s:.0f} s"
+        return ""
 
     def run(self) -> None:
         """Watch until the worker has exited."""

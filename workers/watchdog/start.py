@@ -18,6 +18,8 @@ from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.redis.connection import RedisConnection
 from workers.broker.keys import REDIS_SCHEMES
 from workers.broker.lease_settings import HEARTBEATS_PER_LEASE
+from workers.health.server import HealthServer
+from workers.health.worker_probes import WorkerProbes
 from workers.watchdog import pulse
 from workers.watchdog.beats import SharedStatus
 from workers.watchdog.monitor import Monitor, MonitorSettings
@@ -36,11 +38,15 @@ def start_watchdog(app: Celery, worker: str) -> int | None:
     Args:
         app: the worker's app, with the time limits in its ``settings``.
         worker: the name of the Celery node.
+
+    Raises:
+        ConfigurationError: the address of the health endpoints can't be used.
     """
     global _signals
     if threading.current_thread() is not threading.main_thread() or not hasattr(os, "fork"):
         _log.warning("No watchdog: it needs a worker in the main thread of a Unix process")
         return None
+    health = _listen(app)
     beats, stacks, pid = SharedStatus(), Stacks(), os.getpid()
     reader, writer = os.pipe()
     sys.stdout.flush()
@@ -48,7 +54,9 @@ def start_watchdog(app: Celery, worker: str) -> int | None:
     forked = os.fork()
     if not forked:
         os.close(writer)
-        _run_monitor(app, MonitorSettings(worker, pid, *_bounds(app)), beats, stacks, reader)
+        _run_monitor(app, MonitorSettings(worker, pid, *_bounds(app)), beats, stacks, reader, health)
+    if health is not None:
+        health.detach()
     os.close(reader)
     os.set_blocking(writer, False)
     # Python writes each signal's number there from C at once, even while the GIL is held.
@@ -63,7 +71,15 @@ def _bounds(app: Celery) -> tuple[float, float, float]:
     return settings.lease_s, settings.lease_s / HEARTBEATS_PER_LEASE, settings.stop_grace_s
 
 
-def _run_monitor(app: Celery, watch: MonitorSettings, beats: SharedStatus, stacks: Stacks, signals: int) -> NoReturn:
+def _listen(app: Celery) -> HealthServer | None:
+    """Listen before the fork, so that a worker whose address is in use doesn't start."""
+    address: str | None = app.settings.health_address  # pyright: ignore[reportAttributeAccessIssue] (a FleetApp)
+    return HealthServer(address) if address else None
+
+
+def _run_monitor(
+    app: Celery, watch: MonitorSettings, beats: SharedStatus, stacks: Stacks, signals: int, health: HealthServer | None
+) -> NoReturn:
     """Run the monitor in the forked process until the worker has exited."""
     code = 1
     try:
@@ -77,7 +93,12 @@ def _run_monitor(app: Celery, watch: MonitorSettings, beats: SharedStatus, stack
         stalls = Stalls(
             RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s), namespace=settings.namespace
         )
-        Monitor(watch, beats, stacks, signals, settling, stalls).run()
+        monitor = Monitor(watch, beats, stacks, signals, settling, stalls)
+        if health is not None:
+            probes = WorkerProbes(app, monitor, beats)
+            probes.start()
+            health.start(probes)
+        monitor.run()
         code = 0
     except BaseException:  # noqa: BLE001 (the worker must not be affected)
         _log.exception("The watchdog of %s failed; the worker continues without one", watch.worker)

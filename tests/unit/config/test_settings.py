@@ -45,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "own_lms": False,
     "log_content": False,
     "metric_labels": (),
+    "health_address": None,
 }
 
 # Field, what the environment says, what is read from that.
@@ -81,6 +82,7 @@ SAID: list[tuple[str, str, Any]] = [
     ("own_lms", "true", True),
     ("log_content", "true", True),
     ("metric_labels", "dspex.session", ("dspex.session",)),
+    ("health_address", "0.0.0.0:8063", "0.0.0.0:8063"),
 ]
 
 REFUSED: list[tuple[str, str]] = [

@@ -5,7 +5,6 @@ Without a real server it starts a Python stub of one, and says so.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.redis.key_names import FleetKeys
 from workers.dev.demo.parts import ROOT, await_condition, read_announcement
-from workers.dev.process import Child
+from workers.dev.process import Child, inherit_environment
 
 STUB = "a Python stub of snakepit's bridge, not Elixir"
 # So that a poll isn't slower than a prediction.
@@ -66,9 +65,8 @@ def refresher(bridge: str, session: str, redis_url: str, namespace: str, folder:
     """
     log = folder / "refresher.log"
     command = [sys.executable, "-m", "workers.refresher", "--bridge", bridge, "--sessions", session, *_PACE]
-    child = Child(
-        command, log, cwd=ROOT, env={**os.environ, "DSPEX_REDIS_URL": redis_url, "DSPEX_NAMESPACE": namespace}
-    )
+    env = inherit_environment({"DSPEX_REDIS_URL": redis_url, "DSPEX_NAMESPACE": namespace})
+    child = Child(command, log, cwd=ROOT, env=env)
     try:
         with Redis.from_url(redis_url.replace("redis+socket://", "unix://")) as client:
             await_condition(lambda: client.zcard(FleetKeys(namespace).refreshers), "the refresher", [log], child)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
@@ -21,7 +20,7 @@ from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.testing import Recorded
-from workers.dev.process import Child
+from workers.dev.process import Child, inherit_environment
 from workers.dev.redis_server import EmbeddedRedis
 from workers.pools import Pool
 
@@ -146,9 +145,8 @@ def worker_processes(
             command += ["-c", str(concurrency)]
             command += ["-Q", fleet.queue, "-n", nodes[number - 1], "-l", "WARNING"]
             command += ["--without-gossip", "--without-mingle"]
-            children.append(
-                (Child(command, log, env={**os.environ, **environment, **Pool(pool).environment}, cwd=ROOT), log)
-            )
+            env = inherit_environment({**environment, **Pool(pool).environment})
+            children.append((Child(command, log, env=env, cwd=ROOT), log))
         _await_workers(fleet, nodes, children)
         yield [child for child, _ in children]
     finally:

@@ -37,6 +37,7 @@ from workers.gateway.errors import (
     retry_after,
     to_message,
 )
+from workers.gateway.health import GatewayHealth
 from workers.gateway.http.connections import Connections
 from workers.gateway.http.openapi import build_description
 from workers.gateway.http.transcoding import message_from_json, message_to_json, parse_texts
@@ -44,6 +45,7 @@ from workers.gateway.http.uvicorn_config import build_config, listen
 from workers.gateway.operations import Operation
 from workers.gateway.request_metrics import RequestMetrics
 from workers.gateway.settings import GatewaySettings
+from workers.health.checks import Problems, encode_answer
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class HttpServer:
         operations: the operations.
         gate: admits calls.
         settings: the gateway's settings.
-        ready: returns whether the fleet's store answers.
+        health: what the health endpoints answer.
     """
 
     def __init__(
@@ -68,14 +70,14 @@ class HttpServer:
         operations: Iterable[Operation],
         gate: RequestGate,
         settings: GatewaySettings,
-        ready: Callable[[], Awaitable[bool]],
+        health: GatewayHealth,
     ) -> None:
         assert settings.http is not None
         self._gate = gate
         self._limits = settings.limits
         # Checked before the items are parsed.
         self._max_items = {"changes": settings.limits.changes, "requests": settings.limits.batch}
-        self._ready = ready
+        self._health = health
         self._operations = tuple(operations)
         host, port = parse_address(settings.http)
         self._web_origins = WebOrigins.from_settings(host, settings.hosts, settings.origins)
@@ -97,8 +99,10 @@ class HttpServer:
         document = encode_canonical(build_description(self._operations, requires_token=self._gate.requires_token))
         routes += [
             Route("/openapi.json", self._with_sender_check(_constant_answer(document))),
-            Route("/healthz", _constant_answer(b'{"status":"ok"}')),
+            Route("/livez", _health_endpoint(self._health.live)),
+            Route("/healthz", _health_endpoint(self._health.live)),  # its name in earlier versions
             Route("/readyz", self._handle_readiness),
+            Route("/startupz", _health_endpoint(self._health.started)),
         ]
         return Starlette(
             routes=routes,
@@ -239,9 +243,8 @@ class HttpServer:
         return body
 
     async def _handle_readiness(self, _: Request) -> Response:
-        ready = not self._gate.draining.is_set() and await self._ready()
-        text = b'{"status":"ready"}' if ready else b'{"status":"not ready"}'
-        return Response(text, 200 if ready else 503, media_type=_JSON)
+        await self._health.ask_servers()
+        return _health_response(self._health.ready())
 
 
 class _EventStreamResponse(StreamingResponse):
@@ -297,6 +300,18 @@ def _constant_answer(text: bytes) -> Callable[[Request], Awaitable[Response]]:
         return Response(text, media_type=_JSON)
 
     return answer
+
+
+def _health_endpoint(probe: Callable[[], Problems]) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        return _health_response(probe())
+
+    return answer
+
+
+def _health_response(problems: Problems) -> Response:
+    status, body = encode_answer(problems)
+    return Response(body, status, {"cache-control": "no-store"}, _JSON)
 
 
 def _encode_event(answer: Message) -> bytes:

@@ -115,6 +115,20 @@ def test_it_is_reported_after_a_lease_and_that_it_goes_on_too(monkeypatch: pytes
     assert play.ended == []
 
 
+def test_it_is_unhealthy_for_much_of_its_limit_and_healthy_once_it_turns(
+    monkeypatch: pytest.MonkeyPatch, pid: int
+) -> None:
+    play = Play(monkeypatch, pid)
+    play.stand(2.25)
+    assert play.monitor.describe_stall() == ""
+    play.stand(0.25)
+    assert play.monitor.describe_stall() == f"process {pid} has been blocked for 2 s"
+    play.beats.set_turns(play.slot, 1)
+    play.stand(0.25)
+    assert play.monitor.describe_stall() == ""
+    assert (play.monitor.pid, play.monitor.is_stopping) == (pid, False)
+
+
 def test_at_its_limit_the_culprit_is_given_up_and_the_process_ended(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
     play = Play(monkeypatch, pid)
     play.stand(10)

@@ -1,0 +1,105 @@
+"""The HTTP server of the health endpoints, in threads that wait for nothing but their sockets."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from snakepit_bridge.exceptions import ConfigurationError
+from workers.addresses import parse_address
+from workers.health.checks import Probes, Problems, encode_answer
+
+_EXAMPLE = "127.0.0.1:8063"
+# Seconds after which a client that sends no whole request is disconnected.
+_REQUEST_TIMEOUT_S = 5.0
+
+_ENDPOINTS: dict[str, Callable[[Probes], Problems]] = {
+    "/livez": lambda probes: probes.live(),
+    "/readyz": lambda probes: probes.ready(),
+    "/startupz": lambda probes: probes.started(),
+}
+
+
+class HealthServer:
+    """Serves the health endpoints of one process. It listens once it is created, and answers once it is started.
+
+    Args:
+        address: ``HOST:PORT``; port 0 selects a free one.
+
+    Attributes:
+        port: the port that it listens on.
+
+    Raises:
+        ConfigurationError: the address is malformed or can't be bound.
+    """
+
+    def __init__(self, address: str) -> None:
+        host, port = parse_address(address, "DSPEX_HEALTH_ADDRESS", _EXAMPLE)
+        try:
+            self._server = _Server((host, port), _Handler)
+        except OSError as exc:
+            raise ConfigurationError(
+                f"Health checks can't be served on {address}: {exc.strerror or exc}. Set DSPEX_HEALTH_ADDRESS to an "
+                "address of this machine that is free."
+            ) from exc
+        self.port: int = self._server.server_address[1]
+
+    def start(self, probes: Probes) -> None:
+        """Answer from now on with what the probes return."""
+        self._server.probes = probes
+        threading.Thread(target=self._server.serve_forever, name="dspex-health", daemon=True).start()
+
+    def stop(self) -> None:
+        """Answer no more, and close the socket."""
+        if self._server.probes is not None:
+            self._server.shutdown()
+        self._server.server_close()
+
+    def detach(self) -> None:
+        """Close this process's copy of the socket, after another process was forked that serves it."""
+        self._server.socket.close()
+
+
+class _Server(ThreadingHTTPServer):
+    probes: Probes | None = None
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        # HTTPServer's looks the host's name up, which can take seconds.
+        socketserver.TCPServer.server_bind(self)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore a client that went away."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
+    timeout = _REQUEST_TIMEOUT_S
+    server_version, sys_version = "dspex", ""
+
+    def do_GET(self) -> None:
+        endpoint = _ENDPOINTS.get(self.path.partition("?")[0])
+        if endpoint is None or self.server.probes is None:
+            self.send_error(404)
+            return
+        status, body = encode_answer(endpoint(self.server.probes))
+        self.send_response(status)
+        for name, value in (("content-type", "application/json"), ("content-length", str(len(body)))):
+            self.send_header(name, value)
+        self.send_header("cache-control", "no-store")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing: a probe comes every few seconds."""

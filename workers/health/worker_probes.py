@@ -1,0 +1,137 @@
+"""A worker's health, as its watchdog sees it.
+
+The watchdog knows whether the event loops turn, and the worker reports the rest. What only a server can tell, whether
+the store answers and messages wait, is asked here in the background, so that an answer never waits for a server.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from kombu.exceptions import OperationalError
+
+from config.celery import PRIORITY_STEPS
+from config.settings import FleetSettings
+from snakepit_bridge.client.rabbitmq import is_rabbitmq, queue_length
+from snakepit_bridge.delivery.keys import SEPARATOR
+from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.redis.connection import RedisConnection
+from workers.health.checks import Problems
+from workers.health.worker_report import WorkerReport
+from workers.watchdog.beats import SharedStatus
+from workers.watchdog.monitor import Monitor
+
+ASK_INTERVAL_S = 1.0
+# Seconds after which a report is out of date: no thread of the worker runs.
+MAX_REPORT_AGE_S = 5.0
+# A heartbeat to a broker that doesn't answer takes as long as its timeouts.
+MAX_KEEPER_SILENCE_S = 30.0
+_STARTING = "the worker isn't ready yet"
+
+_log = logging.getLogger(__name__)
+
+
+class WorkerProbes:
+    """The checks of a worker's endpoints.
+
+    Args:
+        app: the worker's app, with its settings.
+        monitor: knows whether the event loops turn, and whether the worker was told to stop.
+        status: where the worker reports its state.
+    """
+
+    def __init__(self, app: Any, monitor: Monitor, status: SharedStatus) -> None:
+        self._app = app
+        self._settings: FleetSettings = app.settings
+        self._monitor = monitor
+        self._status = status
+        self._store = RedisConnection(self._settings.redis, timeout_s=self._settings.redis_timeout_s)
+        self._on_rabbitmq = is_rabbitmq(self._settings.broker)
+        broker = self._settings.redis if self._on_rabbitmq else self._settings.broker
+        self._broker = RedisConnection(broker, timeout_s=self._settings.redis_timeout_s)
+        self._store_problem = self._consumer_problem = ""
+
+    def start(self) -> None:
+        """Ask the servers from now on, in the background."""
+        threading.Thread(target=self._run, name="dspex-health-checks", daemon=True).start()
+
+    def live(self) -> Problems:
+        """Return whether the event loop and the thread that renews leases run."""
+        return {"event_loop": self._monitor.describe_stall(), "lease_keeper": self._check_keeper()}
+
+    def ready(self) -> Problems:
+        """Return whether the worker takes messages and can run predictions."""
+        report, live = self._read_report(), self.live()
+        if report is None:
+            return {"startup": _STARTING, **live, "store": self._store_problem}
+        is_stopping = report.is_stopping or self._monitor.is_stopping
+        return {
+            **live,
+            "shutdown": "the worker is shutting down" if is_stopping else "",
+            "broker": report.broker_problem,
+            "store": self._store_problem,
+            "lm_profiles": "" if report.has_profiles else "they aren't resolved yet",
+            "programs": "" if self._is_warm(report) else "no process has loaded what they need yet",
+            "consumer": "" if is_stopping or report.broker_problem else self._consumer_problem,
+        }
+
+    def started(self) -> Problems:
+        """Return whether the worker has begun to consume."""
+        return {"startup": _STARTING if self._read_report() is None else ""}
+
+    def _read_report(self) -> WorkerReport | None:
+        data = self._status.read_report()
+        return None if data is None else WorkerReport.decode(data)
+
+    def _check_keeper(self) -> str:
+        report = self._read_report()
+        if report is None:
+            return ""
+        age_s = time.monotonic() - report.reported_at
+        if age_s > MAX_REPORT_AGE_S:
+            return f"no thread of the worker has run for {age_s:.0f} s"
+        silent_s = report.keeper_silent_s
+        return "" if silent_s <= MAX_KEEPER_SILENCE_S else f"it hasn't run for {silent_s:.0f} s"
+
+    def _is_warm(self, report: WorkerReport) -> bool:
+        return any(beat.pid != self._monitor.pid for beat in self._status) if report.forks else report.is_warm
+
+    # ------------------------------------------------------------------ what servers tell
+
+    def _run(self) -> None:
+        while True:
+            self._store_problem = self._ask_store()
+            self._consumer_problem = self._ask_queues()
+            time.sleep(ASK_INTERVAL_S)
+
+    def _ask_store(self) -> str:
+        try:
+            run_blocking(self._store.send_each([("PING",)]), self._settings.redis_timeout_s)
+        except (BridgeError, OSError, TimeoutError) as exc:
+            return f"it doesn't answer: {type(exc).__name__}"
+        return ""
+
+    def _ask_queues(self) -> str:
+        """Return the problem of a worker that takes nothing while messages wait."""
+        report = self._read_report()
+        if report is None:
+            return ""
+        try:
+            waiting = {name: count for name in report.idle_queues if (count := self._count_waiting(name))}
+        except (BridgeError, OperationalError, OSError, TimeoutError) as exc:
+            _log.debug("The messages that wait can't be counted: %s", type(exc).__name__)
+            return ""  # the broker's own check tells
+        return "; ".join(f"it takes nothing from '{name}', messages waiting there: {waiting[name]}" for name in waiting)
+
+    def _count_waiting(self, queue: str) -> int:
+        if self._on_rabbitmq:
+            with self._app.connection_for_read() as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=self._settings.redis_timeout_s)
+                return queue_length(connection, queue)
+        names = [f"{queue}{SEPARATOR}{step}" if step else queue for step in PRIORITY_STEPS]
+        counting = self._broker.send_each([("LLEN", name) for name in names])
+        return sum(run_blocking(counting, self._settings.redis_timeout_s))
