@@ -6,13 +6,11 @@ Names and attributes are those of OpenTelemetry's GenAI semantic conventions, v0
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from dspy.lm15 import LM15Error, Message, Response, StreamDeltaEvent
+from dspy.lm15 import LM15Error, Response, StreamDeltaEvent
 
 from snakepit_bridge.lm.streaming import StreamEvent, StreamSink
 from snakepit_bridge.telemetry import TELEMETRY
@@ -28,6 +26,7 @@ from snakepit_bridge.telemetry.metrics import (
 )
 from snakepit_bridge.telemetry.tracer import Attributes
 from tasks.errors import retryable_kind
+from tasks.lm_middleware.message_content import describe_content
 from tasks.lm_middleware.middleware import CallNext, PredictionCall
 
 _OPERATION = "chat"
@@ -71,7 +70,7 @@ class MeasureRequests:
             tracer.current_span().set_attributes({"dspex.fallback_profile": call.profile})
         response = await (self._measure(call, call_next) if meter.enabled else call_next(call))
         if tracer.captures_content:
-            tracer.current_span().set_attributes(_describe_content(call, response))
+            tracer.current_span().set_attributes(describe_content(call.call.request, response))
         return response
 
     async def _measure(self, call: PredictionCall, call_next: CallNext) -> Response:
@@ -188,23 +187,3 @@ def _describe_response(response: Response) -> Attributes:
         "gen_ai.usage.cache_write.input_tokens": usage.cache_write_tokens,
         "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
     }
-
-
-def _describe_content(call: PredictionCall, response: Response) -> Attributes:
-    """Return the texts of a call, which the conventions' switch alone allows."""
-    request = call.call.request
-    system = request.system if isinstance(request.system, str) or request.system is None else str(request.system)
-    return {
-        "gen_ai.system_instructions": system and json.dumps([{"type": "text", "content": system}], ensure_ascii=False),
-        "gen_ai.input.messages": _encode(request.messages),
-        "gen_ai.output.messages": _encode([response.message]),
-    }
-
-
-def _encode(messages: Sequence[Message]) -> str:
-    return json.dumps([_encode_message(message) for message in messages], ensure_ascii=False, default=str)
-
-
-def _encode_message(message: Message) -> dict[str, Any]:
-    parts = [{"type": part.type, "content": getattr(part, "text", None)} for part in message.parts]
-    return {"role": message.role, "parts": parts}
