@@ -316,7 +316,7 @@ def _retry(settings: FleetSettings, overrides: Mapping[str, Any]) -> RetryPolicy
 
 
 def load_dspy() -> None:
-    """Import DSPy with its caches disabled and without network access.
+    """Import DSPy with its caches disabled and without network access, unless that is done: a fork inherits it.
 
     A cached answer could come from another revision than the one that the provenance names.
     """
@@ -324,9 +324,11 @@ def load_dspy() -> None:
     import dspy
 
     from snakepit_bridge.dspy_integration.compat import tolerate_concurrent_progress_bars
-    from snakepit_bridge.dspy_integration.process_settings import protect_settings
+    from snakepit_bridge.dspy_integration.process_settings import are_protected, protect_settings
     from snakepit_bridge.dspy_integration.thread_context import propagate_prediction_context
 
+    if are_protected():
+        return
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     protect_settings()
     propagate_prediction_context()

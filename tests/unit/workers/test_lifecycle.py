@@ -249,6 +249,17 @@ def test_dspy_is_loaded_before_the_fork_and_prepared_after_it() -> None:
     assert lifecycle._after_fork in [ref() for _, ref in worker_process_init.receivers]
 
 
+def test_a_forked_process_prepares_dspy_without_a_warning() -> None:
+    script = (
+        "import logging, workers.lifecycle as lifecycle; logging.basicConfig();"
+        "lifecycle._before_fork(); lifecycle.load_dspy()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_an_operators_own_word_on_the_cost_map_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "False")
     lifecycle.load_dspy()
