@@ -11,10 +11,11 @@ import asyncio
 import logging
 import os
 import time
-from collections import OrderedDict
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
+
+from cachetools import LRUCache, TTLCache
 
 from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.exceptions import (
@@ -67,12 +68,8 @@ class AppliedProgram:
     refused: str = ""
 
 
-@dataclass(slots=True)
-class _Use:
-    """When a session was last used here, and by program the last revision that was bound successfully."""
-
-    used_at: float
-    programs: OrderedDict[tuple[str, int], tuple[Program, Snapshot | None]]
+_RecentPrograms = LRUCache[tuple[str, int], tuple[Program, Snapshot | None]]
+"""The recent programs of a session by name and version, and the last revision that each was bound to successfully."""
 
 
 class RevisionBinder:
@@ -88,7 +85,7 @@ class RevisionBinder:
         self._programs = programs
         self._sessions = sessions
         self._acks = acks
-        self._uses: OrderedDict[str, _Use] = OrderedDict()
+        self._recent: TTLCache[str, _RecentPrograms] = TTLCache(_MAX_SESSIONS, _IDLE_S)
         self._reported: dict[str, Token] = {}
         self._alive_at = float("-inf")
         self._reporter: asyncio.Task[None] | None = None
@@ -102,15 +99,15 @@ class RevisionBinder:
         """
         if requirement.kind == "exactly":
             return AppliedProgram(await self._programs.abind(program, snapshot), snapshot)
-        use, key = self._touch(snapshot.session), (program.name, program.version)
+        recent, key = self._touch(snapshot.session), (program.name, program.version)
         try:
             bound = await self._programs.abind(program, snapshot)
         except _REFUSALS as exc:
-            last = self._record_refusal(use, key, program, snapshot)
+            last = self._record_refusal(recent, key, program, snapshot)
             if last is None or not _may_fall_back(snapshot, last, requirement):
                 raise
             return AppliedProgram(await self._programs.abind(program, last), last, str(exc))
-        _remember(use, key, program, snapshot)
+        recent[key] = (program, snapshot)
         return AppliedProgram(bound, snapshot)
 
     def start(self, worker: str) -> None:
@@ -126,46 +123,45 @@ class RevisionBinder:
         """Stop reporting."""
         await cancel_tasks(self._reporter)
 
-    def _record_refusal(self, use: _Use, key: tuple[str, int], program: Program, snapshot: Snapshot) -> Snapshot | None:
+    def _record_refusal(
+        self, recent: _RecentPrograms, key: tuple[str, int], program: Program, snapshot: Snapshot
+    ) -> Snapshot | None:
         """Record a refusal for the next report; return the last good revision of the program."""
-        if key not in use.programs:
-            _remember(use, key, program, None)
+        if key not in recent:
+            recent[key] = (program, None)
             self._reported.pop(snapshot.session, None)
-        return use.programs[key][1]
+        return recent[key][1]
 
-    def _touch(self, session: str) -> _Use:
-        use = self._uses.get(session)
-        if use is None:
-            use = self._uses[session] = _Use(0.0, OrderedDict())
-            if len(self._uses) > _MAX_SESSIONS:
-                self._uses.popitem(last=False)
-        self._uses.move_to_end(session)
-        use.used_at = time.monotonic()
-        return use
+    def _touch(self, session: str) -> _RecentPrograms:
+        recent = self._recent.get(session)
+        if recent is None:
+            recent = LRUCache(_MAX_PROGRAMS)
+        self._recent[session] = recent  # its time begins anew
+        return recent
 
     async def _report(self, process: str) -> None:
         """Report what changed since the last round, and withdraw idle sessions."""
         now = time.monotonic()
         if now - self._alive_at >= HEARTBEAT_INTERVAL_S:
             await self._acks.heartbeat(process)
-            await self._renew_demand(now)
+            await self._renew_demand()
             self._alive_at = now
-        for session in [name for name, use in self._uses.items() if now - use.used_at > _IDLE_S]:
-            del self._uses[session]
-        idle = self._reported.keys() - self._uses.keys()
+        self._recent.expire()
+        active = set(self._recent)
+        idle = self._reported.keys() - active
         if idle:
             await self._acks.forget(process, idle)
             for session in idle:
                 self._reported.pop(session, None)
-        reports = {session: await self._build_report(session) for session in list(self._uses)}
+        reports = {session: await self._build_report(session) for session in active}
         due = {session: report for session, report in reports.items() if report is not None}
         if due:
             await self._acks.report(process, due)
             self._reported.update({session: report.token for session, report in due.items()})
 
-    async def _renew_demand(self, now: float) -> None:
+    async def _renew_demand(self) -> None:
         """Tell the refreshers which sessions are in use, so that they keep following them."""
-        active = [session for session, use in self._uses.items() if now - use.used_at <= _IDLE_S]
+        active = list(self._recent)
         if self._sessions.wanted is not None and active:
             await self._sessions.wanted.touch(active)
 
@@ -178,8 +174,8 @@ class RevisionBinder:
 
     async def _find_refusal(self, session: str, snapshot: Snapshot) -> str:
         """Return why a recent program of the session refuses this revision; empty if none does."""
-        use = self._uses.get(session)
-        for (name, version), (program, _) in list(use.programs.items()) if use is not None else ():
+        recent = self._recent.get(session)
+        for (name, version), (program, _) in list(recent.items()) if recent is not None else ():
             try:
                 await self._programs.abind(program, snapshot)
             except BridgeError as exc:
@@ -188,13 +184,6 @@ class RevisionBinder:
                 _log.exception("Program %s:%d can't be bound to %s", name, version, snapshot.token)
                 return f"{name}:{version}: {type(exc).__name__}: {exc}"
         return ""
-
-
-def _remember(use: _Use, key: tuple[str, int], program: Program, snapshot: Snapshot | None) -> None:
-    use.programs[key] = (program, snapshot)
-    use.programs.move_to_end(key)
-    if len(use.programs) > _MAX_PROGRAMS:
-        use.programs.popitem(last=False)
 
 
 def _may_fall_back(newest: Snapshot, last: Snapshot, requirement: Requirement) -> bool:
@@ -224,7 +213,7 @@ class SessionSnapshots:
         self.replica = replica
         self.wanted = wanted
         self._wait_s = wait_s
-        self._backoff_until: dict[str, float] = {}
+        self._backing_off: TTLCache[str, None] = TTLCache(_MAX_BACKOFFS, _BACKOFF_S)
 
     async def serve(self, session: str, requirement: Requirement, policy: FreshnessPolicy) -> ServedSnapshot:
         """Return a snapshot that meets the requirement under a policy, and its staleness.
@@ -257,7 +246,7 @@ class SessionSnapshots:
             return False
         try:
             await self.wanted.touch([session])
-            return time.monotonic() >= self._backoff_until.get(session, 0.0) and await self.wanted.has_live_refresher()
+            return session not in self._backing_off and await self.wanted.has_live_refresher()
         except StoreUnavailableError:
             return False
 
@@ -274,18 +263,12 @@ class SessionSnapshots:
                 if not served.outage or served.store_away:
                     return served
                 if timed_out:
-                    self._back_off(session)
+                    self._backing_off[session] = None
                     return served
             except SessionNotFoundError:
                 if timed_out:
                     raise
             except AuthorityAwayError:
                 if timed_out:
-                    self._back_off(session)
+                    self._backing_off[session] = None
                     raise
-
-    def _back_off(self, session: str) -> None:
-        self._backoff_until.pop(session, None)
-        self._backoff_until[session] = time.monotonic() + _BACKOFF_S
-        while len(self._backoff_until) > _MAX_BACKOFFS:
-            self._backoff_until.pop(next(iter(self._backoff_until)))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import dspy
 from dspy.primitives.base_module import BaseModule
@@ -25,6 +24,7 @@ from snakepit_bridge.dspy_integration.process_settings import default_settings
 from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError, ValidationError, copy_error
 from snakepit_bridge.lm.profiles import ChosenLM, LMProfiles
 from snakepit_bridge.process.frames import unmarked
+from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.process.threads import run_in_user_thread
 from snakepit_bridge.programs.bounds import check_bounds
 from snakepit_bridge.programs.build import build_module, make_isolation
@@ -34,8 +34,6 @@ from snakepit_bridge.programs.packages import find_releases
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.spec import ModuleVariable, ProgramSpec
 from snakepit_bridge.snapshots.snapshot import Snapshot
-
-T = TypeVar("T")
 
 # Bounds of the caches: templates are as many as programs in use, bound programs as many as their live value sets.
 _MAX_TEMPLATES = 512
@@ -138,8 +136,9 @@ class BoundPrograms:
         self._profiles = profiles
         self._allowed = allowed
         self._bounds = bounds
-        self._templates: _LRUCache[_Template] = _LRUCache(_MAX_TEMPLATES)
-        self._bound: _LRUCache[BoundProgram] = _LRUCache(_MAX_BOUND)
+        # A race may build one twice; both are equal.
+        self._templates: ThreadSafeLRUCache[tuple[str, str], _Template] = ThreadSafeLRUCache(_MAX_TEMPLATES)
+        self._bound: ThreadSafeLRUCache[Any, BoundProgram] = ThreadSafeLRUCache(_MAX_BOUND)
         self._build_timeout_s = build_limit_s
         self._building: dict[Any, asyncio.Future[BoundProgram]] = {}
 
@@ -156,7 +155,7 @@ class BoundPrograms:
         for variable in program.spec.bindings.values():
             used[variable] = snapshot.value(variable)
         key = _cache_key(program, snapshot, module_name, used)
-        return self._bound.get(key, lambda: self._bind(program, module_name, used))
+        return self._bound.get(key) or self._bind(key, program, module_name, used)
 
     async def abind(self, program: Program, snapshot: Snapshot) -> BoundProgram:
         """Return what ``bind`` does; a program that isn't built yet is built in a thread, once for all callers.
@@ -169,8 +168,8 @@ class BoundPrograms:
         for variable in program.spec.bindings.values():
             used[variable] = snapshot.value(variable)
         key = _cache_key(program, snapshot, module_name, used)
-        if key in self._bound:
-            return self.bind(program, snapshot)
+        if (bound := self._bound.get(key)) is not None:
+            return bound
         building = self._building.get(key)
         if building is None:
             building = self._building[key] = asyncio.ensure_future(self._build(program, snapshot))
@@ -197,11 +196,11 @@ class BoundPrograms:
         if not building.cancelled():
             building.exception()  # the callers may have been cancelled
 
-    def _bind(self, program: Program, module_name: str, used: dict[str, Any]) -> BoundProgram:
-        template = self._templates.get(
-            (program.digest, module_name),
-            lambda: self._build_template(program, module_name),
-        )
+    def _bind(self, key: Any, program: Program, module_name: str, used: dict[str, Any]) -> BoundProgram:
+        return self._bound.put_if_absent(key, self._build_bound(program, module_name, used))
+
+    def _build_bound(self, program: Program, module_name: str, used: dict[str, Any]) -> BoundProgram:
+        template = self._load_template(program, module_name)
         bindings = {name: BoundValue(variable, used[variable]) for name, variable in program.spec.bindings.items()}
         choice = self._choose(program, bindings)
         module = clone(template.module)
@@ -219,6 +218,12 @@ class BoundPrograms:
             template.executes_code or program.spec.executes_code,
             isolation,
             template.packages,
+        )
+
+    def _load_template(self, program: Program, module_name: str) -> _Template:
+        key = (program.digest, module_name)
+        return self._templates.get(key) or self._templates.put_if_absent(
+            key, self._build_template(program, module_name)
         )
 
     def _build_template(self, program: Program, module_name: str) -> _Template:
@@ -265,26 +270,6 @@ def _read_inputs(module: Any) -> ProgramInputs:
 def _executes_code(part: Any) -> bool:
     """Check whether a part executes code; a user's class declares it by an attribute."""
     return isinstance(part, _EXECUTE_CODE) or getattr(type(part), "executes_code", False) is True
-
-
-class _LRUCache(OrderedDict[Any, T]):
-    """A bounded cache that evicts the least recently used value. A race may build a value twice; both are equal."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._limit = limit
-
-    def get(self, key: Any, build: Callable[[], T]) -> T:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if key in self:
-            try:
-                self.move_to_end(key)
-                return self[key]
-            except KeyError:  # another thread evicted it in between
-                return build()
-        value = self[key] = build()
-        while len(self) > self._limit:
-            self.popitem(last=False)
-        return value
 
 
 class SharedUsage(UsageTracker):

@@ -7,11 +7,11 @@ versions and labels to digests, and one string per spec.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Self
 
 from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError
+from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.programs.spec import ProgramSpec, check_name, digest
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
@@ -84,7 +84,7 @@ class ProgramRegistry:
     def __init__(self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> None:
         self._connection = connection
         self._keys = FleetKeys(namespace)
-        self._specs: OrderedDict[str, ProgramSpec] = OrderedDict()
+        self._specs: ThreadSafeLRUCache[str, ProgramSpec] = ThreadSafeLRUCache(_MAX_CACHED_SPECS)
 
     async def register(self, name: str, spec: ProgramSpec) -> Program:
         """Store a spec as the program's newest version and return it; the same content keeps its version.
@@ -161,7 +161,8 @@ class ProgramRegistry:
         return [name, *(name + field for field in spelt if field != "latest")]
 
     async def _load_spec(self, name: str, content: str) -> ProgramSpec:
-        if content not in self._specs:
+        spec = self._specs.get(content)
+        if spec is None:
             found = await self._connection.wait_bounded(
                 self._connection.client.get(self._keys.program_spec(name, content))
             )
@@ -170,10 +171,9 @@ class ProgramRegistry:
                 raise ProgramSpecError(
                     name, "the whole", "what Redis holds isn't what was registered; register it again"
                 )
-            self._specs[content] = ProgramSpec.parse(encoded, program=name)
-            while len(self._specs) > _MAX_CACHED_SPECS:
-                self._specs.popitem(last=False)
-        return self._specs[content]
+            spec = ProgramSpec.parse(encoded, program=name)
+            self._specs.put(content, spec)
+        return spec
 
 
 def _as_bytes(answer: bytes | str) -> bytes:

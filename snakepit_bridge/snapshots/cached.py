@@ -41,6 +41,8 @@ class CachedSnapshot:
 class SnapshotCache:
     """The cached sessions of a process.
 
+    Not one of cachetools: those change their order at each read, so that reading threads would need a lock.
+
     Args:
         limit: maximum number; beyond that, the least recently used ones are evicted.
     """

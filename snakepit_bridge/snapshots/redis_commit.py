@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit_bridge.exceptions import CheckFailedError, SessionNotFoundError, StaleTokenError
+from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import checks as checking
@@ -92,7 +93,7 @@ class Committer:
         self._keys = keys
         self._retention = retention
         self._read = read
-        self._known: dict[str, _CachedChecks] = {}
+        self._known: ThreadSafeLRUCache[str, _CachedChecks] = ThreadSafeLRUCache(_MAX_CACHED)
 
     async def commit(self, commit: CommitRequest) -> Token:
         """Commit and return the new token.
@@ -190,11 +191,10 @@ class Committer:
         return snapshot
 
     def _remember(self, session: str, known: _CachedChecks) -> _CachedChecks:
-        self._known.pop(session, None)
         if known.number:
-            self._known[session] = known
-        while len(self._known) > _MAX_CACHED:
-            self._known.pop(next(iter(self._known)), None)
+            self._known.put(session, known)
+        else:
+            self._known.drop(session)
         return known
 
     async def _index(self, session: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots.redis_keys import Keys
@@ -22,19 +23,17 @@ class KeptSnapshots:
     def __init__(self, connection: RedisConnection, keys: Keys) -> None:
         self._connection = connection
         self._keys = keys
-        self._until: dict[tuple[str, Token], float] = {}
+        self._until: ThreadSafeLRUCache[tuple[str, Token], float] = ThreadSafeLRUCache(_MAX_CACHED)
 
     async def keep(self, snapshot: Snapshot, seconds: float) -> None:
         """Keep a snapshot for at least ``seconds``."""
         key = (snapshot.session, snapshot.token)
-        if self._until.get(key, 0.0) >= time.time() + seconds:
+        if (self._until.get(key) or 0.0) >= time.time() + seconds:
             return
         # Somewhat longer, so that the next results of the same snapshot needn't write again.
         ttl_s = seconds * 1.25 + 60
         await self._write(snapshot, f"{ttl_s * 1000:.0f}")
-        self._until[key] = time.time() + ttl_s
-        while len(self._until) > _MAX_CACHED:
-            self._until.pop(next(iter(self._until)), None)
+        self._until.put(key, time.time() + ttl_s)
 
     async def read(self, session: str, token: Token) -> Snapshot | None:
         """Return the kept snapshot of a token, or None."""

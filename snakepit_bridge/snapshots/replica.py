@@ -9,6 +9,7 @@ from weakref import WeakSet
 from snakepit_bridge.exceptions import AuthorityAwayError, StalenessExceededError, StoreUnavailableError
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.process.home_loop import run_on_home_loop
+from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore
@@ -126,7 +127,7 @@ class Replica:
         """Reset to an empty cache, as a forked child must."""
         self._cache = SnapshotCache(self._max_sessions)
         self._get = self._cache.get
-        self._pinned: dict[tuple[str, Token], Snapshot] = {}
+        self._pinned: ThreadSafeLRUCache[tuple[str, Token], Snapshot] = ThreadSafeLRUCache(_MAX_PINNED)
         self._sync = ReplicaSync(self._store, self._cache, self._lease_s)
 
     def _get_cached(self, session: str, requirement: Requirement) -> Snapshot | None:
@@ -159,9 +160,7 @@ class Replica:
 
     async def _read_at(self, session: str, token: Token) -> Snapshot:
         snapshot = await self._store.read_at(session, token)
-        self._pinned[session, token] = snapshot
-        while len(self._pinned) > _MAX_PINNED:
-            self._pinned.pop(next(iter(self._pinned)))
+        self._pinned.put((session, token), snapshot)
         return snapshot
 
     async def _serve(self, session: str, requirement: Requirement, terms: FreshnessPolicy) -> ServedSnapshot:

@@ -94,7 +94,7 @@ def load_user_middleware(
 ) -> UserMiddleware | None:
     """Import and create the middleware of the settings and of the LM profiles; None if they name none.
 
-    One that is named several times is created once.
+    One that is named several times is created once, however its path is spelled.
 
     Args:
         paths: import paths of the middleware of every LM call.
@@ -105,12 +105,13 @@ def load_user_middleware(
     Raises:
         ConfigurationError: a path is malformed, not allowed, can't be imported, or isn't a middleware.
     """
-    loaded: dict[str, LMMiddleware] = {}
+    loaded: dict[int, LMMiddleware] = {}
 
     def load(path: str, where: str) -> LMMiddleware:
-        if path not in loaded:
-            loaded[path] = _load(path, where, allowed)
-        return loaded[path]
+        found = _find(path, where, allowed)
+        if id(found) not in loaded:
+            loaded[id(found)] = _create(found, path, where)
+        return loaded[id(found)]
 
     common = [load(path, "DSPEX_LM_MIDDLEWARE") for path in paths]
     by_profile = {
@@ -120,11 +121,14 @@ def load_user_middleware(
     return UserMiddleware(common, by_profile, cache) if common or any(by_profile.values()) else None
 
 
-def _load(path: str, where: str, allowed: AllowedImports) -> LMMiddleware:
+def _find(path: str, where: str, allowed: AllowedImports) -> object:
     try:
-        found = allowed.find(path)
+        return allowed.find(path)
     except ValueError as exc:
         raise ConfigurationError(f"{where} names middleware that can't be used: {exc}.") from exc
+
+
+def _create(found: object, path: str, where: str) -> LMMiddleware:
     if not isinstance(found, type):
         return _check(found, path, where)
     try:

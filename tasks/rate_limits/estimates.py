@@ -6,8 +6,9 @@ difference is refunded or becomes debt as soon as the call has ended.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from tasks.rate_limits.protocol import Basis, Estimate, Used
 
@@ -33,7 +34,7 @@ class Estimates:
     """The estimates of one process, by program."""
 
     def __init__(self) -> None:
-        self._averages: OrderedDict[tuple[str, Basis], _Averages] = OrderedDict()
+        self._averages: LRUCache[tuple[str, Basis], _Averages] = LRUCache(_MAX_PROGRAMS)
 
     def predict_tokens(self, program: str, estimate: Estimate) -> tuple[float, float]:
         """Return the expected input and output tokens of a program's next call."""
@@ -55,10 +56,7 @@ class Estimates:
         known = self._averages.get(key)
         if known is None:
             self._averages[key] = _Averages(estimate.characters, used.input_tokens, used.output_tokens)
-            if len(self._averages) > _MAX_PROGRAMS:
-                self._averages.popitem(last=False)
             return
-        self._averages.move_to_end(key)
         known.characters += _SMOOTHING * (estimate.characters - known.characters)
         known.input_tokens += _SMOOTHING * (used.input_tokens - known.input_tokens)
         known.output_tokens += _SMOOTHING * (used.output_tokens - known.output_tokens)

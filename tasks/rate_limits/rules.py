@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+from cachetools import LRUCache
+
 from snakepit_bridge.snapshots.snapshot import Snapshot
 
 FLEET_SESSION = "dspex.fleet"
@@ -115,8 +117,8 @@ class Rules:
     """
 
     limits: Mapping[str, LimitValues] = field(default_factory=dict[str, LimitValues])
-    _cache: dict[tuple[str, str], tuple[object, tuple[Bucket, ...]]] = field(
-        default_factory=dict[tuple[str, str], tuple[object, tuple[Bucket, ...]]], repr=False
+    _cache: LRUCache[tuple[str, str], tuple[object, tuple[Bucket, ...]]] = field(
+        default_factory=lambda: LRUCache(_MAX_CACHED), repr=False
     )
 
     def buckets_for(self, profile: str, fleet: Snapshot | None, session: Snapshot | None) -> tuple[Bucket, ...]:
@@ -144,8 +146,6 @@ class Rules:
 
     def _remember(self, whose: str, of: str, source: object, limits: LimitValues) -> tuple[object, tuple[Bucket, ...]]:
         known = self._cache[whose, of] = (source, build_buckets(whose, of, limits))
-        while len(self._cache) > _MAX_CACHED:
-            self._cache.pop(next(iter(self._cache)))
         return known
 
 

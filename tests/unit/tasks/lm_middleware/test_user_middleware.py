@@ -143,7 +143,8 @@ async def test_a_fallbacks_own_runs_around_its_calls_unless_it_has_run_already(
 async def test_one_that_is_named_twice_is_created_and_run_once(
     monkeypatch: pytest.MonkeyPatch, seen: list[str]
 ) -> None:
-    await ask(load(f"{HERE}:Outer", f"{HERE}:Outer", of_profile=[f"{HERE}:Outer"]), [response()], monkeypatch)
+    user = load(f"{HERE}:Outer", f"{HERE}.Outer", of_profile=[f"{HERE}:Outer"])
+    await ask(user, [response()], monkeypatch)
     assert seen == ["outer"]
 
 
