@@ -8,7 +8,8 @@
     api_key_env = "OPENAI_API_KEY"
     parameters = { temperature = 0.7, max_tokens = 1000 }
     limits = { timeout_s = 60, max_in_flight = 100, requests_per_min = 500, tokens_per_min = 200_000 }
-    price = { input_per_million = 2.5, output_per_million = 10.0 }
+    price = { input = 2.5, cached_input = 1.25, output = 10.0 }    # USD per million tokens
+    model_prices = { "openai/gpt-4o-mini" = { input = 0.15, output = 0.6 } }
     fallbacks = ["cheap"]                  # profiles that answer in its stead while it can't
     retry = { for_s = 120, in_place_s = 1 }
     circuit = { failures = 10, open_s = 30 }
@@ -22,10 +23,11 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 # What the LM is given from elsewhere in the profile, or by the fleet itself. Above all, a key that stood among the
 # parameters would be shown wherever the profile is.
@@ -48,13 +50,25 @@ class LimitsTable(BaseModel):
 _OF_ONE_PROCESS = {"timeout_s", "max_in_flight"}
 
 
+_USD = Annotated[Decimal, Field(ge=0, le=10_000, decimal_places=6, allow_inf_nan=False)]
+
+
 class PriceTable(BaseModel):
-    """What a profile's tokens cost, per million, in whatever currency the spend limits are meant in."""
+    """What a model's tokens cost, in USD per million; what isn't given for cached input or reasoning is as the rest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input_per_million: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    output_per_million: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    input: _USD
+    output: _USD
+    cached_input: _USD | None = None
+    reasoning: _USD | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_alone(cls, price: object) -> object:
+        if isinstance(price, bool) or not isinstance(price, int | float):
+            raise ValueError(f"a price is a number of USD per million tokens, not {price!r}")
+        return price
 
 
 class RetryTable(BaseModel):
@@ -91,7 +105,8 @@ class ProfileTable(BaseModel):
     models: tuple[str, ...] = ()
     engine: Literal["auto", "lm15", "litellm"] = "auto"
     limits: LimitsTable = Field(default_factory=lambda: LimitsTable.model_validate({}))
-    price: PriceTable = Field(default_factory=lambda: PriceTable.model_validate({}))
+    price: PriceTable | None = None
+    model_prices: dict[str, PriceTable] = Field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
     middleware: tuple[str, ...] = ()
     retry: RetryTable = Field(default_factory=lambda: RetryTable.model_validate({}))
@@ -105,6 +120,13 @@ class ProfileTable(BaseModel):
             if name in _NO_PARAMETERS:
                 raise ValueError(f"'{name}' is no parameter; the profile's own keys and the fleet set it")
         return parameters
+
+    @model_validator(mode="after")
+    def _prices_of_models(self) -> Self:
+        for model in self.model_prices:
+            if model not in self.models:
+                raise ValueError(f"model_prices names {model!r}, which isn't among the profile's models")
+        return self
 
     def api_key(self, environment: Mapping[str, str]) -> SecretStr | None:
         """Return the key from the environment, or None where the profile names no variable.
@@ -131,7 +153,7 @@ class ProfilesFile(BaseModel):
     def values(self, environment: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """Return each profile's fields, with its key, as keyword arguments of the library's LM profile.
 
-        ``retry`` and ``circuit`` are the fields of the library's policies.
+        ``retry``, ``circuit`` and prices are the fields of the library's policies and prices.
 
         Raises:
             ValueError: a key's environment variable isn't set; names the profile and the variable.
@@ -147,6 +169,8 @@ class ProfilesFile(BaseModel):
                 "key_name": table.api_key_env or "",
                 "timeout_s": table.limits.timeout_s,
                 "max_in_flight": table.limits.max_in_flight,
+                "price": None if table.price is None else table.price.model_dump(),
+                "model_prices": {model: price.model_dump() for model, price in table.model_prices.items()},
                 "retry": table.retry.model_dump(exclude_none=True),
                 "circuit": table.circuit.model_dump(exclude_none=True),
             }
@@ -157,9 +181,9 @@ class ProfilesFile(BaseModel):
         """Return the limits that each profile has for the whole fleet, as keyword arguments; None doesn't limit."""
         return {name: table.limits.model_dump(exclude=_OF_ONE_PROCESS) for name, table in self.profiles.items()}
 
-    def prices(self) -> dict[str, dict[str, float]]:
-        """Return what each profile's tokens cost, as keyword arguments."""
-        return {name: table.price.model_dump() for name, table in self.profiles.items()}
+    def prices(self) -> dict[str, dict[str, Any]]:
+        """Return the price of each profile that has one, as keyword arguments."""
+        return {name: table.price.model_dump() for name, table in self.profiles.items() if table.price is not None}
 
 
 def read_profiles(path: Path) -> ProfilesFile:

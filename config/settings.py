@@ -126,6 +126,12 @@ class FleetSettings(BaseSettings):
         "events and remote control replies",
     )
 
+    cost_days: int = Field(
+        default=35,
+        ge=0,
+        le=35,
+        description="days for which the hourly sums of what predictions cost are kept in Redis; 0 keeps none",
+    )
     metric_labels: Names = Field(
         default=(),
         description="optional labels of metrics, whose values nothing bounds: `dspex.session`, `dspex.token`",

@@ -27,6 +27,7 @@ _SEE = {
     "own_lms": "[LM calls](lm-calls.md)",
     "metric_labels": "[telemetry](telemetry.md)",
     "health_address": "[health endpoints](health.md)",
+    "cost_days": "[cost](../how-to/cost.md)",
 }
 
 

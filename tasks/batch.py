@@ -19,6 +19,7 @@ from tasks.prediction import PreparedProgram, encode_for_storage, prepare, run
 from tasks.requests import Delivery
 from tasks.routing import move_to_code_queue
 from tasks.runtime import Runtime
+from tasks.spending import track_spending
 from tasks.telemetry import record_input
 
 
@@ -156,7 +157,10 @@ class Batch:
 
     async def _trace_input(self, prepared: PreparedProgram, item: Input) -> None:
         delivery = self._batch_delivery
-        with record_input(item.task_id, self._request.program, delivery.attempt, delivery.queue, delivery.sent_at):
+        with (
+            track_spending(item.task_id),
+            record_input(item.task_id, self._request.program, delivery.attempt, delivery.queue, delivery.sent_at),
+        ):
             await self._run_input(prepared, item)
 
     async def _run_input(self, prepared: PreparedProgram, item: Input) -> None:

@@ -19,6 +19,7 @@ from tasks.prediction import check_deadline, encode_for_storage, prepare, run
 from tasks.requests import Delivery, parse_delivery, parse_request
 from tasks.routing import move_to_code_queue
 from tasks.runtime import HasRuntime, Runtime
+from tasks.spending import spending_headers
 from tasks.telemetry import retry_headers
 
 
@@ -46,6 +47,7 @@ async def predict(self: Task, inputs: Any, program: str, **keywords: Any) -> dic
             **(self.request.headers or {}),
             LM_TRIES: unavailable.tries,
             LM_FAILING_S: unavailable.failing_s,
+            **spending_headers(delivery.task_id),
             **retry_headers(),
         }
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import dspy
 from celery.exceptions import SoftTimeLimitExceeded
 
+from snakepit_bridge.costs.usage import encode_by_profile, format_usd, sum_usage
 from snakepit_bridge.delivery.payloads import is_reference
 from snakepit_bridge.dspy_integration.process_settings import default_settings
 from snakepit_bridge.exceptions import (
@@ -40,6 +41,7 @@ from tasks.requests import Delivery, fetch_payloads, select_inputs
 from tasks.response_cache.parsed import share_answers
 from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
+from tasks.spending import bind_spending
 from tasks.streaming import ChunkWriter, stream_chunks
 from tasks.telemetry import describe_binding, record_binding, record_program, record_start
 
@@ -177,6 +179,7 @@ def _build_context(applied: AppliedProgram, request: PredictionRequest, delivery
         delivery.failing_s,
         delivery.checked_at,
         cache=program.spec.cache,
+        spending=bind_spending(delivery.task_id, program.name, applied.snapshot.session, str(applied.snapshot.token)),
     )
 
 
@@ -295,7 +298,8 @@ def _build_provenance(
     started: float,
     timings: Timings,
 ) -> Provenance:
-    bound, snapshot = applied.bound, applied.snapshot
+    bound, snapshot, by_profile = applied.bound, applied.snapshot, scope.spending.close()
+    total = sum_usage(by_profile.values())
     return Provenance(
         task_id=delivery.task_id,
         session=snapshot.session,
@@ -324,6 +328,8 @@ def _build_provenance(
         finish_reasons=dict(scope.tally.finish_reasons),
         packages=bound.packages,
         dropped=dict(scope.tally.dropped),
+        cost_usd=None if total.unpriced_calls else format_usd(total.cost_pico),
+        lm_usage=encode_by_profile(by_profile),
     )
 
 

@@ -20,6 +20,7 @@ from snakepit_bridge.exceptions import BridgeError, DeadlineExceededError, LMUna
 from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.rate_limits.protocol import Permit
+from tasks.spending import Spending
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ class PredictionContext:
         cache: the response cache settings of its program; None for no cache.
         call_counts: number of identical calls so far, by cache key.
         unparsed: cached calls whose answer no adapter has parsed yet, by the answer's text.
-        tally: counters of its LM calls.
+        tally: counters of its LM calls, and ``spending`` what they use and cost.
         calls: the tasks of its LM calls in flight, so that a cancellation can cancel them.
     """
 
@@ -98,6 +99,7 @@ class PredictionContext:
     call_counts: Counter[str] = field(default_factory=Counter[str])
     unparsed: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     tally: Tally = field(default_factory=Tally)
+    spending: Spending = field(default_factory=lambda: Spending(""))
     calls: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
 
     def remaining_s(self) -> float | None:

@@ -15,6 +15,7 @@ from snakepit_bridge.protocol.messages import HIDDEN, LM_FAILING_S, LM_TRIES, PR
 from snakepit_bridge.redis.outages import is_outage, retry_through_outages
 from tasks.batch import Input
 from tasks.requests import Delivery
+from tasks.spending import spending_headers
 from tasks.telemetry import replacement_headers
 
 # Attempts for one message; send_all() retries for as long as an outage may take.
@@ -121,6 +122,7 @@ class InputRequeuer:
                 SENT_AT: self._delivery.sent_at or time.time(),
                 REPLY_CHANNEL: self._delivery.reply_channel,
                 **lm_tries,
+                **spending_headers(item.task_id),
                 PROGRAM: self._program,
                 **replacement_headers(),
             },

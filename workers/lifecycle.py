@@ -23,6 +23,7 @@ from config.celery import PRIORITY_STEPS
 from config.lm_profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
 from snakepit_bridge.client.rabbitmq import check_broker, is_rabbitmq
+from snakepit_bridge.costs.price import Price
 from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.dspy_integration.bounds import TargetBounds
 from snakepit_bridge.elixir.demand import SessionDemand
@@ -60,7 +61,7 @@ from tasks.quarantine import Quarantine
 from tasks.rabbitmq_deliveries import CrashCounter
 from tasks.rate_limits.admission import FleetAdmission
 from tasks.rate_limits.leases import LimitLeases
-from tasks.rate_limits.rules import LimitValues, Price, Rules
+from tasks.rate_limits.rules import LimitValues, Rules
 from tasks.rate_limits.store import LimitStore
 from tasks.response_cache.single_flight import AnswerCache
 from tasks.response_cache.store import AnswerStore
@@ -272,7 +273,7 @@ def _admission(
     store = LimitStore(claims.connection if claims else connection, settings.namespace, claims)
     file = _profiles_file(settings)
     limits = {name: LimitValues(**values) for name, values in file.fleet_limits().items()} if file else {}
-    prices = {name: Price(**values) for name, values in file.prices().items()} if file else {}
+    prices = {name: Price.of(**values) for name, values in file.prices().items()} if file else {}
     return FleetAdmission(LimitLeases(store, Rules(limits), replica, signals), prices)
 
 
@@ -304,9 +305,21 @@ def load_profiles(settings: FleetSettings, *, around: Callable[[LMProfiles], LMM
 
 
 def _profile(
-    settings: FleetSettings, *, retry: Mapping[str, Any], circuit: Mapping[str, Any], **options: Any
+    settings: FleetSettings,
+    *,
+    retry: Mapping[str, Any],
+    circuit: Mapping[str, Any],
+    price: Mapping[str, Any] | None,
+    model_prices: Mapping[str, Mapping[str, Any]],
+    **options: Any,
 ) -> LMProfile:
-    return LMProfile(**options, retry=_retry(settings, retry), circuit=CircuitPolicy(**circuit))
+    return LMProfile(
+        **options,
+        retry=_retry(settings, retry),
+        circuit=CircuitPolicy(**circuit),
+        price=None if price is None else Price.of(**price),
+        model_prices={model: Price.of(**prices) for model, prices in model_prices.items()},
+    )
 
 
 def _retry(settings: FleetSettings, overrides: Mapping[str, Any]) -> RetryPolicy:

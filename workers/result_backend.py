@@ -16,23 +16,27 @@ from typing import Any, cast
 
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError, Reject
-from celery.states import EXCEPTION_STATES, FAILURE
+from celery.states import EXCEPTION_STATES, FAILURE, SUCCESS
 from celery.worker import state as worker
 
+from config.settings import FleetSettings
 from snakepit_bridge.client.lua import FINAL_STATE
+from snakepit_bridge.costs.hourly_sums import SUMS, EndedPrediction, script_arguments
 from snakepit_bridge.exceptions import BridgeError, copy_error
 from snakepit_bridge.process.home_loop import can_switch_out, run_blocking
 from snakepit_bridge.protocol.messages import REPLY_CHANNEL
 from snakepit_bridge.protocol.task_state import is_final_state
 from snakepit_bridge.redaction import redact_all
+from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.scripts import Script, source
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.runtime import HasRuntime
+from tasks.spending import find_spending
 from tasks.telemetry import record_commit
 from workers.task_ends import PREDICTIONS, program_reference, to_bridge_error
 
-_COMMIT = Script(source("workers", "commit", final_state=FINAL_STATE))
+_COMMIT = Script(source("workers", "commit", final_state=FINAL_STATE, sums=SUMS))
 # An answer has been paid for: retry storing it for long before the task is requeued.
 _MAX_WAIT_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
@@ -175,7 +179,24 @@ class CommitBackend(RedisBackend):
         if len(encoded) > self._MAX_STR_VALUE_SIZE:
             raise BackendStoreError("The result is too large for Redis.", state=state, task_id=task_id)
         expires = self.failure_expires if state == FAILURE else None
-        return [self.get_key_for_task(task_id)], [encoded, expires or self.expires or 0, replies, task_id]
+        keys, args = self._cost_arguments(task_id, state)
+        return [self.get_key_for_task(task_id), *keys], [encoded, expires or self.expires or 0, replies, task_id, *args]
+
+    def _cost_arguments(self, task_id: str, state: str) -> tuple[list[Any], list[Any]]:
+        """Return what the commit script adds to the sums of costs, and their keys; nothing for what isn't an end."""
+        spending, days = find_spending(task_id), self._settings.cost_days
+        if spending is None or not spending.program or not days or not is_final_state(state):
+            return [], []
+        ended = EndedPrediction(spending.program, spending.session, spending.token, state != SUCCESS, spending.close())
+        return script_arguments(self._fleet_keys, ended, now_s=time.time(), days=days, first_key=2)
+
+    @cached_property
+    def _settings(self) -> FleetSettings:
+        return cast(Any, self.app).settings
+
+    @cached_property
+    def _fleet_keys(self) -> FleetKeys:
+        return FleetKeys(self._settings.namespace)
 
     def _commit(self, keys: list[Any], args: list[Any]) -> Any:
         return self._script(keys=keys, args=args)

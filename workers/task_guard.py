@@ -23,6 +23,7 @@ from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
 from snakepit_bridge.protocol.messages import PREDICT_BATCH, REPLY_CHANNEL, extract_task_ids
 from tasks.runtime import HasRuntime
+from tasks.spending import track_spending
 from tasks.telemetry import record_processing
 from workers.pool.task_context import current_owner
 from workers.rabbitmq_dead_letters import GivenUp
@@ -75,7 +76,7 @@ class Guard:
 
     def _run(self, uuid: str, args: Any, kwargs: Any, known: Mapping[str, Any]) -> Traced:
         """Run the tracer, and record how this delivery ended."""
-        with record_processing(str(self._task.name), uuid, known) as processing:
+        with track_spending(uuid, known), record_processing(str(self._task.name), uuid, known) as processing:
             traced = self._run_tracer(uuid, args, kwargs, known)
             if (info := traced[1]) is not None:
                 processing.end(str(info.state), info.retval if isinstance(info.retval, BaseException) else None)

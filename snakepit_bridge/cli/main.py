@@ -48,6 +48,7 @@ _LIBRARY_COMMANDS = {
         "status:status": "Show which workers answer, how deep the queue is, and where each session stands.",
         "doctor:doctor": "Check Redis, the workers, their LM profiles, packages and versions, and suggest fixes.",
         "acl:acl": "Print the ACL rule that grants a role its minimal permissions: commands, keys and channels.",
+        "cost:cost": "Show what predictions cost, by program, session, revision or LM profile.",
         "dead:dead": "List, show, retry or drop the messages in the dead-letter list.",
     },
 }

@@ -108,6 +108,7 @@ def _provenance_rows(origin: Provenance) -> list[tuple[str, Any]]:
         ("module", origin.module),
         ("model", f"{origin.model} (profile {origin.profile})"),
         ("usage", dump_json(origin.usage)),
+        *([] if origin.cost_usd is None else [("cost", f"{origin.cost_usd} USD")]),
         ("worker", f"{origin.worker}, process {origin.pid}, attempt {origin.attempt}"),
         ("task", origin.task_id),
         (

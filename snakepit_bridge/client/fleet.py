@@ -24,6 +24,7 @@ from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
 from snakepit_bridge.client.stream import ChunkReader
 from snakepit_bridge.client.task_lookup import TaskFinder
+from snakepit_bridge.costs.report import CostDimension, CostReport, read_costs
 from snakepit_bridge.delivery.payloads import DEFAULT_LIMIT_BYTES, Payloads
 from snakepit_bridge.exceptions import BridgeError, InputError
 from snakepit_bridge.process.home_loop import run_blocking
@@ -43,7 +44,7 @@ from snakepit_bridge.protocol.messages import (
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection, mask_url
-from snakepit_bridge.redis.key_names import IdempotencyKey
+from snakepit_bridge.redis.key_names import FleetKeys, IdempotencyKey
 from snakepit_bridge.snapshots.acknowledgements import Acks, ProcessAck
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 
@@ -493,6 +494,19 @@ class Fleet:
     def programs(self) -> list[ProgramListing]:
         """Return the registered programs, by name."""
         return run_blocking(self._registry.list())
+
+    def cost(self, by: CostDimension = "program", since_s: float = 86_400.0) -> CostReport:
+        """Return what predictions cost that ended lately, each counted once.
+
+        Args:
+            by: ``program``, ``session``, ``revision`` or ``profile``.
+            since_s: how many seconds back, up to 35 days; the sums are by hour, and the first hour counts as a whole.
+
+        Raises:
+            ValueError: an argument can't be.
+            StoreUnavailableError: Redis is away.
+        """
+        return run_blocking(read_costs(self.connection, FleetKeys(self.namespace), by, since_s))
 
     def session(self, name: str = DEFAULT_SESSION, *, author: str = "") -> SessionContext:
         """Return a session of this fleet's store, to read its variables and to publish.

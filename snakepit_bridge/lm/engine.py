@@ -197,6 +197,17 @@ class LMEngine:
         selection = select_backend(self.endpoint.build_dspy_lm())
         return cast("Resolution | None", selection.resolution) if selection.native else None
 
+    @cached_property
+    def dialect(self) -> str:
+        """The API that the native client speaks, such as ``openai-chat``, ``anthropic`` or ``gemini``.
+
+        ``xai`` is its own, as it counts tokens in another way than ``openai-chat``. It is empty for models that litellm
+        serves.
+        """
+        provider = "" if self._resolution is None else self._resolution.provider
+        definition = lookup_provider(provider) if provider else None
+        return provider if provider == "xai" else "" if definition is None else str(definition.dialect)
+
     async def warm(self) -> None:
         """Build the client of the running event loop, so that no call has to wait for that.
 

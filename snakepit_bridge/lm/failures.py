@@ -20,6 +20,7 @@ from dspy.lm15 import (
     RateLimitError,
     ServerError,
     UnsupportedModelError,
+    Usage,
 )
 from dspy.lm15 import TimeoutError as LMTimeout
 
@@ -92,6 +93,21 @@ class AnswerRefused(InvalidRequestError):
     default_code = "refusal"
 
 
+def report_usage(error: LM15Error, usage: Usage) -> LM15Error:
+    """Return an error that carries what its failed request used, which the provider bills all the same."""
+    error.__dict__[_USAGE] = usage
+    return error
+
+
+def find_usage(error: LM15Error) -> Usage | None:
+    """Return what a failed request used; None if the provider didn't report it."""
+    usage = error.__dict__.get(_USAGE)
+    return usage if isinstance(usage, Usage) and usage != Usage() else None
+
+
+_USAGE = "dspex_usage"
+
+
 def find_failure(payload: Any) -> LM15Error | None:
     """Return the error that a reply's body or a stream's event holds; None if it holds none."""
     if isinstance(payload, list):
@@ -101,7 +117,7 @@ def find_failure(payload: Any) -> LM15Error | None:
         return None
     body = cast("Mapping[str, Any]", payload)
     for error in _iter_error_candidates(body):
-        return _build_error(error, body)
+        return report_usage(_build_error(error, body), _parse_usage(body.get("usage")))
     return None
 
 
@@ -137,7 +153,9 @@ def find_refusal(response: Any) -> AnswerRefused | None:
         return None
     text = " ".join(text for text in (*refusals, response.text or "") if text).strip()
     message = repair_text(text) or "the provider's filter held the answer back"
-    return AnswerRefused(message, code="content_filter" if filtered else "refusal")
+    refused = AnswerRefused(message, code="content_filter" if filtered else "refusal")
+    report_usage(refused, response.usage)
+    return refused
 
 
 def cut_off_error(partial: str = "") -> LM15Error:
@@ -176,6 +194,25 @@ def _keep_valid_counts(usage: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             kept[name] = value
     return kept
+
+
+def _parse_usage(usage: Any) -> Usage:
+    """Return the usage of a body in OpenAI's form; counts that aren't valid are left out."""
+    if not isinstance(usage, Mapping):
+        return Usage()
+    counts = _keep_valid_counts(cast("Mapping[str, Any]", usage))
+    given, written = counts.get("prompt_tokens_details"), counts.get("completion_tokens_details")
+    return Usage(
+        input_tokens=_first_count(counts, "prompt_tokens", "input_tokens"),
+        output_tokens=_first_count(counts, "completion_tokens", "output_tokens"),
+        cache_read_tokens=_first_count(given, "cached_tokens"),
+        reasoning_tokens=_first_count(written, "reasoning_tokens"),
+    )
+
+
+def _first_count(counts: Any, *names: str) -> int | None:
+    found = (counts.get(name) for name in names) if isinstance(counts, Mapping) else ()
+    return next((count for count in found if isinstance(count, int)), None)
 
 
 def _iter_error_candidates(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

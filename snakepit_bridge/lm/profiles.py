@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import SecretStr
 
+from snakepit_bridge.costs.price import Price
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError, join_names, suggest_name
 from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.lm.http_fields import find_headers_problem, find_key_problem, find_url_problem
@@ -51,6 +52,8 @@ class LMProfile:
         retry: how its calls are retried.
         circuit: when its circuit breaker opens.
         middleware: import paths of the user's middleware around its calls, the first outermost.
+        price: what the tokens of ``model`` cost; None if that isn't known.
+        model_prices: what those of further models cost, by model.
         note: shown wherever the profile is, such as that it isn't a real model.
         key_name: the environment variable that the key came from, for errors.
     """
@@ -68,6 +71,8 @@ class LMProfile:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     circuit: CircuitPolicy = field(default_factory=CircuitPolicy)
     middleware: tuple[str, ...] = ()
+    price: Price | None = None
+    model_prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
     note: str = ""
     key_name: str = ""
 
@@ -91,6 +96,10 @@ class LMProfile:
             if wrong := find_headers_problem(_as_headers(self.parameters[name]).items()):
                 return f"in its parameters.{name} {wrong}"
         return None
+
+    def price_of(self, model: str) -> Price | None:
+        """Return what the tokens of one of its models cost; None if that isn't known."""
+        return self.price if model == self.model else self.model_prices.get(model)
 
     def build(self, model: str | None = None, *, middleware: LMMiddleware | None = None) -> dspy.LM:
         """Return a DSPy LM for this profile; caching and retries are off, since the fleet does both itself.

@@ -22,7 +22,7 @@ from dspy.lm15 import (
 )
 
 from snakepit_bridge.lm.backends import LMBackend
-from snakepit_bridge.lm.failures import cut_off_error, find_refusal, malformed_reply_error
+from snakepit_bridge.lm.failures import cut_off_error, find_refusal, malformed_reply_error, report_usage
 from snakepit_bridge.protocol.json_values import repair_json, repair_text
 
 StreamEvent = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
@@ -103,7 +103,9 @@ async def fetch_response(backend: LMBackend, request: Request, pieces: StreamSin
     except StreamAssemblyError as exc:
         if exc.part_index is not None:
             raise malformed_reply_error(exc.message) from exc
-        raise cut_off_error((exc.partial and exc.partial.text) or "") from exc
+        partial = exc.partial
+        error = cut_off_error((partial and partial.text) or "")
+        raise (error if partial is None else report_usage(error, partial.usage)) from exc
     return _check_response(response)
 
 

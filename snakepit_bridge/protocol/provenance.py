@@ -43,6 +43,10 @@ class Provenance:
             identical call.
         finish_reasons: finish reason (``stop``, ``length``, ``tool_call``) to the number of LM answers with it.
         dropped: LM keyword that wasn't sent to the model that doesn't support it.
+        cost_usd: what its LM calls cost, as an exact decimal number of USD; None if the cost of one isn't known.
+        lm_usage: LM profile that answered to what its calls used: ``calls``, ``unpriced_calls``, ``input_tokens`` and
+            the ``cached_input_tokens`` among them, ``output_tokens`` and the ``reasoning_tokens`` among them, and
+            ``cost_usd``; None if no call of it is priced. Calls of earlier attempts are counted, cached answers aren't.
     """
 
     task_id: str
@@ -72,6 +76,8 @@ class Provenance:
     finish_reasons: Mapping[str, int] = field(default_factory=dict[str, int])
     packages: Mapping[str, str] = field(default_factory=dict[str, str])
     dropped: Mapping[str, str] = field(default_factory=dict[str, str])
+    cost_usd: str | None = None
+    lm_usage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
     @property
     def truncated(self) -> bool:

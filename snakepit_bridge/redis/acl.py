@@ -150,10 +150,12 @@ _CLAIMING = Part(
 )
 _COMMITTING = Part(
     "get mget",
-    keys=("celery-task-meta-*",),
+    keys=("celery-task-meta-*", "{ns}:cost:*"),
     channels=("celery-task-meta-*", "{ns}:replies:*"),
+    scripts="snakepit_bridge.costs/ sums",
     script_commands="get publish set",
 )
+_COSTS = Part("hscan", reads=("{ns}:cost:*",))
 _WRITING_PIECES = Part("exists expire publish xadd", keys=("{ns}:pieces:*",), channels=("{ns}:pieces:*", "{ns}:cancel"))
 _LIMITING = Part(
     "hgetall subscribe zrange",
@@ -189,9 +191,9 @@ _APPLICATION = (
 )  # fmt: skip
 
 PARTS: dict[Role, tuple[Part, ...]] = {
-    Role.client: (*_APPLICATION, _OWN_KEYS, _APPLIED, _STREAMING, _COMPOSED, _COMPOSING, _CONTROLLED, _CONTROL),
-    Role.gateway: (*_APPLICATION, _STREAMING, _GATEWAY, _WATCHING_MESSAGES, _WATCHING_SESSIONS),
-    Role.operator: (*_APPLICATION, _APPLIED, _CONTROLLED, _CONTROL, _OPERATING),
+    Role.client: (*_APPLICATION, _OWN_KEYS, _APPLIED, _STREAMING, _COMPOSED, _COMPOSING, _CONTROLLED, _CONTROL, _COSTS),
+    Role.gateway: (*_APPLICATION, _STREAMING, _GATEWAY, _WATCHING_MESSAGES, _WATCHING_SESSIONS, _COSTS),
+    Role.operator: (*_APPLICATION, _APPLIED, _CONTROLLED, _CONTROL, _OPERATING, _COSTS),
     Role.worker: (
         _CONNECTION, _SCRIPTS, _READING, _KEEPING, _APPLYING, _WANTING, _PROGRAMS, _PAYLOADS, _COMPOSED, _BINDING,
         _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS, _STALLING,

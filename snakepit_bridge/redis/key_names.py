@@ -87,6 +87,15 @@ class FleetKeys:
         """The prefix of the keys of rate limits and parked predictions, with its colon."""
         return f"{self.namespace}:{{limits}}:"
 
+    def cost(self, dimension: str, hour: int) -> str:
+        """Return the key of the sums of what predictions cost, by program, profile or revision, in one hour.
+
+        Args:
+            dimension: what they are summed by.
+            hour: since the Unix epoch.
+        """
+        return f"{self.namespace}:cost:{dimension}:{hour}"
+
     def idempotency(self, key: IdempotencyKey) -> str:
         """Return the key of the reservation of an idempotency key."""
         if isinstance(key, OwnedKey):

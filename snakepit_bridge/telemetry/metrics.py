@@ -108,6 +108,15 @@ LM_RETRIES = _counter(
 LM_FALLBACKS = _counter(
     "dspex.lm.fallbacks", "{call}", "LM calls that a fallback profile answered.", "dspex.profile", rare=True
 )
+COST = _counter(
+    "dspex.cost", "{USD}",
+    "Money for LM calls when they are answered, those of predictions that fail or run again included.",
+    "dspex.program", "dspex.profile", optional=_SESSION, rare=True,
+)  # fmt: skip
+UNPRICED_CALLS = _counter(
+    "dspex.lm.unpriced_calls", "{call}", "LM calls whose cost isn't known, as the profile has no price or the "
+    "provider reported no usage.", "dspex.profile", rare=True,
+)  # fmt: skip
 OPEN_CIRCUITS = _gauge(
     "dspex.lm.open_circuits", "{circuit}", "Circuit breakers of LM profiles that are open, over the processes.",
     "dspex.profile", rare=True,

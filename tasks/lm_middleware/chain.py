@@ -13,6 +13,7 @@ from snakepit_bridge.lm.profiles import LMProfiles
 from tasks.cancellation import CancellationRegistry
 from tasks.lm_middleware.cancellation import TrackCalls, require_prediction
 from tasks.lm_middleware.circuit_breaker import CircuitBreakers
+from tasks.lm_middleware.costs import CountCosts
 from tasks.lm_middleware.fallbacks import Fallbacks
 from tasks.lm_middleware.middleware import PredictionCall, compose
 from tasks.lm_middleware.rate_limits import LimitUpdates, ProviderPauses, RateLimits
@@ -57,6 +58,7 @@ class LMMiddlewareChain:
             CircuitBreakers(profiles),
             RateLimits(updates, cancellations),
             MeasureRequests(),
+            CountCosts(profiles),
         )
         self._run = compose(middlewares, Provider())
 

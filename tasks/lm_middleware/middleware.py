@@ -1,17 +1,18 @@
 """The chain around each LM call of a prediction: every middleware takes ``(call, call_next)`` and returns the response.
 
 From the outside in: cancellation, span, failures, the user's own middleware, response cache, retries, fallbacks,
-pauses, circuit breaker, rate limits, measurement, provider.
+pauses, circuit breaker, rate limits, measurement, costs, provider.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 from dspy.lm15 import Request, Response
 
+from snakepit_bridge.costs.usage import LMUsage
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.lm.engine import LMCall, LMEngine
 from snakepit_bridge.lm.extensions import MESSAGES
@@ -36,12 +37,14 @@ class PredictionCall:
         call: the call as DSPy made it.
         engine: the engine that answers it: the call's own, or a fallback's.
         policy: how it is retried; set by the retries for what is further in.
+        charges: what each request that was sent for it used and cost, in their order.
     """
 
     scope: PredictionContext
     call: LMCall
     engine: LMEngine
     policy: RetryPolicy = _DEFAULT_POLICY
+    charges: list[LMUsage] = field(default_factory=list[LMUsage])
 
     @property
     def profile(self) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 
 from dspy.lm15 import LM15Error, Request, Response
 
+from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage
 from snakepit_bridge.process.aio import OutageLog
 from tasks.cancellation import CancellationRegistry
 from tasks.errors import retryable_kind
@@ -90,7 +91,7 @@ class RateLimits:
         used: Used | None = None
         try:
             response = await call_next(call)
-            used = _count_used(response)
+            used = _count_used(response, call.charges[-1:])
         finally:
             await self._updates.apply(self._limiter.settle(permit, used))
         return response
@@ -118,8 +119,9 @@ def _texts(parts: Iterable[object]) -> Iterator[str]:
             yield text
 
 
-def _count_used(response: Response) -> Used:
-    """Return the tokens that the provider reported, or an estimate by the answer's length."""
+def _count_used(response: Response, charges: Sequence[LMUsage]) -> Used:
+    """Return the tokens that the provider reported, or an estimate by the answer's length, and their known cost."""
     usage = response.usage
     estimated = sum(len(text) for text in _texts(response.message.parts)) // 4
-    return Used(usage.input_tokens or 0, estimated if usage.output_tokens is None else usage.output_tokens)
+    cost_usd = next((each.cost_pico / PICO_PER_USD for each in charges if not each.unpriced_calls), None)
+    return Used(usage.input_tokens or 0, estimated if usage.output_tokens is None else usage.output_tokens, cost_usd)

@@ -12,6 +12,8 @@ from dataclasses import replace
 
 from dspy.lm15 import LM15Error, Response, StreamDeltaEvent
 
+from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage, sum_usage
+from snakepit_bridge.lm.charges import charge
 from snakepit_bridge.lm.streaming import StreamEvent, StreamSink
 from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.telemetry.metrics import (
@@ -54,7 +56,10 @@ class TraceCalls:
             return await call_next(call)
         _, model = split_model(call.engine.endpoint.model)
         with tracer.span(f"{_OPERATION} {model}", kind="client", attributes=_describe_request(call)) as span:
-            response = await call_next(call)
+            try:
+                response = await call_next(call)
+            finally:
+                span.set_attributes({"dspex.cost": _sum_costs(call.charges)})
             if span.is_recording:
                 span.set_attributes(_describe_response(response))
             return response
@@ -84,7 +89,7 @@ class MeasureRequests:
             meter.record(LM_DURATION, time.perf_counter() - started, {**labels, "error.type": _error_type(exc)})
             raise
         meter.record(LM_DURATION, time.perf_counter() - started, labels)
-        _count_tokens(response, labels)
+        _count_tokens(charge(response, call.engine.dialect, None), labels)
         if call.engine is not call.call.engine:
             meter.add(LM_FALLBACKS, 1, {"dspex.profile": call.profile})
         return response
@@ -130,6 +135,12 @@ def split_model(model: str) -> tuple[str, str]:
     return (_PROVIDERS.get(provider, provider), name) if slash else ("_OTHER", model)
 
 
+def _sum_costs(charges: Sequence[LMUsage]) -> float | None:
+    """Return what all requests of a call cost in USD; None if there was none, or the cost of one isn't known."""
+    total = sum_usage(charges)
+    return total.cost_pico / PICO_PER_USD if charges and not total.unpriced_calls else None
+
+
 def _error_type(error: BaseException) -> str:
     if isinstance(error, LM15Error):
         return retryable_kind(error) or error.code or type(error).__name__
@@ -145,12 +156,11 @@ def _labels(call: PredictionCall) -> Mapping[str, str]:
     }
 
 
-def _count_tokens(response: Response, labels: Mapping[str, str]) -> None:
-    usage = response.usage
+def _count_tokens(usage: LMUsage, labels: Mapping[str, str]) -> None:
     for metric, count in (
         (LM_INPUT_TOKENS, usage.input_tokens),
         (LM_OUTPUT_TOKENS, usage.output_tokens),
-        (LM_CACHED_TOKENS, usage.cache_read_tokens),
+        (LM_CACHED_TOKENS, usage.cached_input_tokens),
         (LM_REASONING_TOKENS, usage.reasoning_tokens),
     ):
         if count:

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from celery.exceptions import Ignore
 
+from snakepit_bridge.costs.price import Price
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.process.aio import wait_for_event
 from snakepit_bridge.redis.outages import retry_through_outages
@@ -22,7 +23,6 @@ from tasks.prediction_context import PredictionContext
 from tasks.rate_limits.estimates import Estimates
 from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.protocol import Caller, Estimate, Parked, Permit, RateLimiter, Used
-from tasks.rate_limits.rules import Price
 from tasks.rate_limits.store import Costs, Granted, LimitRefusal
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class FleetAdmission:
 
     Args:
         presence: this process's part in the limits.
-        prices: the token prices of each profile.
+        prices: the token prices of each profile that has any.
     """
 
     def __init__(self, leases: LimitLeases, prices: Mapping[str, Price]) -> None:
@@ -124,7 +124,9 @@ class FleetAdmission:
             await self._leases.end(permit.id, _NO_COSTS, requests=1)
             return
         self._estimates.learn(permit.program, permit.estimate, used)
-        spend = self._price_of(permit.profile).cost(used.input_tokens, used.output_tokens)
+        spend = used.cost_usd
+        if spend is None:
+            spend = self._estimate_usd(permit.profile, used.input_tokens, used.output_tokens)
         real = Costs(float(used.input_tokens + used.output_tokens), spend)
         await self._leases.end(permit.id, real, requests=1)
 
@@ -141,12 +143,13 @@ class FleetAdmission:
         self._leases.pause_here(profile, seconds)
         await self._store.pause(profile, seconds)
 
-    def _price_of(self, profile: str) -> Price:
-        return self._prices.get(profile, _FREE)
-
     def _estimate_costs(self, program: str, profile: str, estimate: Estimate) -> Costs:
         given, answered = self._estimates.predict_tokens(program, estimate)
-        return Costs(given + answered, self._price_of(profile).cost(given, answered))
+        return Costs(given + answered, self._estimate_usd(profile, given, answered))
+
+    def _estimate_usd(self, profile: str, input_tokens: float, output_tokens: float) -> float:
+        price = self._prices.get(profile)
+        return 0.0 if price is None else price.estimate_usd(input_tokens, output_tokens)
 
     def _build_permit(self, call: _PendingCall, costs: Costs) -> Permit:
         self._leases.hold(call.permit)
@@ -160,9 +163,6 @@ class FleetAdmission:
             # The permit may have been granted although the reply was lost.
             self._leases.spawn(self._store.settle(call.permit, _NO_COSTS, requests=0))
             raise
-
-
-_FREE = Price()
 
 
 @dataclass(frozen=True, slots=True)

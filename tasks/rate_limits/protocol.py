@@ -70,10 +70,11 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """The tokens that a call used, as the provider reported."""
+    """The tokens that a call used, as the provider reported, and what they cost in USD; None to estimate it."""
 
     input_tokens: int
     output_tokens: int
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,18 +50,6 @@ def _resolve_limit(limit: float | None) -> float | None:
     return None if limit is None or limit == UNLIMITED else limit
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
-    """The prices of a profile's tokens, per million."""
-
-    input_per_million: float = 0.0
-    output_per_million: float = 0.0
-
-    def cost(self, input_tokens: float, output_tokens: float) -> float:
-        """Return the price of a number of tokens."""
-        return (input_tokens * self.input_per_million + output_tokens * self.output_per_million) / 1e6
-
-
 @dataclass(frozen=True)
 class Bucket:
     """One limit as Redis keeps it.

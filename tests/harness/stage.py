@@ -34,7 +34,7 @@ model = "openai/demo"
 models = ["openai/other"]
 api_base = "{url}"
 api_key_env = "STAGE_LM_KEY"
-price = {{ input_per_million = 1000, output_per_million = 1000 }}
+price = {{ input = 1000, output = 1000 }}
 
 [profiles.locked]
 model = "openai/locked"

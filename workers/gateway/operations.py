@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.access.authentication import GrantScope
+from workers.gateway.api.costs import Costs, count_days
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
 from workers.gateway.api.variables import Variables
@@ -53,9 +54,19 @@ class Operation:
         return f"/{PACKAGE}.{self.service}/{self.method}"
 
 
-def build_operations(variables: Variables, predictions: Predictions, programs: Programs) -> tuple[Operation, ...]:
+def build_operations(
+    variables: Variables, predictions: Predictions, programs: Programs, costs: Costs
+) -> tuple[Operation, ...]:
     """Return all operations."""
-    return (*_variable_operations(variables), *_prediction_operations(predictions), *_program_operations(programs))
+    return (
+        *_variable_operations(variables),
+        *_prediction_operations(predictions),
+        *_program_operations(programs),
+        Operation(
+            "Costs", "Report", GrantScope.READ, pb.CostReportRequest, pb.CostReport, ("GET", "/v1/costs"),
+            unary=costs.report, weight=count_days,
+        ),
+    )  # fmt: skip
 
 
 def _batch_size(request: pb.SubmitBatchRequest) -> int:

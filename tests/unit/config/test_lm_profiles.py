@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ limits = { timeout_s = 60, max_in_flight = 100 }
 fallbacks = ["plain"]
 retry = { attempts = 5, on = ["server"] }
 circuit = { failures = 3 }
+price = { input = 2.5, cached_input = 1.25, output = 10 }
 middleware = ["shop.lm:Mask"]
 note = "the box under the desk"
 
@@ -73,6 +75,13 @@ def test_every_key_of_the_file_arrives(tmp_path: Path) -> None:
         "retry": {"attempts": 5, "on": ("server",)},
         "circuit": {"failures": 3},
         "middleware": ("shop.lm:Mask",),
+        "price": {
+            "input": Decimal("2.5"),
+            "cached_input": Decimal("1.25"),
+            "output": Decimal(10),
+            "reasoning": None,
+        },
+        "model_prices": {},
         "note": "the box under the desk",
     }
     assert second == {
@@ -90,6 +99,8 @@ def test_every_key_of_the_file_arrives(tmp_path: Path) -> None:
         "retry": {},
         "circuit": {},
         "middleware": (),
+        "price": None,
+        "model_prices": {},
         "note": "",
     }
 
@@ -100,7 +111,6 @@ def test_each_field_of_a_table_is_handed_to_the_library() -> None:
     handed = {"name", "api_key", "key_name", "timeout_s", "max_in_flight"} | set(ProfileTable.model_fields) - {
         "api_key_env",
         "limits",
-        "price",
     }
     assert set(values) == handed
 
@@ -113,20 +123,54 @@ def test_what_the_whole_fleet_may_use_and_what_it_costs_are_read_apart(tmp_path:
         "concurrency": None,
         "spend_per_hour": None,
     }
-    assert file.prices()["smart"] == {"input_per_million": 0.0, "output_per_million": 0.0}
-    priced = read_profiles(written(tmp_path, smart("price = { input_per_million = 2.5, output_per_million = 10 }")))
-    assert priced.prices()["smart"] == {"input_per_million": 2.5, "output_per_million": 10.0}
+    assert file.prices() == {}
+    priced = read_profiles(written(tmp_path, smart("price = { input = 0.1, cached_input = 0.025, output = 10 }")))
+    assert priced.prices()["smart"] == {
+        "input": Decimal("0.1"),
+        "output": Decimal(10),
+        "cached_input": Decimal("0.025"),
+        "reasoning": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("price", "problem"),
+    [
+        ("{ input = 1 }", "price.output: Field required"),
+        ("{ input = 1, output = 2, spend = 3 }", "price.spend"),
+        ("{ input = -1, output = 2 }", "price.input"),
+        ("{ input = nan, output = 2 }", "price.input"),
+        ("{ input = inf, output = 2 }", "price.input"),
+        ("{ input = 0.0000001, output = 2 }", "price.input"),
+        ("{ input = 1, output = 10001 }", "price.output"),
+        ("{ input = '1', output = 2 }", "a price is a number of USD per million tokens, not '1'"),
+        ("{ input = true, output = 2 }", "a price is a number of USD per million tokens, not True"),
+    ],
+)
+def test_a_price_that_cannot_be_is_refused(price: str, problem: str, tmp_path: Path) -> None:
+    assert problem in refusal(tmp_path, smart(f"price = {price}"))
+
+
+def test_another_model_has_a_price_of_its_own(tmp_path: Path) -> None:
+    own = 'model_prices = { "openai/o3" = { input = 2, output = 8 } }'
+    said = read_profiles(written(tmp_path, smart(f"models = ['openai/o3']\n{own}"))).values(KEYS)[0]
+    assert said["model_prices"]["openai/o3"]["output"] == 8
+    assert "'openai/o3', which isn't among the profile's models" in refusal(tmp_path, smart(own))
 
 
 def test_the_library_takes_what_the_file_gives(tmp_path: Path) -> None:
+    from snakepit_bridge.costs.price import Price
     from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
     from snakepit_bridge.lm.profiles import LMProfile
 
     values = read_profiles(written(tmp_path, WHOLE)).values(KEYS)[0]
     retry, circuit = RetryPolicy().with_changes(values.pop("retry")), CircuitPolicy(**values.pop("circuit"))
-    profile = LMProfile(**values, retry=retry, circuit=circuit)
+    price = Price.of(**values.pop("price"))
+    profile = LMProfile(**values, retry=retry, circuit=circuit, price=price)
     assert (profile.retry.attempts, profile.retry.on, profile.circuit.failures) == (5, ("server",), 3)
     assert (profile.name, profile.max_in_flight, profile.timeout_s) == ("smart", 100, 60.0)
+    assert profile.price_of("openai/gpt-4o") == Price(Decimal("2.5"), Decimal(10), Decimal("1.25"))
+    assert profile.price_of("openai/o3") is None
     assert "sk-secret" not in repr(profile)
 
 
@@ -144,7 +188,7 @@ def test_without_a_default_none_is_named(tmp_path: Path) -> None:
         (smart("retry = { on = ['auth'] }"), "profiles.smart.retry.on.0"),
         (smart("circuit = { open_s = -1 }"), "profiles.smart.circuit.open_s"),
         (smart("limits = { concurrency = -1 }"), "profiles.smart.limits.concurrency"),
-        (smart("price = { input = 1 }"), "profiles.smart.price.input"),
+        (smart("price = { input_per_million = 1 }"), "profiles.smart.price.input"),
         (smart("") + "[profile.other]\nmodel = 'x'", "profile"),
     ],
 )

@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "log_content": False,
     "metric_labels": (),
     "health_address": None,
+    "cost_days": 35,
 }
 
 # Field, what the environment says, what is read from that.
@@ -83,6 +84,7 @@ SAID: list[tuple[str, str, Any]] = [
     ("log_content", "true", True),
     ("metric_labels", "dspex.session", ("dspex.session",)),
     ("health_address", "0.0.0.0:8063", "0.0.0.0:8063"),
+    ("cost_days", "0", 0),
 ]
 
 REFUSED: list[tuple[str, str]] = [
@@ -90,6 +92,8 @@ REFUSED: list[tuple[str, str]] = [
     ("namespace", "{s}"),
     ("namespace", "x" * 51),
     ("payload_bytes", "0"),
+    ("cost_days", "36"),
+    ("cost_days", "-1"),
     ("batch_in_flight", "0"),
     ("value_depth", "0"),
     ("value_depth", "1000"),

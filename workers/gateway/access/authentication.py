@@ -38,8 +38,9 @@ class Grant:
 
     Attributes:
         name: the owner of the tokens; recorded in the history as the author of its changes.
-        scopes: publish (Publish, Rollback), predict (Predictions), read (Get, Watch, History, List), admin (Register),
-            control (Publish and Rollback of what steers the fleet: variables and sessions below ``dspex.``).
+        scopes: publish (Publish, Rollback), predict (Predictions), read (Get, Watch, History, List, Report), admin
+            (Register), control (Publish and Rollback of what steers the fleet: variables and sessions below
+            ``dspex.``).
         sessions: shell patterns of session names, such as ``user-*``.
         calls_per_s, streams: limits that override the gateway's.
     """
@@ -59,6 +60,11 @@ class Grant:
     def covers(self, session: str) -> bool:
         """Check whether the grant is valid for a session."""
         return any(fnmatchcase(session, pattern) for pattern in self.sessions)
+
+    @property
+    def covers_all(self) -> bool:
+        """Whether the grant is valid for every session."""
+        return "*" in self.sessions
 
 
 UNRESTRICTED = Grant("", frozenset(GrantScope), ("*",))

@@ -175,6 +175,7 @@ def _succeeded_message(task_id: str, result: Result) -> pb.Prediction:
             staleness_s=provenance.staleness_s if math.isfinite(provenance.staleness_s) else 0.0,
             outage=provenance.outage,
             worker=provenance.worker,
+            cost_usd=provenance.cost_usd,
             record_json=encode_json(to_strict_json(result.provenance)),
         ),
     )

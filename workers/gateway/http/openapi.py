@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from snakepit_bridge.costs.report import COST_DIMENSIONS, MAX_SINCE_S
 from workers.gateway.call import MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from workers.gateway.http.transcoding import REQUIRED, enum_names, fields_of, is_json, json_name
 from workers.gateway.operations import Operation
@@ -26,6 +27,7 @@ _SUMMARIES = {
     "Cancel": "Cancel a prediction unless it has ended.",
     "Register": "Build a program from its spec, and store the spec as the next version.",
     "List": "Return programs sorted by name, in pages.",
+    "Report": "Return what the predictions that ended lately cost, by program, session, revision or LM profile.",
 }
 _GET_SUMMARIES = {
     "Variables": "Return the current snapshot, the first at or past `at_least`, or exactly the one at `exactly`.",
@@ -74,6 +76,8 @@ _FIELD_SCHEMAS: dict[str, Schema] = {
 # Schemas of a field in one message only; below, rules on several fields of a message.
 _MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
     ("RegisterRequest", "name"): _NAME,
+    ("CostReportRequest", "by"): {"type": "string", "enum": ["", *COST_DIMENSIONS]},
+    ("CostReportRequest", "since_s"): {"type": "number", "minimum": 0, "maximum": MAX_SINCE_S},
     ("RegisterRequest", "labels"): _NAME,
     ("StreamRequest", "after"): {"type": "string", "pattern": r"^(\d{1,19}-\d{1,19})?$"},
 }
@@ -142,7 +146,7 @@ def build_description(operations: Iterable[Operation], *, requires_token: bool =
         paths.setdefault(path, {})[method.lower()] = _operation_object(operation, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "DSPex fleet", "version": "1", "description": "Variables, predictions and programs."},
+        "info": {"title": "DSPex fleet", "version": "1", "description": "Variables, predictions, programs and costs."},
         **({"security": [{"bearer": []}]} if requires_token else {}),
         "paths": paths,
         "components": {

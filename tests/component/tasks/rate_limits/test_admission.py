@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from snakepit_bridge.costs.price import Price
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import retry_through_outages
@@ -19,13 +20,13 @@ from snakepit_bridge.variables import Variable
 from tasks.rate_limits.admission import FleetAdmission
 from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.protocol import Estimate, Parked, Permit, Used
-from tasks.rate_limits.rules import FLEET_SESSION, LimitValues, Price, Rules
+from tasks.rate_limits.rules import FLEET_SESSION, LimitValues, Rules
 from tasks.rate_limits.store import Costs, LimitStore
 from tests.component.tasks.rate_limits.conftest import Broker, Task
 from tests.harness.waiting import Stopwatch, eventually
 
 SHORT = Estimate(400)
-PRICES = {"demo": Price(10.0, 30.0)}
+PRICES = {"demo": Price.of(input=10, output=30)}
 
 
 class Process:

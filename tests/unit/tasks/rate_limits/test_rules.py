@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.rate_limits.rules import FLEET_SESSION, LimitValues, Price, Rules
+from tasks.rate_limits.rules import FLEET_SESSION, LimitValues, Rules
 from tests.unit.tasks.callers import snapshot
 
 FILE = Rules({"smart": LimitValues(requests_per_min=60, concurrency=5)})
@@ -68,8 +68,3 @@ def test_minutes_come_evenly_and_hours_all_at_once() -> None:
     assert burst == pytest.approx(24.375)
     assert words["p:p:spend_per_hour"][-2] == 0
     assert words["p:p:concurrency"][3] == 0
-
-
-def test_a_price_is_per_million_tokens() -> None:
-    assert Price(2.5, 10.0).cost(1_000_000, 500_000) == pytest.approx(7.5)
-    assert Price().cost(10, 10) == 0

@@ -307,7 +307,7 @@ class OutputPiece(_message.Message):
     def __init__(self, field: _Optional[str] = ..., text: _Optional[str] = ..., predictor: _Optional[str] = ..., call: _Optional[int] = ..., attempt: _Optional[int] = ..., replaced: _Optional[bool] = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("session", "token", "digest", "program", "program_version", "model", "prompt_tokens", "completion_tokens", "staleness_s", "outage", "worker", "record_json")
+    __slots__ = ("session", "token", "digest", "program", "program_version", "model", "prompt_tokens", "completion_tokens", "staleness_s", "outage", "worker", "cost_usd", "record_json")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -319,6 +319,7 @@ class Provenance(_message.Message):
     STALENESS_S_FIELD_NUMBER: _ClassVar[int]
     OUTAGE_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
+    COST_USD_FIELD_NUMBER: _ClassVar[int]
     RECORD_JSON_FIELD_NUMBER: _ClassVar[int]
     session: str
     token: str
@@ -331,8 +332,9 @@ class Provenance(_message.Message):
     staleness_s: float
     outage: bool
     worker: str
+    cost_usd: str
     record_json: bytes
-    def __init__(self, session: _Optional[str] = ..., token: _Optional[str] = ..., digest: _Optional[str] = ..., program: _Optional[str] = ..., program_version: _Optional[int] = ..., model: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., staleness_s: _Optional[float] = ..., outage: _Optional[bool] = ..., worker: _Optional[str] = ..., record_json: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, session: _Optional[str] = ..., token: _Optional[str] = ..., digest: _Optional[str] = ..., program: _Optional[str] = ..., program_version: _Optional[int] = ..., model: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., staleness_s: _Optional[float] = ..., outage: _Optional[bool] = ..., worker: _Optional[str] = ..., cost_usd: _Optional[str] = ..., record_json: _Optional[bytes] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("kind", "message", "fields_json")
@@ -391,3 +393,67 @@ class GetProgramRequest(_message.Message):
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     reference: str
     def __init__(self, reference: _Optional[str] = ...) -> None: ...
+
+class CostReportRequest(_message.Message):
+    __slots__ = ("by", "since_s", "limit")
+    BY_FIELD_NUMBER: _ClassVar[int]
+    SINCE_S_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    since_s: float
+    limit: int
+    def __init__(self, by: _Optional[str] = ..., since_s: _Optional[float] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class CostReport(_message.Message):
+    __slots__ = ("by", "since", "until", "rows", "total", "omitted")
+    BY_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    OMITTED_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    since: _timestamp_pb2.Timestamp
+    until: _timestamp_pb2.Timestamp
+    rows: _containers.RepeatedCompositeFieldContainer[CostRow]
+    total: CostRow
+    omitted: int
+    def __init__(self, by: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., rows: _Optional[_Iterable[_Union[CostRow, _Mapping]]] = ..., total: _Optional[_Union[CostRow, _Mapping]] = ..., omitted: _Optional[int] = ...) -> None: ...
+
+class CostRow(_message.Message):
+    __slots__ = ("program", "session", "token", "profile", "predictions", "usage", "failed", "failed_usage")
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_USAGE_FIELD_NUMBER: _ClassVar[int]
+    program: str
+    session: str
+    token: str
+    profile: str
+    predictions: int
+    usage: LMUsage
+    failed: int
+    failed_usage: LMUsage
+    def __init__(self, program: _Optional[str] = ..., session: _Optional[str] = ..., token: _Optional[str] = ..., profile: _Optional[str] = ..., predictions: _Optional[int] = ..., usage: _Optional[_Union[LMUsage, _Mapping]] = ..., failed: _Optional[int] = ..., failed_usage: _Optional[_Union[LMUsage, _Mapping]] = ...) -> None: ...
+
+class LMUsage(_message.Message):
+    __slots__ = ("calls", "unpriced_calls", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "cost_usd")
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    UNPRICED_CALLS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REASONING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COST_USD_FIELD_NUMBER: _ClassVar[int]
+    calls: int
+    unpriced_calls: int
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_usd: str
+    def __init__(self, calls: _Optional[int] = ..., unpriced_calls: _Optional[int] = ..., input_tokens: _Optional[int] = ..., cached_input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., cost_usd: _Optional[str] = ...) -> None: ...

@@ -735,3 +735,80 @@ class Programs:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class CostsStub:
+    """What predictions cost.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Report = channel.unary_unary(
+                '/dspex.fleet.v1.Costs/Report',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.CostReportRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.CostReport.FromString,
+                _registered_method=True)
+
+
+class CostsServicer:
+    """What predictions cost.
+    """
+
+    def Report(self, request, context):
+        """Sums the costs of the predictions that ended lately, each counted once. By program and by profile it needs a token for
+        all sessions; by session and by revision others get the rows of their own sessions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_CostsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Report': grpc.unary_unary_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.CostReportRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.CostReport.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Costs', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Costs', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Costs:
+    """What predictions cost.
+    """
+
+    @staticmethod
+    def Report(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Costs/Report',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.CostReportRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.CostReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -1,0 +1,112 @@
+"""Tokens and money of LM calls. Money is a whole number of picodollars (10^-12 USD), so that sums are exact."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Any, Self, cast
+
+PICO_PER_USD = 10**12
+# Whole numbers up to here survive JSON readers that know doubles alone.
+_MAX_COUNT = 2**53
+_USD = re.compile(r"\d{1,12}(\.\d{1,12})?")
+
+
+@dataclass(frozen=True, slots=True)
+class LMUsage:
+    """What a number of LM calls used and cost.
+
+    Attributes:
+        calls: requests that a provider answered, and failed ones whose usage it reported.
+        unpriced_calls: those of them whose cost isn't known.
+        input_tokens: all input tokens, and ``cached_input_tokens`` those that the provider read from its cache.
+        output_tokens: all output tokens, and ``reasoning_tokens`` those that were spent on reasoning.
+        cost_pico: the cost of the priced calls in picodollars.
+    """
+
+    calls: int = 0
+    unpriced_calls: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_pico: int = 0
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(getattr(self, name) + getattr(other, name) for name in _NAMES))
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """The cost of the priced calls in USD, exactly; None if there are calls and none is priced."""
+        return None if self.calls and self.calls == self.unpriced_calls else Decimal(format_usd(self.cost_pico))
+
+    def encode(self) -> dict[str, Any]:
+        """Return the JSON form, whose ``cost_usd`` is text: a JSON number would be rounded."""
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        cost = self.cost_usd
+        return {**counts, "cost_usd": None if cost is None else format_usd(self.cost_pico)}
+
+    @classmethod
+    def decode(cls, message: Mapping[str, Any]) -> Self:
+        """Decode the JSON form.
+
+        Raises:
+            ValueError: it isn't one.
+        """
+        counts = {name: message.get(name, 0) for name in _COUNTS}
+        for name, count in counts.items():
+            if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= _MAX_COUNT:
+                raise ValueError(f"{name} must be a whole number, not {count!r:.50}")
+        return cls(**counts, cost_pico=parse_usd(message.get("cost_usd") or "0"))
+
+
+_NAMES = tuple(each.name for each in fields(LMUsage))
+_COUNTS = _NAMES[:-1]
+
+
+def sum_usage(usages: Iterable[LMUsage]) -> LMUsage:
+    """Return the sum of usages."""
+    total = LMUsage()
+    for usage in usages:
+        total += usage
+    return total
+
+
+def encode_by_profile(by_profile: Mapping[str, LMUsage]) -> dict[str, dict[str, Any]]:
+    """Return the JSON form of usages by LM profile."""
+    return {profile: usage.encode() for profile, usage in by_profile.items()}
+
+
+def decode_by_profile(message: object) -> dict[str, LMUsage]:
+    """Decode the JSON form of usages by LM profile.
+
+    Raises:
+        ValueError: it isn't one.
+    """
+    if not isinstance(message, Mapping):
+        raise ValueError(f"usage by profile must be an object, not {type(message).__name__}")
+    found: dict[str, LMUsage] = {}
+    for profile, usage in cast("Mapping[Any, Any]", message).items():
+        if not isinstance(profile, str) or not isinstance(usage, Mapping):
+            raise ValueError("usage by profile must map names to objects")
+        found[profile] = LMUsage.decode(cast("Mapping[str, Any]", usage))
+    return found
+
+
+def format_usd(pico: int) -> str:
+    """Return picodollars as a decimal number of USD, without trailing zeros."""
+    whole, fraction = divmod(pico, PICO_PER_USD)
+    return f"{whole}.{fraction:012d}".rstrip("0").rstrip(".")
+
+
+def parse_usd(text: object) -> int:
+    """Return the picodollars of a decimal number of USD.
+
+    Raises:
+        ValueError: it isn't text of up to 12 digits before and after the point.
+    """
+    if not isinstance(text, str) or not _USD.fullmatch(text):
+        raise ValueError(f"an amount of USD must be decimal text, not {text!r:.50}")
+    return int(Decimal(text).scaleb(12))

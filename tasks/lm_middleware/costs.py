@@ -1,0 +1,50 @@
+"""Count what each request to a provider uses and costs, for the prediction, its span, the limits and the metrics."""
+
+from __future__ import annotations
+
+from dspy.lm15 import LM15Error, Response
+
+from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage
+from snakepit_bridge.lm.charges import charge, charge_usage
+from snakepit_bridge.lm.failures import find_usage
+from snakepit_bridge.lm.profiles import LMProfiles
+from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry.metrics import COST, UNPRICED_CALLS
+from tasks.lm_middleware.middleware import CallNext, PredictionCall
+
+
+class CountCosts:
+    """Charges each request to the LM profile that answered it, also a failed one whose usage the provider reported.
+
+    Args:
+        profiles: the LM profiles, with their prices.
+    """
+
+    def __init__(self, profiles: LMProfiles) -> None:
+        self._profiles = profiles
+
+    async def __call__(self, call: PredictionCall, call_next: CallNext) -> Response:
+        """Return the response of the rest of the chain."""
+        engine = call.engine
+        price = self._profiles[call.profile].price_of(engine.endpoint.model)
+        try:
+            response = await call_next(call)
+        except LM15Error as exc:
+            if (reported := find_usage(exc)) is not None:
+                _record(call, charge_usage(reported, engine.dialect, price))
+            raise
+        _record(call, charge(response, engine.dialect, price))
+        return response
+
+
+def _record(call: PredictionCall, usage: LMUsage) -> None:
+    call.charges.append(usage)
+    call.scope.spending.add(call.profile, usage)
+    meter = TELEMETRY.meter
+    if not meter.enabled:
+        return
+    if usage.unpriced_calls:
+        meter.add(UNPRICED_CALLS, 1, {"dspex.profile": call.profile})
+    elif usage.cost_pico:
+        labels = {"dspex.program": call.program, "dspex.profile": call.profile, "dspex.session": call.scope.session}
+        meter.add(COST, usage.cost_pico / PICO_PER_USD, labels)
