@@ -57,6 +57,7 @@ class Client:
         self.variables = rpc.VariablesStub(channel)
         self.predictions = rpc.PredictionsStub(channel)
         self.programs = rpc.ProgramsStub(channel)
+        self.costs = rpc.CostsStub(channel)
 
     def with_token(self, token: str | None) -> Client:
         return Client(self.channel, token)

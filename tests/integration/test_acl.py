@@ -150,6 +150,7 @@ def client_works(play: Stage) -> None:
     variables.label("stable", first)
     assert fleet.promote(session, "stable", wait_s=20)
     assert fleet.applied(session)
+    assert fleet.cost("session").total.predictions
     variables.rollback(first)
     assert variables.history()
     assert variables.diff(first) == {}
@@ -234,6 +235,7 @@ async def gateway_works(play: Stage, server: RightsServer) -> None:
             (client.predictions.Cancel, pb.PredictionRequest(id=task)),
             (client.predictions.Await, pb.AwaitRequest(id=task)),
             (client.programs.List, pb.ListProgramsRequest()),
+            (client.costs.Report, pb.CostReportRequest()),
             (client.variables.History, pb.HistoryRequest(session=session)),
             (client.variables.Rollback, pb.RollbackRequest(session=session, to=token)),
         ):
@@ -292,7 +294,7 @@ async def refresher_works(server: RightsServer) -> None:
 
 
 COMMANDS = (
-    "doctor", "status", "programs", "publish ops t=0.5", "variables ops", "publish ops t=0.75", "history ops",
+    "doctor", "status", "cost", "programs", "publish ops t=0.5", "variables ops", "publish ops t=0.75", "history ops",
     "mark ops stable", "diff ops stable latest", "rollback ops stable", "predict plain question=why --session ops",
     "batch plain --input {lines} --output {out} --session ops", "replay {task}",
     "register {spec} --name asked", "label asked prod 1",

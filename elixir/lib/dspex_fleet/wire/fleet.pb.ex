@@ -378,6 +378,7 @@ defmodule Dspex.Fleet.V1.Provenance do
   field :staleness_s, 9, type: :double, json_name: "stalenessS"
   field :outage, 10, type: :bool
   field :worker, 11, type: :string
+  field :cost_usd, 12, proto3_optional: true, type: :string, json_name: "costUsd"
   field :record_json, 15, type: :bytes, json_name: "recordJson"
 end
 
@@ -458,6 +459,70 @@ defmodule Dspex.Fleet.V1.GetProgramRequest do
   field :reference, 1, type: :string
 end
 
+defmodule Dspex.Fleet.V1.CostReportRequest do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.CostReportRequest",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :by, 1, type: :string
+  field :since_s, 2, proto3_optional: true, type: :double, json_name: "sinceS"
+  field :limit, 3, type: :uint32
+end
+
+defmodule Dspex.Fleet.V1.CostReport do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.CostReport",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :by, 1, type: :string
+  field :since, 2, type: Google.Protobuf.Timestamp
+  field :until, 3, type: Google.Protobuf.Timestamp
+  field :rows, 4, repeated: true, type: Dspex.Fleet.V1.CostRow
+  field :total, 5, type: Dspex.Fleet.V1.CostRow
+  field :omitted, 6, type: :uint32
+end
+
+defmodule Dspex.Fleet.V1.CostRow do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.CostRow",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :program, 1, proto3_optional: true, type: :string
+  field :session, 2, proto3_optional: true, type: :string
+  field :token, 3, proto3_optional: true, type: :string
+  field :profile, 4, proto3_optional: true, type: :string
+  field :predictions, 5, type: :uint64
+  field :usage, 6, type: Dspex.Fleet.V1.LMUsage
+  field :failed, 7, type: :uint64
+  field :failed_usage, 8, type: Dspex.Fleet.V1.LMUsage, json_name: "failedUsage"
+end
+
+defmodule Dspex.Fleet.V1.LMUsage do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.LMUsage",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :calls, 1, type: :uint64
+  field :unpriced_calls, 2, type: :uint64, json_name: "unpricedCalls"
+  field :input_tokens, 3, type: :uint64, json_name: "inputTokens"
+  field :cached_input_tokens, 4, type: :uint64, json_name: "cachedInputTokens"
+  field :output_tokens, 5, type: :uint64, json_name: "outputTokens"
+  field :reasoning_tokens, 6, type: :uint64, json_name: "reasoningTokens"
+  field :cost_usd, 7, proto3_optional: true, type: :string, json_name: "costUsd"
+end
+
 defmodule Dspex.Fleet.V1.Variables.Service do
   @moduledoc false
 
@@ -520,4 +585,18 @@ defmodule Dspex.Fleet.V1.Programs.Stub do
   @moduledoc false
 
   use GRPC.Stub, service: Dspex.Fleet.V1.Programs.Service
+end
+
+defmodule Dspex.Fleet.V1.Costs.Service do
+  @moduledoc false
+
+  use GRPC.Service, name: "dspex.fleet.v1.Costs", protoc_gen_elixir_version: "0.17.0"
+
+  rpc :Report, Dspex.Fleet.V1.CostReportRequest, Dspex.Fleet.V1.CostReport
+end
+
+defmodule Dspex.Fleet.V1.Costs.Stub do
+  @moduledoc false
+
+  use GRPC.Stub, service: Dspex.Fleet.V1.Costs.Service
 end
