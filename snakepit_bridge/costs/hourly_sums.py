@@ -144,8 +144,8 @@ async def _read_hashes(connection: RedisConnection, names: Sequence[str]) -> lis
     while cursors:
         scans = [("HSCAN", name, cursor, "COUNT", _FIELDS_AT_ONCE) for name, cursor in cursors.items()]
         replies = await connection.send_each(scans)
-        for name, (cursor, some) in zip(list(cursors), replies, strict=True):
-            found[name].update(some if isinstance(some, dict) else zip(some[::2], some[1::2], strict=True))
+        for name, (cursor, page) in zip(list(cursors), replies, strict=True):
+            found[name].update(page if isinstance(page, dict) else zip(page[::2], page[1::2], strict=True))
             cursors[name] = cursor
         cursors = {name: cursor for name, cursor in cursors.items() if int(cursor)}
     return list(found.values())

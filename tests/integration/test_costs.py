@@ -81,20 +81,20 @@ def ask(play: Stage, program: str, question: str = "", **options: Any) -> Handle
     return play.fleet.submit(program, {"question": question or fresh("q")}, **options)
 
 
-def provenances(handles: Iterable[Handle]) -> list[Provenance]:
+def await_provenances(handles: Iterable[Handle]) -> list[Provenance]:
     return [handle.get(60).provenance for handle in handles]
 
 
-def expected_rows(made: Iterable[Provenance], by: str) -> dict[Any, tuple[int, LMUsage]]:
+def expected_rows(provenances: Iterable[Provenance], by: str) -> dict[Any, tuple[int, LMUsage]]:
     """Return predictions and usage by group, from the provenances alone."""
     counts, sums = Counter[Any](), dict[Any, LMUsage]()
-    for one in made:
-        by_profile = decode_by_profile(one.lm_usage)
+    for provenance in provenances:
+        by_profile = decode_by_profile(provenance.lm_usage)
         total = sum_usage(by_profile.values())
         if by == "profile":
             groups: Mapping[Any, LMUsage] = by_profile
         else:
-            group = (one.session, one.token) if by == "revision" else getattr(one, by)
+            group = (provenance.session, provenance.token) if by == "revision" else getattr(provenance, by)
             groups = {group: total}
         for group, usage in groups.items():
             counts[group] += 1
@@ -112,9 +112,9 @@ def reported_rows(report: CostReport) -> dict[Any, tuple[int, LMUsage]]:
 def test_a_predictions_cost_is_exact_to_the_token(play: Stage) -> None:
     question = fresh("exact")
     says(play, question, USAGE)
-    (made,) = provenances([ask(play, "smart", question)])
-    assert made.cost_usd == ITS_COST
-    assert made.lm_usage == {
+    (provenance,) = await_provenances([ask(play, "smart", question)])
+    assert provenance.cost_usd == ITS_COST
+    assert provenance.lm_usage == {
         "smart": {
             "calls": 1,
             "unpriced_calls": 0,
@@ -129,7 +129,7 @@ def test_a_predictions_cost_is_exact_to_the_token(play: Stage) -> None:
 
 def test_a_streamed_answer_costs_as_much(play: Stage) -> None:
     question = fresh("streamed")
-    whole, streamed = provenances([ask(play, "smart", question), ask(play, "smart", question, stream=True)])
+    whole, streamed = await_provenances([ask(play, "smart", question), ask(play, "smart", question, stream=True)])
     assert whole.cost_usd == streamed.cost_usd != "0"
     assert whole.lm_usage == streamed.lm_usage
 
@@ -137,7 +137,7 @@ def test_a_streamed_answer_costs_as_much(play: Stage) -> None:
 def test_an_unpriced_call_has_an_unknown_cost_and_a_cached_answer_none(play: Stage) -> None:
     question = fresh("cached")
     first, again, unpriced = (
-        ask(play, *one).get(30).provenance for one in (("cached", question),) * 2 + (("unpriced",),)
+        ask(play, *arguments).get(30).provenance for arguments in (("cached", question),) * 2 + (("unpriced",),)
     )
     assert first.cost_usd != "0"
     assert (again.cached, again.cost_usd, again.lm_usage) == (1, "0", {})
@@ -151,8 +151,8 @@ def test_another_model_of_a_profile_has_its_own_price(play: Stage) -> None:
     play.fleet.session(session).blocking.register_variable("m", "string", "openai/mini")
     question = fresh("mini")
     says(play, question, USAGE)
-    (made,) = provenances([ask(play, "choosing", question, session=session)])
-    assert (made.model, made.cost_usd) == ("openai/mini", "0.000000001003")
+    (provenance,) = await_provenances([ask(play, "choosing", question, session=session)])
+    assert (provenance.model, provenance.cost_usd) == ("openai/mini", "0.000000001003")
 
 
 @pytest.mark.parametrize(
@@ -174,9 +174,9 @@ def test_hostile_usage_costs_no_result(play: Stage, usage: Any) -> None:
     session, question = fresh("hostile"), fresh("hostile")
     play.fleet.session(session).blocking.register_variable("m", "string", "smart")
     says(play, question, usage)
-    (made,) = provenances([ask(play, "choosing", question, session=session)])
+    (provenance,) = await_provenances([ask(play, "choosing", question, session=session)])
     (row,) = [row for row in play.fleet.cost("session").rows if row.session == session]
-    assert row.usage == sum_usage(decode_by_profile(made.lm_usage).values())
+    assert row.usage == sum_usage(decode_by_profile(provenance.lm_usage).values())
     assert row.usage.cost_pico < 10**9
 
 
@@ -186,8 +186,8 @@ def test_a_usage_of_nan_costs_no_result(play: Stage) -> None:
         {"index": 0, "message": {"role": "assistant", "content": "[[ ## answer ## ]]\nyes"}, "finish_reason": "stop"}
     ], "usage": {"prompt_tokens": float("nan"), "completion_tokens": float("inf")}})  # fmt: skip
     play.lm.say(text, containing=question)
-    (made,) = provenances([ask(play, "smart", question)])
-    assert made.cost_usd is None
+    (provenance,) = await_provenances([ask(play, "smart", question)])
+    assert provenance.cost_usd is None
 
 
 def test_what_a_failed_prediction_used_stands_apart(play: Stage) -> None:
@@ -214,10 +214,10 @@ def test_a_retry_by_redelivery_counts_on(play: Stage) -> None:
     play.fleet.session(session).blocking.register_variable("dspex.retry", "string", json.dumps(policy))
     says(play, question, USAGE, content="unparsable", finish_reason="stop")
     play.lm.fail(1, containing=question)
-    (made,) = provenances([ask(play, program, question, session=session)])
-    assert made.attempt == 2
-    assert made.lm_usage["smart"]["calls"] == 2
-    assert made.lm_usage["smart"]["cached_input_tokens"] == 640
+    (provenance,) = await_provenances([ask(play, program, question, session=session)])
+    assert provenance.attempt == 2
+    assert provenance.lm_usage["smart"]["calls"] == 2
+    assert provenance.lm_usage["smart"]["cached_input_tokens"] == 640
 
 
 def test_the_report_is_the_sum_of_the_provenances_in_every_dimension(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_the_report_is_the_sum_of_the_provenances_in_every_dimension(tmp_path: P
         for handle in handles:
             handle.get(60)
         cancelled, killed = ask(play, "smart", hang(play), session="b"), ask(play, "smart", hang(play), session="a")
-        wait_until(lambda: sum(one.status is None for one in play.lm.requests) == 2, "both to be asked")
+        wait_until(lambda: sum(request.status is None for request in play.lm.requests) == 2, "both to be asked")
         cancelled.cancel()
         play.lm.faults.clear()
         worker.container.kill()
@@ -252,16 +252,18 @@ def test_the_report_is_the_sum_of_the_provenances_in_every_dimension(tmp_path: P
         with pytest.raises(PredictionCancelledError):
             cancelled.get(30)
         handles.append(killed)
-        made = provenances(handles)
+        found = await_provenances(handles)
         assert killed.get(60).provenance.attempt == 1
-        assert sum(one.cached + one.shared for one in made) >= 9
-        assert {name for one in made for name in one.lm_usage} == {"smart", "unpriced"}
+        assert sum(each.cached + each.shared for each in found) >= 9
+        assert {name for each in found for name in each.lm_usage} == {"smart", "unpriced"}
         for by in ("program", "session", "revision", "profile"):
             report = play.fleet.cost(by)
-            assert reported_rows(report) == {group: row for group, row in expected_rows(made, by).items() if row[0]}, by
+            assert reported_rows(report) == {group: row for group, row in expected_rows(found, by).items() if row[0]}, (
+                by
+            )
             assert report.total.failed == 0
         total = play.fleet.cost().total
-        assert total.predictions == len(made)
+        assert total.predictions == len(found)
         assert total.usage.unpriced_calls == 6
 
 
@@ -299,10 +301,10 @@ async def test_the_gateway_reports_what_a_token_may_see(play: Stage) -> None:
         whole = await client.costs.Report(pb.CostReportRequest(by="session"), metadata=client.metadata)
         assert {mine, theirs} <= {row.session for row in whole.rows}
         reader = client.with_token("reader")
-        some = await reader.costs.Report(pb.CostReportRequest(by="session"), metadata=reader.metadata)
-        assert {row.session for row in some.rows} >= {mine}
-        assert all(row.session.startswith("user-") for row in some.rows)
-        assert some.total.predictions == sum(row.predictions for row in some.rows)
+        partial = await reader.costs.Report(pb.CostReportRequest(by="session"), metadata=reader.metadata)
+        assert {row.session for row in partial.rows} >= {mine}
+        assert all(row.session.startswith("user-") for row in partial.rows)
+        assert partial.total.predictions == sum(row.predictions for row in partial.rows)
         async with http(served.http_address, "reader") as other:
             refused = await other.get("/v1/costs?by=program")
             assert refused.status_code == 403

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.access.authentication import GrantScope
-from workers.gateway.api.costs import Costs, count_days
+from workers.gateway.api.costs import CostReports, count_days
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
 from workers.gateway.api.variables import Variables
@@ -55,7 +55,7 @@ class Operation:
 
 
 def build_operations(
-    variables: Variables, predictions: Predictions, programs: Programs, costs: Costs
+    variables: Variables, predictions: Predictions, programs: Programs, costs: CostReports
 ) -> tuple[Operation, ...]:
     """Return all operations."""
     return (

@@ -19,7 +19,7 @@ from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.telemetry.metrics import GATEWAY_CALLS
 from snakepit_bridge.telemetry.setup import stop as stop_telemetry
 from workers.gateway.access.gate import RequestGate
-from workers.gateway.api.costs import Costs
+from workers.gateway.api.costs import CostReports
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
 from workers.gateway.api.session_feed import SessionFeed
@@ -70,7 +70,7 @@ class Gateway:
             Variables(self._fleet, self._feed, settings.limits.changes),
             self._predictions,
             Programs(self._fleet, settings.allowed_packages, settings.imports),
-            Costs(self._fleet),
+            CostReports(self._fleet),
         )
         self._grpc = GrpcServer(operations, self._gate, settings) if settings.grpc else None
         self.health = GatewayHealth(self._fleet, self._gate.draining.is_set)

@@ -153,8 +153,8 @@ def test_a_price_that_cannot_be_is_refused(price: str, problem: str, tmp_path: P
 
 def test_another_model_has_a_price_of_its_own(tmp_path: Path) -> None:
     own = 'model_prices = { "openai/o3" = { input = 2, output = 8 } }'
-    said = read_profiles(written(tmp_path, smart(f"models = ['openai/o3']\n{own}"))).values(KEYS)[0]
-    assert said["model_prices"]["openai/o3"]["output"] == 8
+    values = read_profiles(written(tmp_path, smart(f"models = ['openai/o3']\n{own}"))).values(KEYS)[0]
+    assert values["model_prices"]["openai/o3"]["output"] == 8
     assert "'openai/o3', which isn't among the profile's models" in refusal(tmp_path, smart(own))
 
 

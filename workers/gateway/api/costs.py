@@ -27,7 +27,7 @@ _DAY_S = 86_400
 _DEFAULT_LIMIT, _MAX_LIMIT = 1_000, 10_000
 
 
-class Costs:
+class CostReports:
     """The operations on costs.
 
     Args:

@@ -55,46 +55,46 @@ def call(name: str = "smart") -> PredictionCall:
     return PredictionCall(scope_of(), LMCall(engine, request()), engine)
 
 
-async def run(made: PredictionCall, outcome: Response | LM15Error) -> None:
+async def run(prediction_call: PredictionCall, outcome: Response | LM15Error) -> None:
     async def provider(_: PredictionCall) -> Response:
         if isinstance(outcome, Response):
             return outcome
         raise outcome
 
-    await CountCosts(PROFILES)(made, provider)
+    await CountCosts(PROFILES)(prediction_call, provider)
 
 
 async def test_a_call_is_charged_by_the_price_of_its_profile(meter: Recorded) -> None:
-    made = call()
-    await run(made, response())
+    prediction_call = call()
+    await run(prediction_call, response())
     charged = LMUsage(1, 0, 3, 0, 2, 0, COSTS)
-    assert (made.charges, made.scope.spending.by_profile) == ([charged], {"smart": charged})
+    assert (prediction_call.charges, prediction_call.scope.spending.by_profile) == ([charged], {"smart": charged})
     labels = {"dspex.program": "qa", "dspex.profile": "smart", "dspex.session": "s"}
     assert meter.said == [(COST, COSTS / 10**12, labels)]
 
 
 async def test_a_fallback_is_charged_to_the_profile_that_answered(meter: Recorded) -> None:
-    made = replace(call(), engine=PROFILES.get_engine("local"))
-    await run(made, response())
-    assert made.scope.spending.by_profile == {"local": LMUsage(1, 1, 3, 0, 2)}
+    prediction_call = replace(call(), engine=PROFILES.get_engine("local"))
+    await run(prediction_call, response())
+    assert prediction_call.scope.spending.by_profile == {"local": LMUsage(1, 1, 3, 0, 2)}
     assert meter.said == [(UNPRICED_CALLS, 1, {"dspex.profile": "local"})]
 
 
 @pytest.mark.parametrize(("model", "unpriced"), [("openai/mini", 0), ("openai/odd", 1)])
 async def test_another_model_of_a_profile_has_its_own_price_or_none(model: str, unpriced: int) -> None:
-    made = call(model)
-    await run(made, response())
-    assert made.scope.spending.by_profile == {"smart": LMUsage(1, unpriced, 3, 0, 2)}
+    prediction_call = call(model)
+    await run(prediction_call, response())
+    assert prediction_call.scope.spending.by_profile == {"smart": LMUsage(1, unpriced, 3, 0, 2)}
 
 
 async def test_a_failed_request_is_charged_with_what_the_provider_reported() -> None:
-    made = call()
+    prediction_call = call()
     billed = report_usage(ServerError("broke off"), Usage(input_tokens=3, output_tokens=2))
     with pytest.raises(ServerError):
-        await run(made, billed)
+        await run(prediction_call, billed)
     with pytest.raises(ServerError):
-        await run(made, ServerError("reported nothing"))
-    assert made.scope.spending.by_profile == {"smart": LMUsage(1, 0, 3, 0, 2, 0, COSTS)}
+        await run(prediction_call, ServerError("reported nothing"))
+    assert prediction_call.scope.spending.by_profile == {"smart": LMUsage(1, 0, 3, 0, 2, 0, COSTS)}
 
 
 def test_an_error_has_what_its_body_reports() -> None:
