@@ -19,7 +19,7 @@ from snakepit_bridge.exceptions import (
     ValidationError,
 )
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots import STORE, SnapshotStore
+from snakepit_bridge.snapshots import STORE, Confirmation, SnapshotStore
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 from tests.contract.conftest import OpenStore
@@ -52,6 +52,20 @@ class TestPublish:
         assert [token.revision for token in tokens] == [1, 2, 3]
         assert len({token.epoch for token in tokens}) == 1
         assert tokens == sorted(tokens)
+
+    async def test_a_snapshot_tells_when_its_revision_was_published(self, store: SnapshotStore) -> None:
+        await store.publish("s", declared(a=1), age_s=100)
+        first = await store.read("s")
+        assert abs(first.published_at - (await store.head("s")).now) < 5, "not when its values were read"
+        await asyncio.sleep(0.002)
+        await store.publish("s", declared(a=1))
+        await store.confirm({"s": Confirmation(0, (await store.head("s")).now)}, publisher=STORE)
+        assert (await store.read("s")).published_at == first.published_at, "neither of these made a revision"
+        await store.publish("s", declared(a=2))
+        for have in (None, first):
+            second = await store.read("s", have)
+            assert first.published_at < second.published_at <= (await store.head("s")).now
+        assert (await store.read_at("s", first.token)).published_at == 0
 
     async def test_unnamed_variables_are_kept(self, store: SnapshotStore) -> None:
         await store.publish("s", declared(a=1, b=2))

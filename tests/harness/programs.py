@@ -27,6 +27,24 @@ class Twice(dspy.Module):
         return self.ask(question=self.ask(question=question).answer)
 
 
+def double(number: int) -> int:
+    """A tool."""
+    return 2 * number
+
+
+class WithTool(dspy.Module):
+    """Runs a tool, and asks the LM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str) -> Any:
+        """Returns the answer."""
+        await dspy.Tool(double).acall(number=21)
+        return await self.ask.acall(question=question)
+
+
 class Parallel(dspy.Module):
     """Asks twice at a time, and takes the first answer; a failed one is None by then."""
 

@@ -129,6 +129,11 @@ def _list_staleness(report: SessionsReport) -> Values:
     return found or _single(0)
 
 
+def _list_parked(found: LimitsInUse) -> Values:
+    parked = {**{limit.profile: 0 for limit in found.limits}, **found.parked}
+    return [(float(count), {"dspex.profile": profile}) for profile, count in parked.items()]
+
+
 _OF_BACKLOG: dict[Metric, Callable[[Backlog], Values]] = {
     QUEUE_DEPTH: lambda backlog: [(float(depth.waiting), _of_queue(depth)) for depth in backlog.queues],
     QUEUE_AGE: _list_ages,
@@ -139,7 +144,7 @@ _OF_BACKLOG: dict[Metric, Callable[[Backlog], Values]] = {
 }
 
 _OF_LIMITS: dict[Metric, Callable[[LimitsInUse], Values]] = {
-    MESSAGES_PARKED: lambda found: [(float(count), {"dspex.profile": name}) for name, count in found.parked.items()],
+    MESSAGES_PARKED: _list_parked,
     LIMIT_ALLOWED: lambda found: [(limit.allowed, _of_limit(limit)) for limit in found.limits],
     LIMIT_USED: lambda found: [(limit.used, _of_limit(limit)) for limit in found.limits],
 }

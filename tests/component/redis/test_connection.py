@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections import Counter
 
+import pytest
+from redis.exceptions import ResponseError
+
+from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.scripts import Script
+from snakepit_bridge.telemetry.metrics import REDIS_COMMANDS, REDIS_DURATION
 from tests.harness.leaks import connections
+from tests.harness.meter import RecordedMeter, recorded_meter
 from tests.harness.waiting import eventually, wait_until
 
 
@@ -32,3 +40,34 @@ def test_a_connection_outlives_its_event_loop(redis_url: str) -> None:
     for _ in range(3):
         asyncio.run(ping(connection))
         wait_until(lambda: not connections(redis_url) - before, "what the loop has opened to be closed with it")
+
+
+def trips(meter: RecordedMeter) -> Counter[tuple[str, str]]:
+    """Return how many round trips were recorded, by operation and error."""
+    return Counter((labels["db.operation.name"], labels["error.type"]) for _, labels in meter.of(REDIS_DURATION))
+
+
+async def test_round_trips_and_their_commands_are_counted(redis_url: str) -> None:
+    connection, script = RedisConnection(redis_url), Script("return 1")
+    with recorded_meter() as meter:
+        await ping(connection)
+        await connection.send_each([("PING",)] * 3)
+        await connection.run(script, (), ())
+        await connection.run_each(script, [((), ())] * 2)
+        await asyncio.gather(*(connection.execute("GET", str(number)) for number in range(5)))
+    await connection.aclose()
+    assert trips(meter) == {("COMMAND", ""): 1, ("PIPELINE", ""): 3, ("EVALSHA", ""): 1}
+    assert sum(count for count, _ in meter.of(REDIS_COMMANDS)) == 1 + 3 + 1 + 2 + 5
+    assert all(0 <= seconds < 5 for seconds, _ in meter.of(REDIS_DURATION))
+
+
+async def test_a_round_trip_that_fails_is_recorded_with_its_error(redis_url: str) -> None:
+    connection, silent = RedisConnection(redis_url), RedisConnection(redis_url, timeout_s=0.1)
+    with recorded_meter() as meter:
+        with pytest.raises(ResponseError):
+            await connection.send_each([("LLEN",)])
+        with pytest.raises(StoreUnavailableError):
+            await silent.send_each([("BLPOP", "nothing", "5")])
+    for each in (connection, silent):
+        await each.aclose()
+    assert trips(meter) == {("PIPELINE", "ResponseError"): 1, ("PIPELINE", "TimeoutError"): 1}

@@ -30,7 +30,9 @@ from snakepit_bridge.snapshots.freshness import FAIL, FreshnessPolicy, OutagePol
 from snakepit_bridge.snapshots.memory_watch import MemoryWatch
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
+from snakepit_bridge.telemetry.metrics import APPLY_LAG
 from snakepit_bridge.variables import Variable
+from tests.harness.meter import recorded_meter
 from tests.harness.waiting import eventually
 
 LEASE_S = 0.2
@@ -239,6 +241,27 @@ class TestLatest:
         await asyncio.sleep(LEASE_S)
         assert (store.compared, store.reads) == (compared, reads)
         assert (await replica.snapshot("s")).token == token
+
+    async def test_how_late_a_revision_is_served_is_recorded_while_its_session_is_in_use(
+        self, store: Shaky, replica: Replica, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await store.publish("s", declared(a=1))
+        with recorded_meter() as meter:
+            await connected(replica)
+            assert not meter.of(APPLY_LAG), "what is read for the first time may be days old"
+            await sees(replica, await store.publish("s", declared(a=2)))
+            [(lag_s, _)] = meter.of(APPLY_LAG)
+            assert 0 <= lag_s < 5
+            monkeypatch.setattr(follower, "_IDLE_S", -1.0)
+            token = await store.publish("s", declared(a=3))
+            assert (await replica.snapshot("s", Requirement("at_least", token))).token == token
+            assert len(meter.of(APPLY_LAG)) == 1
+
+    async def test_the_stores_time_is_known_from_its_replies(self, store: Shaky, replica: Replica) -> None:
+        assert abs(replica.store_time() - time.time()) < 5
+        await store.publish("s", declared(a=1))
+        await connected(replica)
+        assert abs(replica.store_time() - (await store.head("s")).now) < 5
 
     async def test_a_session_nobody_published_is_not_found_until_somebody_does(
         self, store: Shaky, replica: Replica

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
 from celery.exceptions import Ignore
 
+from snakepit_bridge.telemetry.metrics import QUARANTINED
 from tasks import quarantine as module
 from tasks.quarantine import Quarantine
+from tests.harness.meter import recorded_meter
 
 
 class Aside:
@@ -74,6 +77,16 @@ async def test_room_is_free_again_after_each_end() -> None:
         async with suspects.admit(Aside(), "task", 5, "tag"):  # pyright: ignore[reportArgumentType]
             raise ValueError("fails")
     assert await run(suspects, Aside(), [5]) == (1, 1)
+
+
+async def test_what_runs_apart_is_counted_until_it_ends() -> None:
+    suspects = Quarantine()
+    with recorded_meter() as meter:
+        await run(suspects, Aside(), [1, 3, 3])
+        await suspects.acquire("batch", 4)
+        suspects.release("batch")
+        suspects.release("batch")
+    assert Counter(value for value, _ in meter.of(QUARANTINED)) == {1: 3, -1: 3}
 
 
 async def test_without_claims_nothing_is_put_aside() -> None:

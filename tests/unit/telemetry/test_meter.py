@@ -25,6 +25,8 @@ from snakepit_bridge.telemetry.metrics import (
 from snakepit_bridge.telemetry.otel_meter import OTelMeter
 from snakepit_bridge.telemetry.prometheus_meter import PrometheusMeter, prometheus_name
 
+EXPIRED = Metric("test.expired", "counter", "{message}", "Messages.")
+STALENESS = Metric("test.staleness", "gauge", "s", "The stalest.", optional=("dspex.session",))
 DEPTH = Metric("test.depth", "gauge", "{message}", "Messages.", ("queue", "priority"))
 ENDED = {"dspex.program": "qa", "dspex.outcome": "ok", "dspex.session": "user-17"}
 
@@ -60,17 +62,44 @@ def test_both_exits_have_the_same_numbers() -> None:
     meter.add(IN_FLIGHT, -1)
     meter.record(LATENCY, 0.7, ENDED)
     meter.observe(DEPTH, lambda: [(5, {"queue": "predictions", "priority": "9"})])
+    meter.observe(EXPIRED, lambda: [(7, {})])
     scraped, exported = scrape(prometheus), read(reader)
     provider.shutdown()
     assert scraped["dspex_predictions_total", ("ok", "qa")] == 2 == exported["dspex.predictions", ("ok", "qa")].value
     assert scraped["dspex_worker_in_flight", ()] == 2 == exported["dspex.worker.in_flight", ()].value
     depth = ("9", "predictions")
     assert scraped["test_depth", depth] == 5 == exported["test.depth", depth].value
+    assert scraped["test_expired_total", ()] == 7 == exported["test.expired", ()].value
     latency = exported["dspex.prediction.latency", ("ok", "qa")]
     assert (latency.count, latency.sum) == (1, 0.7)
     assert tuple(latency.explicit_bounds) == LATENCY.buckets
     assert scraped["dspex_prediction_latency_seconds_bucket", ("1.0", "ok", "qa")] == 1
     assert scraped["dspex_prediction_latency_seconds_bucket", ("0.5", "ok", "qa")] == 0
+
+
+def test_of_a_gauge_without_its_optional_label_the_largest_value_is_exported() -> None:
+    def read_staleness() -> list[tuple[float, dict[str, str]]]:
+        return [(value, {"dspex.session": name}) for name, value in (("a", 3.0), ("b", 9.0), ("c", 1.0))]
+
+    without, with_sessions = PrometheusMeter(LabelSets()), PrometheusMeter(LabelSets(["dspex.session"]))
+    for meter in (without, with_sessions):
+        meter.observe(STALENESS, read_staleness)
+    assert scrape(without)["test_staleness_seconds", ()] == 9.0
+    assert scrape(with_sessions)["test_staleness_seconds", ("a",)] == 3.0
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    OTelMeter(provider.get_meter("test"), LabelSets()).observe(STALENESS, read_staleness)
+    assert read(reader)["test.staleness", ()].value == 9.0
+    provider.shutdown()
+
+
+@pytest.mark.parametrize("process", ["worker", "gateway", "refresher"])
+def test_a_process_shows_its_own_metrics_before_anything_is_recorded(process: Any) -> None:
+    meter = PrometheusMeter(LabelSets(), process)
+    families = {family.name for family in text_string_to_metric_families(meter.render().decode())}
+    assert families == {prometheus_name(metric) for metric in CATALOG.values() if process in metric.processes}
+    meter.add(IN_FLIGHT, 2)
+    assert scrape(meter)["dspex_worker_in_flight", ()] == 2, "what another records as well is shown then"
 
 
 def test_sessions_are_labels_only_where_a_setting_names_them() -> None:

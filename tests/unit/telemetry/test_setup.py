@@ -110,7 +110,7 @@ def test_a_collector_that_is_away_is_logged_once_and_holds_nothing_up(
 
 UNUSED = """
 import json, sys, threading
-import snakepit_bridge.client.fleet, tasks.predict, workers.gateway.service
+import snakepit_bridge.client.fleet, tasks.predict, workers.gateway.service, workers.refresher.service
 print(json.dumps([sorted(sys.modules), threading.active_count()]))
 """
 
@@ -122,4 +122,5 @@ def test_switched_off_no_exporter_is_imported_and_no_thread_runs() -> None:
     assert used <= {"", "telemetry", "telemetry.meter", "telemetry.metrics", "telemetry.setup", "telemetry.tracer"}
     # redis-py imports OpenTelemetry's API and a part of its SDK where they are installed.
     assert not [name for name in modules if name.startswith(("prometheus_client", "opentelemetry.exporter"))]
+    assert not [name for name in modules if name.startswith("workers.fleet_metrics")]
     assert threads == 1
