@@ -16,7 +16,7 @@ from redis import Redis
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.redis.key_names import FleetKeys
-from workers.dev.demo.parts import ROOT, await_condition, read_announcement
+from workers.dev.demo.parts import ROOT, await_condition, metrics_port, read_announcement
 from workers.dev.process import Child, inherit_environment
 
 STUB = "a Python stub of snakepit's bridge, not Elixir"
@@ -57,16 +57,26 @@ def elixir_server(named: str | None, session: str, folder: Path) -> Generator[El
 
 
 @contextmanager
-def refresher(bridge: str, session: str, redis_url: str, namespace: str, folder: Path) -> Generator[None]:
+def refresher(
+    bridge: str, session: str, redis_url: str, namespace: str, folder: Path, *, number: int
+) -> Generator[None]:
     """Run a refresher of the session until the end.
+
+    Args:
+        bridge: ``HOST:PORT`` of the server that owns the session.
+        session: what it follows.
+        redis_url: where it publishes.
+        namespace: prefix of every key.
+        folder: where its log goes.
+        number: how many processes of the fleet serve metrics on ports before its own.
 
     Raises:
         ConfigurationError: it did not come up in time; quotes the end of its log.
     """
     log = folder / "refresher.log"
     command = [sys.executable, "-m", "workers.refresher", "--bridge", bridge, "--sessions", session, *_PACE]
-    env = inherit_environment({"DSPEX_REDIS_URL": redis_url, "DSPEX_NAMESPACE": namespace})
-    child = Child(command, log, cwd=ROOT, env=env)
+    settings = {"DSPEX_REDIS_URL": redis_url, "DSPEX_NAMESPACE": namespace, **metrics_port(number)}
+    child = Child(command, log, cwd=ROOT, env=inherit_environment(settings))
     try:
         with Redis.from_url(redis_url.replace("redis+socket://", "unix://")) as client:
             await_condition(lambda: client.zcard(FleetKeys(namespace).refreshers), "the refresher", [log], child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -29,6 +30,8 @@ _READY_S = 90.0
 _POLL_S = 0.05
 # Long enough that publishes fall between the predictions, short enough to watch.
 _LATENCY_S, _JITTER_S = 0.15, 0.1
+
+_METRICS_PORT = "OTEL_EXPORTER_PROMETHEUS_PORT"
 
 STAND_IN = "deterministic stand-in, not a language model"
 
@@ -146,6 +149,7 @@ def worker_processes(
             command += ["-Q", fleet.queue, "-n", nodes[number - 1], "-l", "WARNING"]
             command += ["--without-gossip", "--without-mingle"]
             env = inherit_environment({**environment, **Pool(pool).environment})
+            env |= metrics_port(number - 1, env)
             children.append((Child(command, log, env=env, cwd=ROOT), log))
         _await_workers(fleet, nodes, children)
         yield [child for child, _ in children]
@@ -154,6 +158,17 @@ def worker_processes(
             child.send_signal(signal.SIGTERM)
         for child, _ in children:
             child.end(signal.SIGCONT)  # a second SIGTERM would cut the end short that the first one began
+
+
+def metrics_port(number: int, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the setting by which one of several processes on a host serves its metrics on a port of its own.
+
+    Args:
+        number: 0 for the first process, which has the port that is set.
+        environment: where the port is set.
+    """
+    first = environment.get(_METRICS_PORT, "9464")
+    return {_METRICS_PORT: str(int(first) + number) if first.isdigit() else first}
 
 
 def _await_workers(fleet: Fleet, nodes: list[str], children: list[tuple[Child, Path]]) -> None:

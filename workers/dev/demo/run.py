@@ -82,7 +82,7 @@ def run_demo(
         }
         try:
             with (
-                refresher(elixir.address, session, url, namespace, Path(scratch)),
+                refresher(elixir.address, session, url, namespace, Path(scratch), number=workers),
                 worker_processes(fleet, workers, pool, settings, Path(scratch)),
             ):
                 console.print(f"a refresher and {workers} worker processes are up ({pool})", highlight=False)
