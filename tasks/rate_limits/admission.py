@@ -9,7 +9,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 from celery.exceptions import Ignore
@@ -18,7 +19,7 @@ from snakepit_bridge.costs.price import Price
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.process.aio import wait_for_event
 from snakepit_bridge.redis.outages import retry_through_outages
-from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry import TELEMETRY, Span
 from tasks.prediction_context import PredictionContext
 from tasks.rate_limits.estimates import Estimates
 from tasks.rate_limits.leases import LimitLeases
@@ -70,9 +71,10 @@ class FleetAdmission:
 
     async def _wait_in_place(self, call: _PendingCall) -> Permit:
         """Wait in the session's queue like a parked task, but in this process."""
-        with self._leases.waiter(call.caller.task_id) as turn:
+        with self._leases.waiter(call.caller.task_id) as turn, _LimitSpan(call.profile) as span:
             try:
                 while isinstance(answer := await self._request_start(call), Parked):
+                    span.begin()
                     await wait_for_event(turn, _clamp_to_deadline(_RETRY_INTERVAL_S, call.caller.deadline))
                     turn.clear()
                     _check_deadline(call.caller)
@@ -103,9 +105,11 @@ class FleetAdmission:
             caller, profile, estimate, uuid4().hex, self._estimate_costs(caller.program, profile, estimate)
         )
         try:
-            while isinstance(answer := await self._request_call(call), LimitRefusal):
-                await asyncio.sleep(_pause_s(answer, caller.deadline))
-                _check_deadline(caller)
+            with _LimitSpan(profile) as span:
+                while isinstance(answer := await self._request_call(call), LimitRefusal):
+                    span.begin()
+                    await asyncio.sleep(_pause_s(answer, caller.deadline))
+                    _check_deadline(caller)
         except (asyncio.CancelledError, DeadlineExceededError):
             self._leases.spawn(self._store.stop_waiting(call.permit, profile))
             raise
@@ -174,6 +178,29 @@ class _PendingCall:
     estimate: Estimate
     permit: str
     costs: Costs
+
+
+class _LimitSpan:
+    """A span of the time that a call waits for a limit; none if it needn't wait."""
+
+    def __init__(self, profile: str) -> None:
+        self._profile = profile
+        self._span: Span | None = None
+
+    def begin(self) -> None:
+        """Begin the span, unless it has begun."""
+        if self._span is None:
+            attributes = {"dspex.profile": self._profile}
+            self._span = TELEMETRY.tracer.span("wait_for_limit", attributes=attributes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._span is not None:
+            self._span.end(error)
 
 
 def _check_deadline(caller: Caller) -> None:

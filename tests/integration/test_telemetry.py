@@ -12,15 +12,14 @@ from uuid import uuid4
 
 import dspy
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import LMUnavailableError, SessionNotFoundError
-from snakepit_bridge.telemetry import setup
 from tests.harness.cluster import free_ports
 from tests.harness.otlp import Collector, ExportedSpan, collector
+from tests.harness.spans import recorded_spans
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
 from tests.integration.gateway_clients import connected, first, gateway, http
@@ -61,13 +60,8 @@ def play(
 @pytest.fixture
 def sent() -> Generator[InMemorySpanExporter]:
     """The spans of this process, which submits."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    setup.instrument(provider)
-    yield exporter
-    setup.stop()
-    provider.shutdown()
+    with recorded_spans() as exporter:
+        yield exporter
 
 
 def submit_span(sent: InMemorySpanExporter) -> tuple[str, str]:

@@ -7,12 +7,10 @@ from typing import Any
 
 import dspy
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from snakepit_bridge.dspy_integration.module_spans import trace_modules, untrace_modules
-from snakepit_bridge.telemetry import setup
+from tests.harness.spans import recorded_spans
 
 
 class Inner(dspy.Module):
@@ -41,15 +39,10 @@ def double(number: int) -> int:
 
 @pytest.fixture
 def exporter() -> Generator[InMemorySpanExporter]:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    setup.instrument(provider)
-    trace_modules()
-    yield exporter
-    untrace_modules()
-    setup.stop()
-    provider.shutdown()
+    with recorded_spans() as exporter:
+        trace_modules()
+        yield exporter
+        untrace_modules()
 
 
 def tree(exporter: InMemorySpanExporter) -> dict[str, str]:

@@ -23,6 +23,7 @@ from tasks.rate_limits.protocol import Estimate, Parked, Permit, Used
 from tasks.rate_limits.rules import FLEET_SESSION, LimitValues, Rules
 from tasks.rate_limits.store import Costs, LimitStore
 from tests.component.tasks.rate_limits.conftest import Broker, Task
+from tests.harness.spans import recorded_spans
 from tests.harness.waiting import Stopwatch, eventually
 
 SHORT = Estimate(400)
@@ -148,6 +149,23 @@ async def test_a_call_waits_until_its_deadline_and_no_longer(store: LimitStore, 
 
 async def gone(store: LimitStore) -> bool:
     return await store.count_parked() == {}
+
+
+async def test_the_time_that_a_call_waits_is_a_span_and_a_call_that_needn_t_wait_has_none(
+    store: LimitStore, redis_url: str
+) -> None:
+    process = Process(store, redis_url, concurrency=1)
+    with recorded_spans() as exporter:
+        first = await granted(process.admission, Task("first"))
+        assert not exporter.get_finished_spans()
+        waiting = asyncio.create_task(process.admission.before_start(Task("second"), "demo", SHORT))
+        await eventually(lambda: parked(store), "it waits")
+        await process.admission.settle(first, Used(1, 1))
+        await waiting
+        (span,) = exporter.get_finished_spans()
+    assert (span.name, dict(span.attributes or {})) == ("wait_for_limit", {"dspex.profile": "demo"})
+    assert span.status.is_unset
+    await process.aclose()
 
 
 async def test_a_cancelled_wait_takes_nothing_with_it(store: LimitStore, redis_url: str) -> None:
