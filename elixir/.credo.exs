@@ -11,9 +11,9 @@
       checks: %{
         extra: [
           {Credo.Check.Readability.MaxLineLength, max_length: 120},
-          {Credo.Check.Readability.Specs, files: %{excluded: ["test/"]}},
-          {Credo.Check.Readability.ImplTrue, []},
-          {Credo.Check.Warning.UnsafeToAtom, []},
+          {Credo.Check.Readability.LargeNumbers, files: %{excluded: ["test/"]}},
+          {Credo.Check.Readability.Specs, files: %{excluded: ["test/", "mix.exs"]}},
+          {Credo.Check.Warning.UnsafeToAtom, files: %{excluded: ["test/"]}},
           # Test support needs no documentation.
           {Credo.Check.Readability.ModuleDoc, files: %{excluded: ["test/"]}}
         ]

@@ -75,6 +75,8 @@ defmodule DSPexFleet.MixProject do
       {:gun, "~> 2.4.0"},
       {:protobuf, "~> 0.17"},
       {:telemetry, "~> 1.3"},
+      # Requests continue the trace of their caller where the application has it.
+      {:opentelemetry_api, "~> 1.4", optional: true},
       # Not in the tests' environment, so that these run without them.
       {:credo, "~> 1.7", only: :dev, runtime: false},
       {:dialyxir, "~> 1.4", only: :dev, runtime: false},

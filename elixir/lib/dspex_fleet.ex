@@ -26,6 +26,9 @@ defmodule DSPexFleet do
 
   Operations are `:publish`, `:get`, `:history`, `:rollback`, `:submit`, `:submit_batch`, `:status`, `:await`, `:cancel`,
   `:register`, `:get_program` and `:list_programs`.
+
+  Where the application has `opentelemetry_api`, every request continues the trace of its process's current span; the
+  fleet's own spans stand below it. `submit/4` takes a `:traceparent` as well.
   """
 
   alias Dspex.Fleet.V1
@@ -37,7 +40,7 @@ defmodule DSPexFleet do
           {:state, Prediction.state()} | {:piece, field :: String.t(), text :: String.t()} | {:ended, Prediction.t()}
 
   @await_ms 60_000
-  # The longest wait of one request, whatever the caller's timeout: proxies close connections that are silent for a minute.
+  # The longest wait of one request, whatever the caller's timeout: proxies close connections that stay silent.
   @await_step_ms 25_000
   @submit_options [
     :at_least,
@@ -47,6 +50,7 @@ defmodule DSPexFleet do
     :priority,
     :max_staleness,
     :outage,
+    :traceparent,
     stream: false,
     timeout: Call.default_timeout()
   ]
@@ -75,6 +79,8 @@ defmodule DSPexFleet do
       default.
     * `:stream` – whether `stream/1` delivers the output in pieces while the LM generates it. Default `false`.
     * `:timeout` – milliseconds that submitting may take. Default 15,000.
+    * `:traceparent` – the W3C trace context that the prediction's trace continues; a malformed one is ignored. By default
+      that of the process's current span, if the application has `opentelemetry_api`.
   """
   @spec submit(Context.t(), String.t(), inputs, keyword) :: {:ok, Handle.t()} | {:error, Error.t()}
   def submit(context, program, inputs, opts \\ []) do
@@ -82,7 +88,7 @@ defmodule DSPexFleet do
     key = opts[:idempotency_key] || Call.fresh_id()
     build = &request(&1, program, inputs, key, opts)
 
-    with {:ok, wire} <- Call.run(context, :submit, {Stub, :submit}, build, opts[:timeout]) do
+    with {:ok, wire} <- run(context, :submit, build, opts) do
       {:ok, %Handle{id: wire.id, context: context}}
     end
   end
@@ -106,7 +112,7 @@ defmodule DSPexFleet do
            do: {:ok, %V1.SubmitBatchRequest{requests: requests}}
     end
 
-    with {:ok, wire} <- Call.run(context, :submit_batch, {Stub, :submit_batch}, build, opts[:timeout]) do
+    with {:ok, wire} <- run(context, :submit_batch, build, opts) do
       {:ok, Enum.map(wire.submitted, &submitted(&1, context))}
     end
   end
@@ -176,6 +182,10 @@ defmodule DSPexFleet do
   @doc "Like `cancel/2`, but returns the prediction itself or raises `DSPexFleet.Error`."
   @spec cancel!(Handle.t(), timeout) :: Prediction.t()
   def cancel!(handle, timeout \\ Call.default_timeout()), do: handle |> cancel(timeout) |> Error.unwrap!()
+
+  defp run(context, operation, build, opts) do
+    Call.run(context, operation, {Stub, operation}, build, opts[:timeout], traceparent: opts[:traceparent])
+  end
 
   defp request(session, program, inputs, key, opts) do
     with {:ok, json} <- inputs |> Map.new() |> Values.encode() do

@@ -6,6 +6,7 @@ defmodule DSPexFleet.Application do
 
   @impl true
   def start(_type, _args) do
+    _installed = DSPexFleet.TraceContext.load()
     Supervisor.start_link([DSPexFleet.Processes], strategy: :one_for_one, name: DSPexFleet.Supervisor)
   end
 end

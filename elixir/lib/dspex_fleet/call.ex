@@ -3,7 +3,7 @@ defmodule DSPexFleet.Call do
   # A unary call with a timeout, retries after a lost connection, and telemetry. Every request of this package can be
   # sent twice: those that change something carry an id under which the fleet applies them once.
 
-  alias DSPexFleet.{Connection, Context, Error}
+  alias DSPexFleet.{Connection, Context, Error, TraceContext}
   alias DSPexFleet.Connection.Backoff
 
   @timeout 15_000
@@ -22,50 +22,57 @@ defmodule DSPexFleet.Call do
   @doc """
   Calls `stub.rpc` with the request that `build` returns for the context's session.
 
-  The request is sent again, within the timeout, after each error for which `again?` returns true.
+  The request is sent again, within the timeout, after each error for which `:again?` returns true; by default, after a
+  lost connection. It continues the trace of `:traceparent`, or by default of the caller's current span.
   """
-  @spec run(Context.t(), operation, {module, atom}, build, timeout, (Error.t() -> boolean)) ::
-          {:ok, struct} | {:error, Error.t()}
-  def run(context, operation, {stub, rpc}, build, timeout \\ @timeout, again? \\ &Error.cut?/1) do
+  @spec run(Context.t(), operation, {module, atom}, build, timeout, keyword) :: {:ok, struct} | {:error, Error.t()}
+  def run(context, operation, {stub, rpc}, build, timeout \\ @timeout, opts \\ []) do
+    opts = Keyword.validate!(opts, again?: &Error.cut?/1, traceparent: nil)
+
     with {:ok, session, connection} <- Context.lookup(context),
          {:ok, request} <- to_result(build.(session)) do
       about = %{operation: operation, session: session}
 
       :telemetry.span([:dspex_fleet, :call], about, fn ->
-        result = attempt(connection, {stub, rpc, request}, again?, deadline(timeout), 0)
+        result = attempt(connection, {stub, rpc, request}, opts, deadline(timeout), 0)
         {result, Map.put(about, :error, error(result))}
       end)
     end
   end
 
   @doc "Sends one request on a connected channel; returns a stream if the method is streaming."
-  @spec send_once(GRPC.Channel.t(), map, {module, atom, struct}, timeout) :: {:ok, term} | {:error, Error.t()}
-  def send_once(channel, metadata, {stub, rpc, request}, timeout) do
-    case apply(stub, rpc, [channel, request, [timeout: timeout, metadata: metadata]]) do
+  @spec send_once(GRPC.Channel.t(), map, {module, atom, struct}, timeout, String.t() | nil) ::
+          {:ok, term} | {:error, Error.t()}
+  def send_once(channel, metadata, {stub, rpc, request}, timeout, traceparent \\ nil) do
+    case apply(stub, rpc, [channel, request, [timeout: timeout, metadata: TraceContext.put(metadata, traceparent)]]) do
       {:ok, reply} -> {:ok, reply}
       {:error, %GRPC.RPCError{} = error} -> {:error, Error.from_rpc(error)}
       {:error, reason} -> {:error, Error.new(:bad_answer, inspect(reason))}
     end
   catch
     # The connection's process exited between the look-up of the channel and its use.
-    :exit, reason -> {:error, Error.new(:gateway_unavailable, "the connection was lost: #{inspect(reason)}")}
+    :exit, reason -> {:error, Error.new(:gateway_unavailable, "the connection was lost: #{exit_reason(reason)}")}
   end
+
+  # Without the call that exited, whose arguments contain the token.
+  defp exit_reason({reason, {_module, _function, _arguments}}), do: inspect(reason)
+  defp exit_reason(reason), do: inspect(reason)
 
   defp to_result({:ok, request}), do: {:ok, request}
   defp to_result({:error, %Error{}} = refused), do: refused
   defp to_result(request), do: {:ok, request}
 
-  defp attempt(connection, call, again?, deadline, tries) do
+  defp attempt(connection, call, opts, deadline, tries) do
     result =
       with {:ok, channel, metadata} <- Connection.channel(connection, remaining(deadline)) do
-        send_once(channel, metadata, call, remaining(deadline))
+        send_once(channel, metadata, call, remaining(deadline), opts[:traceparent])
       end
 
     pause = Backoff.delay(tries, 50, 1_000)
 
-    if retry?(result, again?) and fits?(pause, remaining(deadline)) do
+    if retry?(result, opts[:again?]) and fits?(pause, remaining(deadline)) do
       Process.sleep(pause)
-      attempt(connection, call, again?, deadline, tries + 1)
+      attempt(connection, call, opts, deadline, tries + 1)
     else
       result
     end

@@ -127,6 +127,8 @@ defmodule DSPexFleet.Connection do
   def handle_info({ref, {:ok, channel}}, %{connecting: %Task{ref: ref}} = state) do
     Process.demonitor(ref, [:flush])
     monitor = Process.monitor(channel.adapter_payload.conn_pid)
+    # Only connecting needs the credential, whose key would show wherever the channel is inspected.
+    channel = %{channel | cred: nil}
     {:noreply, announce_if_ready(%{state | connecting: nil, channel: channel, monitor: monitor})}
   end
 

@@ -33,6 +33,7 @@ defmodule DSPexFleet.Context do
   end
 
   @doc false
+  @spec child_spec(keyword) :: Supervisor.child_spec()
   def child_spec(opts) do
     %{id: Keyword.get(opts, :name, {__MODULE__, opts[:session]}), start: {__MODULE__, :start_link, [opts]}}
   end

@@ -1,7 +1,7 @@
 defmodule DSPexFleet.PredictionStream do
   @moduledoc false
-  # A prediction's events as a stream that always ends with the outcome. If the connection is lost, the stream is reopened
-  # after the last piece received; if that yields no piece, the outcome is awaited.
+  # A prediction's events as a stream that always ends with the outcome. If the connection is lost, the stream is
+  # reopened after the last piece received; if that yields no piece, the outcome is awaited.
 
   alias Dspex.Fleet.V1
   alias DSPexFleet.{Call, Connection, Context, Error, Handle, Prediction}
@@ -27,8 +27,8 @@ defmodule DSPexFleet.PredictionStream do
     end
   end
 
-  # The accumulator is `:ended`, or `{:moved | :opened, position}`: whether a piece came since the stream was opened, and
-  # the position of the last one.
+  # The accumulator is `:ended`, or `{:moved | :opened, position}`: whether a piece came since the stream was opened,
+  # and the position of the last one.
   defp read(_reply, :ended, _handle), do: {:halt, :ended}
   defp read({:ok, %V1.PredictionEvent{} = event}, reading, _handle), do: event(event.event, advance(event, reading))
 

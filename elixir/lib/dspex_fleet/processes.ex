@@ -1,11 +1,12 @@
 defmodule DSPexFleet.Processes do
   @moduledoc false
-  # What a request has to know of contexts and connections, in a registry: reading it costs no message to their processes,
-  # so that a busy context or connection delays no caller.
+  # What a request has to know of contexts and connections, in a registry: reading it costs no message to their
+  # processes, so that a busy context or connection delays no caller.
   #
   # Each process registers a value under its pid and alone can change it. A value disappears with its process.
 
   @doc false
+  @spec child_spec(term) :: Supervisor.child_spec()
   def child_spec(_opts), do: Registry.child_spec(keys: :unique, name: __MODULE__)
 
   @doc "Registers the calling process and returns the registry's pid, to which it is now linked."

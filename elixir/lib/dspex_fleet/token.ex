@@ -52,10 +52,12 @@ defmodule DSPexFleet.Token do
   end
 
   defimpl String.Chars do
+    @impl true
     def to_string(token), do: "#{token.epoch}.#{token.revision}"
   end
 
   defimpl Inspect do
+    @impl true
     def inspect(token, _opts), do: "#DSPexFleet.Token<#{token}>"
   end
 end

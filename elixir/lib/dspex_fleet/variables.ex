@@ -245,7 +245,7 @@ defmodule DSPexFleet.Variables do
     again? = &(Error.cut?(&1) or crowded?(&1, opts[:expected]))
 
     with {:ok, %V1.PublishResponse{token: token}} <-
-           Call.run(context, operation, {Stub, operation}, build, timeout, again?) do
+           Call.run(context, operation, {Stub, operation}, build, timeout, again?: again?) do
       Snapshot.token(token)
     end
   end

@@ -1,7 +1,7 @@
 defmodule DSPexFleet.Gateway.TlsTest do
   use DSPexFleet.GatewayCase, async: true
 
-  alias DSPexFleet.Proxy
+  alias DSPexFleet.{Processes, Proxy}
 
   # Needs a gateway with TLS that asks for client certificates at DSPEX_FLEET_TLS_TARGET, and its PEM files.
   @moduletag :tls
@@ -15,6 +15,14 @@ defmodule DSPexFleet.Gateway.TlsTest do
     ctx = context!(target: tls("TARGET"), tls: trusted() ++ own())
     token = Variables.set!(ctx, :a, 1)
     assert Variables.get!(ctx, :a, at_least: token) == 1
+  end
+
+  test "the credential is kept nowhere that shows it" do
+    opts = [target: tls("TARGET"), tls: trusted() ++ own(), token: System.get_env("DSPEX_FLEET_TOKEN")]
+    connection = start_supervised!({Connection, opts})
+    Variables.set!(start_supervised!({Context, connection: connection, session: fresh("elixir")}), :a, 1)
+    assert {:ok, {%GRPC.Channel{cred: nil}, _metadata}} = Processes.fetch(connection)
+    refute inspect(:sys.get_status(connection), limit: :infinity) =~ tls("KEY")
   end
 
   test "a client without one doesn't" do

@@ -1,8 +1,8 @@
 defmodule DSPexFleet.Connection.Adapter do
   @moduledoc false
-  # The gRPC package's Gun adapter, with three more guarantees: a call ends at its own timeout (the package waits twice as
-  # long), every call fails as UNAVAILABLE when the connection is lost, and a stream whose reader is gone is cancelled on
-  # the server.
+  # The gRPC package's Gun adapter, with three more guarantees: a call ends at its own timeout (the package waits twice
+  # as long), every call fails as UNAVAILABLE when the connection is lost, and a stream whose reader is gone is
+  # cancelled on the server.
 
   @behaviour GRPC.Client.Adapter
 

@@ -1,7 +1,7 @@
 defmodule DSPexFleet.Connection.SocketEvents do
   @moduledoc false
-  # Notifies a connection when its socket goes up or down. The gRPC package reconnects silently, but callers have to know
-  # whether to wait, and operators read it in telemetry.
+  # Notifies a connection when its socket goes up or down. The gRPC package reconnects silently, but callers have to
+  # know whether to wait, and operators read it in telemetry.
 
   @behaviour :gun_event
 
