@@ -1,14 +1,14 @@
 """Hourly sums of what predictions cost, in one Redis hash for each hour and dimension.
 
 A worker adds a prediction's amounts in the script that commits its result, so that each prediction counts once. A hash
-has a field ``NAME:GROUP`` for each amount of a group; sums by session are those of its revisions.
+has a field for each group, and another one for its failed predictions; sums by session are those of its revisions.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from snakepit_bridge.costs.usage import LMUsage, sum_usage
@@ -26,18 +26,17 @@ MAX_DAYS = 35
 OTHER = "(other)"
 """The group of what is beyond the bound on the groups of an hour."""
 
-# About 15,000 groups, whose names users choose, take 10 MB.
-_MAX_FIELDS = 100_000
+# Users choose the groups' names. So many groups take about 1.5 MB.
+_MAX_GROUPS = 10_000
 _DAY_S = 86_400
 _KEYS_AT_ONCE, _FIELDS_AT_ONCE = 64, 1_000
+_PICO_PER_MICRO = 10**6
 
 Stored = Literal["program", "profile", "revision"]
 """The dimensions that have hashes."""
 
-# Names of amounts are one letter, since every group of every hour has them. Those of failed predictions are capitals.
-# ``p`` counts both, as a group is known by this field.
-_ENDED, _FAILED = "p", "f"
-_LETTERS = dict(zip("nuikorc", (each.name for each in fields(LMUsage)), strict=True))
+_SUCCEEDED, _FAILED = "+", "-"
+"""The first letter of a group's two fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +94,26 @@ def script_arguments(
     hour = int(now_s) // HOUR_S
     total = sum_usage(prediction.by_profile.values())
     hashes = [keys.cost(name, hour) for name in ("program", "revision", "profile")]
-    args: list[Any] = [days * _DAY_S, _MAX_FIELDS]
-    args += _group(first_key, prediction.program, OTHER, prediction.failed, total)
-    revision = f"{prediction.token}:{prediction.session}"
-    args += _group(first_key + 1, revision, f":{OTHER}", prediction.failed, total)
+    mark, revision = _FAILED if prediction.failed else _SUCCEEDED, f"{prediction.token}:{prediction.session}"
+    args: list[Any] = [days * _DAY_S, _MAX_GROUPS]
+    args += (first_key, f"{mark}{prediction.program}", f"{mark}{OTHER}", 1, *_amounts(total))
+    args += (first_key + 1, f"{mark}{revision}", f"{mark}:{OTHER}", 1, *_amounts(total))
     for profile, usage in prediction.by_profile.items():
-        args += _group(first_key + 2, profile, OTHER, prediction.failed, usage)
+        args += (first_key + 2, f"{mark}{profile}", f"{mark}{OTHER}", 1, *_amounts(usage))
     return hashes, args
 
 
-def _group(key: int, name: str, other: str, failed: bool, usage: LMUsage) -> list[Any]:
-    amounts: list[Any] = [_ENDED, 1]
-    if failed:
-        amounts += [_FAILED, 1]
-    for letter, attribute in _LETTERS.items():
-        if amount := getattr(usage, attribute):
-            amounts += [letter.upper() if failed else letter, amount]
-    return [key, name, other, len(amounts) // 2, *amounts]
+def _amounts(usage: LMUsage) -> tuple[int, ...]:
+    """Return what ``sums.lua`` adds, in its order."""
+    return (
+        usage.calls,
+        usage.unpriced_calls,
+        usage.input_tokens,
+        usage.cached_input_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        *divmod(usage.cost_pico, _PICO_PER_MICRO),
+    )
 
 
 async def read_sums(
@@ -152,15 +154,10 @@ async def _read_hashes(connection: RedisConnection, names: Sequence[str]) -> lis
 
 
 def _parse(hashed: Mapping[bytes, bytes]) -> dict[str, Sums]:
-    amounts: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for name, amount in hashed.items():
-        letter, _, group = name.decode("utf-8", "replace").partition(":")
-        amounts[group][letter] = int(amount)
-    return {group: _to_sums(found) for group, found in amounts.items()}
-
-
-def _to_sums(amounts: Mapping[str, int]) -> Sums:
-    usage = LMUsage(*(amounts.get(letter, 0) for letter in _LETTERS))
-    failed = LMUsage(*(amounts.get(letter.upper(), 0) for letter in _LETTERS))
-    count = amounts.get(_FAILED, 0)
-    return Sums(amounts.get(_ENDED, 0) - count, count, usage, failed)
+    totals: defaultdict[str, Sums] = defaultdict(Sums)
+    for name, amounts in hashed.items():
+        field, (count, *counts, micro, pico) = name.decode("utf-8", "replace"), map(int, amounts.split())
+        usage = LMUsage(*counts, cost_pico=micro * _PICO_PER_MICRO + pico)
+        failed = field.startswith(_FAILED)
+        totals[field[1:]] += Sums(failed=count, failed_usage=usage) if failed else Sums(count, usage=usage)
+    return dict(totals)

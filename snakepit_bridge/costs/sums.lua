@@ -1,28 +1,43 @@
--- Library: adds amounts to hourly sums. Amounts are passed to HINCRBY as text, since a Lua number is a double.
+-- Library: adds a prediction to hourly sums.
 --
 -- ARGV[first]      the TTL of a sum's hash in seconds
--- ARGV[first + 1]  the most fields of a hash; beyond them a new group is counted under another name
--- Then for each group: the index of its hash in KEYS, its name, that other name, the number of amounts, and for each
--- amount the name of its field and the amount. A field is `NAME:GROUP`. Every group has the field `p`.
+-- ARGV[first + 1]  the most groups of a hash; beyond them a new group is counted under another name
+-- Then for each group: the index of its hash in KEYS, its name, that other name, and nine amounts.
 --
--- Errors are ignored: a key of another type or a sum beyond 64 bits must not cost a prediction its result.
+-- A sum is the text of its amounts. The last two are money, as whole microdollars and the picodollars beyond them, which
+-- keeps each number far below 2^53, up to where Lua's doubles are exact.
+--
+-- Errors are ignored: a key of another type must not cost a prediction its result.
+local SUM = '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$'
+local PICO_PER_MICRO = 1000000
+
+-- Returns the text of a sum with the amounts from ARGV[at] on added to it.
+local function added(sum, at)
+  local predictions, calls, unpriced, given, cached, written, reasoning, micro, pico = string.match(sum, SUM)
+  pico = pico + ARGV[at + 8]
+  return string.format('%d %d %d %d %d %d %d %d %d',
+    predictions + ARGV[at], calls + ARGV[at + 1], unpriced + ARGV[at + 2], given + ARGV[at + 3], cached + ARGV[at + 4],
+    written + ARGV[at + 5], reasoning + ARGV[at + 6],
+    micro + ARGV[at + 7] + math.floor(pico / PICO_PER_MICRO), pico % PICO_PER_MICRO)
+end
+
 local function add_sums(first)
-  local ttl, most, at = ARGV[first], tonumber(ARGV[first + 1]), first + 2
-  while ARGV[at] do
-    local key, group, last = KEYS[tonumber(ARGV[at])], ARGV[at + 1], at + 3 + 2 * tonumber(ARGV[at + 3])
-    local fields = 1
-    if redis.pcall('HEXISTS', key, 'p:' .. group) == 0 then
-      fields = redis.pcall('HLEN', key)
-      if fields >= most then
+  local most = tonumber(ARGV[first + 1])
+  for at = first + 2, #ARGV, 12 do
+    local key, group, groups = KEYS[tonumber(ARGV[at])], ARGV[at + 1], 1
+    local sum = redis.pcall('HGET', key, group)
+    if not sum then
+      groups = redis.pcall('HLEN', key)
+      if groups >= most then
         group = ARGV[at + 2]
+        sum = redis.pcall('HGET', key, group)
       end
     end
-    for amount = at + 4, last, 2 do
-      redis.pcall('HINCRBY', key, ARGV[amount] .. ':' .. group, ARGV[amount + 1])
+    if not sum or type(sum) == 'string' then
+      redis.pcall('HSET', key, group, added(sum or '0 0 0 0 0 0 0 0 0', at + 3))
     end
-    if fields == 0 then
-      redis.pcall('EXPIRE', key, ttl)
+    if groups == 0 then
+      redis.pcall('EXPIRE', key, ARGV[first])
     end
-    at = last + 1
   end
 end

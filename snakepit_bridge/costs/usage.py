@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -35,7 +37,15 @@ class LMUsage:
     cost_pico: int = 0
 
     def __add__(self, other: Self) -> Self:
-        return type(self)(*(getattr(self, name) + getattr(other, name) for name in _NAMES))
+        return type(self)(
+            self.calls + other.calls,
+            self.unpriced_calls + other.unpriced_calls,
+            self.input_tokens + other.input_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.cost_pico + other.cost_pico,
+        )
 
     @property
     def cost_usd(self) -> Decimal | None:
@@ -62,16 +72,12 @@ class LMUsage:
         return cls(**counts, cost_pico=parse_usd(message.get("cost_usd") or "0"))
 
 
-_NAMES = tuple(each.name for each in fields(LMUsage))
-_COUNTS = _NAMES[:-1]
+_COUNTS = tuple(each.name for each in fields(LMUsage))[:-1]
 
 
 def sum_usage(usages: Iterable[LMUsage]) -> LMUsage:
     """Return the sum of usages."""
-    total = LMUsage()
-    for usage in usages:
-        total += usage
-    return total
+    return functools.reduce(operator.add, usages, LMUsage())
 
 
 def encode_by_profile(by_profile: Mapping[str, LMUsage]) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
+from decimal import Decimal
 from typing import Any
 
 import dspy
@@ -196,6 +197,16 @@ def test_cancelled_predictions_leave_the_lm(play: Stage, pool: str) -> None:
     )
     # What was about to be sent as the word of it came isn't held back any more.
     assert max(request.received_at for request in play.requests_with(prefix)) < cancelled_at + HEARD_S
+
+
+def test_costs_are_the_sum_of_the_provenances(play: Stage) -> None:
+    program = fresh("priced")
+    play.fleet.register(program, dspy.Predict("question -> answer"))
+    handles = [fleet_of(play, pool).submit(program, {"question": fresh(pool)}) for pool in POOLS for _ in range(3)]
+    handles += fleet_of(play, "asyncio").submit_batch(program, [{"question": fresh("batch")} for _ in range(3)])
+    costs = [Decimal(handle.get().provenance.cost_usd or "NaN") for handle in handles]
+    (row,) = [row for row in play.fleet.cost().rows if row.program == program]
+    assert (row.predictions, row.cost_usd) == (len(handles), sum(costs))
 
 
 def test_a_deadline_that_is_over(play: Stage) -> None:

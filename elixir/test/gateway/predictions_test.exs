@@ -117,6 +117,14 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
     assert [{:error, %Error{reason: :prediction_cancelled}}] = handle |> DSPexFleet.stream() |> Enum.to_list()
   end
 
+  test "costs are reported", %{ctx: ctx} do
+    assert {:ok, %{outputs: %{}}} = ctx |> DSPexFleet.submit!(program(), %{question: fresh("cost")}) |> DSPexFleet.await()
+    assert %{by: "program", rows: [_ | _], total: total} = DSPexFleet.Costs.report!(ctx)
+    assert total.predictions >= 1
+    assert total.usage.calls >= 1
+    assert {:error, %Error{}} = DSPexFleet.Costs.report(ctx, by: :team)
+  end
+
   test "programs are registered, listed and read", %{ctx: ctx} do
     name = fresh("program")
     spec = %{module: "Predict", signature: "question -> answer"}
