@@ -118,7 +118,8 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
   end
 
   test "costs are reported", %{ctx: ctx} do
-    assert {:ok, %{outputs: %{}}} = ctx |> DSPexFleet.submit!(program(), %{question: fresh("cost")}) |> DSPexFleet.await()
+    handle = DSPexFleet.submit!(ctx, program(), %{question: fresh("cost")})
+    assert {:ok, _prediction} = DSPexFleet.await(handle)
     assert %{by: "program", rows: [_ | _], total: total} = DSPexFleet.Costs.report!(ctx)
     assert total.predictions >= 1
     assert total.usage.calls >= 1
