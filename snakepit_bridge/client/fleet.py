@@ -80,8 +80,10 @@ class Fleet:
 
     Example:
         >>> fleet = Fleet()
-        >>> fleet.register("qa", dspy.ChainOfThought("question -> answer"), bindings={"temperature": "llm_temperature"})
+        >>> qa = dspy.ChainOfThought("question -> answer")
+        >>> program = fleet.register("qa", qa, bindings={"temperature": "llm_temperature"})
         >>> fleet.submit("qa", {"question": "What is 6 times 7?"}).get().answer
+        '42'
     """
 
     def __init__(
@@ -381,7 +383,7 @@ class Fleet:
         Example:
             >>> answer = fleet.signature("answer", {"question": "…"})
             >>> steps = chain(answer, fleet.signature("sum", take={"text": "answer"}))
-            >>> fleet.handle(steps.apply_async().id).get()
+            >>> summary = fleet.handle(steps.apply_async().id).get()
         """
         required, terms = Requirement.of(at_least, exactly), FreshnessPolicy.of(max_staleness, outage)
         check_priority(priority)

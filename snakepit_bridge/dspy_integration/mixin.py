@@ -55,7 +55,7 @@ class VariableAwareMixin:
     Example:
         >>> module = VariableAwarePredict("question -> answer", session_context=ctx)
         >>> await module.bind_to_variable("temperature", "llm_temperature")
-        >>> await module.acall(question="…")          # uses the session's present temperature
+        >>> prediction = await module.acall(question="…")  # at the temperature that the session has now
     """
 
     _is_variable_aware = True

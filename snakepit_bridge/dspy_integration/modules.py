@@ -140,7 +140,7 @@ def variable_aware(module_class: type) -> type:
     Example:
         >>> @variable_aware
         ... class Summarize(dspy.Module): ...
-        >>> Summarize(session_context=ctx)
+        >>> summarize = Summarize(session_context=ctx)
     """
     if issubclass(module_class, VariableAwareMixin):
         return module_class

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.asyncio.sentinel import SentinelManagedConnection as Managed
@@ -111,7 +111,7 @@ class Address:
             limits: more options of every connection: timeouts, retries, and ``max_connections``.
         """
         if self.kind == "server":
-            return Redis.from_pool(BlockingConnectionPool.from_url(self.url, timeout=None, **limits))
+            return Redis.from_pool(_Pool.from_url(self.url, timeout=None, **limits))
         if self.kind == "cluster":
             nodes = [ClusterNode(host, port) for host, port in self.hosts]
             # A cluster's client spreads connections over nodes, opens them as needed, and can't queue for them.
@@ -143,7 +143,24 @@ def database_of(url: str) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+class _Pool(BlockingConnectionPool):
+    """A blocking connection pool that stays closed: what a call still opens is closed once the call is done with it."""
+
+    _is_closed = False
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections; only the idle ones unless the pool is closed for good."""
+        self._is_closed = self._is_closed or inuse_connections
+        await super().disconnect(inuse_connections)
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Take a connection back, and close it if the pool was closed meanwhile."""
+        if self._is_closed:
+            connection.mark_for_reconnect()
+        await super().release(connection)
+
+
+class _SentinelPool(SentinelConnectionPool, _Pool):
     """A blocking connection pool for the current primary, with the connections to Sentinel that find it."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import doctest
 import inspect
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -30,12 +32,15 @@ def docstrings_with_examples() -> Iterator[doctest.DocTest]:
             yield from (test for test in finder.find(import_module(name), name) if test.examples)
 
 
-async def run(example: doctest.Example, names: dict[str, Any]) -> None:
-    """Run one example in the given namespace."""
-    code = compile(example.source, "<example>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    pending = eval(code, names)  # noqa: S307 - our own docstrings
-    if inspect.isawaitable(pending):
-        await pending
+async def run(example: doctest.Example, names: dict[str, Any]) -> str:
+    """Run one example in the given namespace, and return what the interactive interpreter would print."""
+    code = compile(example.source, "<example>", "single", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        pending = eval(code, names)  # noqa: S307 - our own docstrings
+        if inspect.isawaitable(pending):
+            await pending
+    return printed.getvalue()
 
 
 @pytest.fixture
@@ -59,4 +64,4 @@ async def test_the_examples_of_a_docstring_run(docstring: doctest.DocTest, names
         dspy.context(lm=dspy.LM("openai/demo", api_base=server.url, api_key="x", cache=False, num_retries=0)),
     ):
         for example in docstring.examples:
-            await run(example, names)
+            assert await run(example, names) == example.want, example.source

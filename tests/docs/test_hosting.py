@@ -48,6 +48,21 @@ def test_ci_covers_every_python_system_and_server(jobs: dict[str, Any]) -> None:
     assert [image.partition("-")[0] for image in images] == ["redis:7", "redis:8", "valkey/valkey:8", "valkey/valkey:9"]
 
 
+def test_the_hooks_run_the_tools_of_make_check() -> None:
+    recipe = re.search(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    hooks: Any = YAML(typ="safe").load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert recipe is not None
+    # The site and the tests of generated files take longer than a commit may; those are run by Python itself.
+    checked = set(re.findall(r"\$\(BIN\)/((?!python)[\w-]+(?: (?:format|check))?)", recipe[1]))
+    hooked = {
+        found
+        for repository in hooks["repos"]
+        for hook in repository["hooks"]
+        for found in re.findall(r"^\.venv/bin/([\w-]+(?: (?:format|check))?)", hook["entry"])
+    }
+    assert hooked == checked == {"ruff format", "ruff check", "codespell", "basedpyright", "lint-imports"}
+
+
 def test_ci_calls_targets_of_the_makefile(jobs: dict[str, Any]) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     called = {

@@ -71,3 +71,16 @@ async def test_a_round_trip_that_fails_is_recorded_with_its_error(redis_url: str
     for each in (connection, silent):
         await each.aclose()
     assert trips(meter) == {("PIPELINE", "ResponseError"): 1, ("PIPELINE", "TimeoutError"): 1}
+
+
+async def test_what_a_call_opens_after_the_close_is_closed_with_the_call(redis_url: str) -> None:
+    before, connection = connections(redis_url), RedisConnection(redis_url)
+    pending = asyncio.create_task(ping(connection))
+    await asyncio.sleep(0)  # it has begun to connect
+    await connection.aclose()
+    await pending
+
+    async def closed() -> bool:
+        return not connections(redis_url) - before
+
+    await eventually(closed, "the connection of the call to be closed")
