@@ -59,6 +59,13 @@ def test_python_blocks_compile(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_texts_of_sequence_diagrams_have_no_semicolon(page: Path) -> None:
+    """Mermaid ends a statement at a semicolon, and then shows no diagram at all."""
+    for diagram in blocks(page, "mermaid"):
+        assert not (diagram.startswith("sequenceDiagram") and ";" in diagram), diagram
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_python_blocks_import_names_that_exist(page: Path) -> None:
     for code in blocks(page, "python"):
         for node in ast.walk(ast.parse(code)):
