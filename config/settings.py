@@ -6,8 +6,9 @@ because compose files and manifests pass an unset variable on as an empty one.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -132,6 +133,17 @@ class FleetSettings(BaseSettings):
         le=35,
         description="days for which the hourly sums of what predictions cost are kept in Redis; 0 keeps none",
     )
+    log: Literal["console", "json"] = Field(default="console", description="form of log lines: `console`, or `json`")
+    log_redact: str | None = Field(
+        default=None,
+        description="what logs show as `***`, separated by blanks: regular expressions (with `\\s` for a blank), and "
+        "names of fields such as `session`",
+    )
+    log_predictions_per_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="lines about successful predictions that a process logs per second; ten times as many about others",
+    )
     metric_labels: Names = Field(
         default=(),
         description="optional labels of metrics, whose values nothing bounds: `dspex.session`, `dspex.token`",
@@ -171,6 +183,23 @@ class FleetSettings(BaseSettings):
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("log_redact")
+    @classmethod
+    def _are_patterns(cls, value: str | None) -> str | None:
+        for word in (value or "").split():
+            try:
+                matches_nothing = re.compile(word).search("") is not None
+            except re.error as exc:
+                raise ValueError(f"{word!r} isn't a regular expression: {exc}") from None
+            if matches_nothing:
+                raise ValueError(f"{word!r} matches the empty text, so that it would mask everything")
+        return value
+
+    @property
+    def log_redactions(self) -> tuple[str, ...]:
+        """The regular expressions and field names that are masked in logs."""
+        return tuple((self.log_redact or "").split())
 
     @property
     def broker(self) -> str:

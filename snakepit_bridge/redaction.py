@@ -56,6 +56,7 @@ _HINT = re.compile(r"://|Bearer|Basic|password=|key|author|token|secret|\b(?:sk|
 _lock = threading.Lock()
 _spellings: frozenset[str] = frozenset()
 _known: re.Pattern[str] | None = None
+_log_patterns: tuple[re.Pattern[str], ...] = ()
 
 
 # ---------------------------------------------------------------- registering secrets
@@ -181,13 +182,31 @@ class RedactedRecord(logging.LogRecord):
             message = super().getMessage()
         except Exception:  # noqa: BLE001 - a message that can't be formatted is reported by its handler
             return
-        shown = redact(message)
+        shown = redact_for_logs(message)
         if shown != message:
             self.msg, self.args = shown, None
         if self.exc_info and self.exc_info[0] is not None:
-            self.exc_text = redact("".join(traceback.format_exception(*self.exc_info))).rstrip("\n")
+            self.exc_text = redact_for_logs("".join(traceback.format_exception(*self.exc_info))).rstrip("\n")
         if self.stack_info:
-            self.stack_info = redact(self.stack_info)
+            self.stack_info = redact_for_logs(self.stack_info)
+
+
+def redact_for_logs(text: str) -> str:
+    """Return a text with secrets masked, and what the patterns for logs match."""
+    text = redact(text)
+    for pattern in _log_patterns:
+        text = pattern.sub(MASK, text)
+    return text
+
+
+def redact_patterns_in_logs(patterns: Iterable[str]) -> None:
+    """Mask in everything that this process logs what these regular expressions match, in place of earlier ones.
+
+    Raises:
+        re.error: one isn't a regular expression.
+    """
+    global _log_patterns
+    _log_patterns = tuple(map(re.compile, patterns))
 
 
 @cache
@@ -206,7 +225,7 @@ def _write_exception(kind: type[BaseException], exc: BaseException, trace: Trace
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, exc, trace)
         return
-    sys.stderr.write(redact("".join(traceback.format_exception(kind, exc, trace))))
+    sys.stderr.write(redact_for_logs("".join(traceback.format_exception(kind, exc, trace))))
 
 
 def _write_thread_exception(args: threading.ExceptHookArgs) -> None:
@@ -214,4 +233,4 @@ def _write_thread_exception(args: threading.ExceptHookArgs) -> None:
         return
     name = args.thread.name if args.thread else "unknown"
     text = "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
-    sys.stderr.write(redact(f"Exception in thread {name}:\n{text}"))
+    sys.stderr.write(redact_for_logs(f"Exception in thread {name}:\n{text}"))

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, cast
 
 from celery.backends.base import KeyValueStoreBackend
@@ -117,8 +118,10 @@ class CancellationRegistry:
     def _start(self) -> None:
         self._signals.start()
         if self._poller is None or self._poller.done():
+            # In a context of its own: it outlives the prediction that starts it.
             self._poller = asyncio.get_running_loop().create_task(
-                every(_POLL_INTERVAL_S, self._poll, self._outage, wake_up=self._poll_now, at_once=False)
+                every(_POLL_INTERVAL_S, self._poll, self._outage, wake_up=self._poll_now, at_once=False),
+                context=Context(),
             )
 
     # ------------------------------------------------------------------ checks

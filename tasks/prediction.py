@@ -43,7 +43,7 @@ from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
 from tasks.spending import bind_spending
 from tasks.streaming import ChunkWriter, stream_chunks
-from tasks.telemetry import describe_binding, record_binding, record_program, record_start
+from tasks.telemetry import describe_binding, record_binding, record_program, record_result, record_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,7 @@ async def _run_once(
     timings = Timings(queued_ms, prepared.snapshot_ms, prepared.bind_ms, clock.lap_ms())
     usage = prediction.get_lm_usage()
     provenance = _build_provenance(prepared.applied, prepared.served, request, delivery, scope, usage, started, timings)
+    record_result(provenance)
     # Inputs that were passed by reference are stored by reference.
     stored_inputs = request.inputs if is_reference(request.inputs) else values
     return Result(outputs, provenance.encode(), stored_inputs, completions)

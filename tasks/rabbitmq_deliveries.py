@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import Counter
 from contextlib import suppress
+from contextvars import Context
 from uuid import uuid4
 
 from snakepit_bridge.exceptions import StoreUnavailableError
@@ -74,8 +75,10 @@ class CrashCounter:
             StoreUnavailableError: the outage of Redis outlasted the retries.
         """
         if self._heartbeat is None or self._heartbeat.done():
+            # In a context of its own: it outlives the prediction that starts it.
             self._heartbeat = asyncio.get_running_loop().create_task(
-                every(self._lease_s / _HEARTBEATS_PER_LEASE, self._send_heartbeat, self._outage, at_once=False)
+                every(self._lease_s / _HEARTBEATS_PER_LEASE, self._send_heartbeat, self._outage, at_once=False),
+                context=Context(),
             )
             await retry_through_outages(self._send_heartbeat)
         crashes = 0 if first else await self._count_deaths(task_id)

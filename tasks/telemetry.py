@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from celery.states import FAILURE, IGNORED, READY_STATES, REVOKED, SUCCESS
 
 from snakepit_bridge.protocol.messages import PREDICT, PROGRAM, SENT_AT
+from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.snapshots.freshness import ServedSnapshot
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
@@ -30,28 +30,14 @@ from snakepit_bridge.telemetry.metrics import (
     START_LATENCY,
 )
 from snakepit_bridge.telemetry.tracer import Attributes
+from tasks.prediction_log import PREDICTION_LOG, PredictionEnd
 from tasks.requests import Delivery
+from tasks.subject import Subject, current_subject
 
 RETRIED_BY = "dspex_retried_by"
 """Header of a message that replaces another: the trace context of the delivery that sent it."""
 
-UNKNOWN = "unknown"
-"""The program of a prediction that ended before its program was found."""
-
 _CANCELLED = "PredictionCancelledError"
-
-
-@dataclass(slots=True)
-class _Subject:
-    """What the metrics of a prediction's end are labelled with; the program is filled in once it is known."""
-
-    program: str = UNKNOWN
-    session: str = ""
-    sent_at: float = 0.0
-    token: str = ""
-
-
-_subject: ContextVar[_Subject | None] = ContextVar("dspex_telemetry_subject", default=None)
 
 
 @dataclass(slots=True)
@@ -81,7 +67,7 @@ class Processing:
 
 
 @contextmanager
-def record_processing(task: str, task_id: str, headers: Mapping[str, Any]) -> Generator[Processing]:
+def record_processing(task: str, task_id: str, headers: Mapping[str, Any], session: str = "") -> Generator[Processing]:
     """Record the block as one delivery of a message: a span in its sender's trace, and metrics.
 
     A delivery after the first also links the sender's span, and that of the delivery which sent it again.
@@ -90,16 +76,18 @@ def record_processing(task: str, task_id: str, headers: Mapping[str, Any]) -> Ge
         task: the name of the Celery task.
         task_id: its id.
         headers: of its message.
+        session: the session that its message names.
     """
     retries, deliveries = _count(headers.get("retries")), _count_deliveries(headers)
     attempt = retries + deliveries
     links = [headers, {"traceparent": headers.get(RETRIED_BY)}] if attempt > 1 else []
-    attributes = _describe_delivery(task_id, str(headers.get(PROGRAM) or ""), attempt, _queue(headers))
+    program = str(headers.get(PROGRAM) or "")
+    attributes = _describe_delivery(task_id, program, attempt, _queue(headers))
     meter, labels, started = TELEMETRY.meter, _messaging(_queue(headers)), time.perf_counter()
     meter.add(IN_FLIGHT, 1)
     delivery = "redelivered" if deliveries > 1 else "retried" if retries else "first"
     meter.add(MESSAGES_CONSUMED, 1, {**labels, "dspex.delivery": delivery})
-    token = _subject.set(_Subject(sent_at=_seconds(headers.get(SENT_AT))))
+    token = current_subject.set(Subject(task_id, program, session, _seconds(headers.get(SENT_AT)), started))
     span = TELEMETRY.tracer.span(task, kind="consumer", attributes=attributes, parent=headers, links=links)
     processing = Processing(span)
     try:
@@ -109,7 +97,7 @@ def record_processing(task: str, task_id: str, headers: Mapping[str, Any]) -> Ge
         processing.end(FAILURE, exc)
         raise
     finally:
-        _subject.reset(token)
+        current_subject.reset(token)
         meter.add(IN_FLIGHT, -1)
         if processing.state != IGNORED:  # parked, moved to another queue, or finished already
             seconds = time.perf_counter() - started
@@ -134,13 +122,16 @@ def record_input(task_id: str, program: str, attempt: int, queue: str, sent_at: 
     span = tracer.span(PREDICT, kind="consumer", attributes=attributes, root=True, links=[of_batch])
     span.inject(own)
     batch.add_link(own)
-    known = _subject.get() or _Subject()
-    token = _subject.set(_Subject(known.program, known.session, sent_at, known.token))
+    known = current_subject.get() or Subject()
+    started = time.perf_counter()
+    token = current_subject.set(
+        replace(known, task_id=task_id, reference=program, sent_at=sent_at, started_at=started, provenance=None)
+    )
     try:
         with tracer.share({}), span:
             yield
     finally:
-        _subject.reset(token)
+        current_subject.reset(token)
 
 
 def replacement_headers() -> Mapping[str, str]:
@@ -158,10 +149,17 @@ def retry_headers() -> Mapping[str, str]:
 
 def record_binding(session: str, token: str, program: str, version: int) -> None:
     """Record what the current prediction, or batch, is bound to; every span and metric from now on has it."""
-    subject = _subject.get()
+    subject = current_subject.get()
     if subject is not None:
         subject.program, subject.session, subject.token = program, session, token
     TELEMETRY.tracer.annotate(describe_binding(session, token, program, version))
+
+
+def record_result(provenance: Provenance) -> None:
+    """Record how the current prediction's result came about."""
+    subject = current_subject.get()
+    if subject is not None:
+        subject.provenance = provenance
 
 
 def describe_binding(session: str, token: str, program: str, version: int) -> Attributes:
@@ -215,20 +213,23 @@ def record_program(program: str) -> Generator[None]:
         TELEMETRY.meter.record(PROGRAM_DURATION, time.perf_counter() - started, labels)
 
 
-def record_commit(state: str, encoded: Any, headers: Mapping[str, Any] | None = None) -> None:
+def record_commit(task_id: str, state: str, encoded: Any, headers: Mapping[str, Any] | None = None) -> None:
     """Record that a prediction's final state was committed, and was the first.
 
     Args:
+        task_id: of the prediction.
         state: Celery's state.
         encoded: the result as Celery's backend encodes it.
         headers: of its message, for one that ended without being processed.
     """
     meter = TELEMETRY.meter
-    if not meter.enabled or state not in READY_STATES:
+    if state not in READY_STATES or not (meter.enabled or PREDICTION_LOG.is_enabled):
         return
-    subject = _subject.get() or _Subject(sent_at=_seconds((headers or {}).get(SENT_AT)))
+    subject = current_subject.get() or _unprocessed(task_id, headers or {})
     error_type = str(encoded.get("exc_type") or "") if state != SUCCESS and isinstance(encoded, dict) else ""
     outcome = "ok" if state == SUCCESS else "cancelled" if state == REVOKED or error_type == _CANCELLED else "failed"
+    if headers is not None or subject.started_at:  # a task of the application's own isn't a prediction
+        _log_end(task_id, subject, outcome, error_type)
     labels = {
         "dspex.program": subject.program,
         "dspex.session": subject.session,
@@ -238,6 +239,26 @@ def record_commit(state: str, encoded: Any, headers: Mapping[str, Any] | None = 
     meter.add(PREDICTIONS, 1, {**labels, **error, "dspex.token": subject.token})
     if subject.sent_at:
         meter.record(LATENCY, max(0.0, time.time() - subject.sent_at), labels)
+
+
+def _unprocessed(task_id: str, headers: Mapping[str, Any]) -> Subject:
+    return Subject(task_id, str(headers.get(PROGRAM) or ""), sent_at=_seconds(headers.get(SENT_AT)))
+
+
+def _log_end(task_id: str, subject: Subject, outcome: str, error_type: str) -> None:
+    provenance = subject.provenance if outcome == "ok" else None
+    PREDICTION_LOG.record(
+        PredictionEnd(
+            task_id,
+            outcome,
+            error_type=error_type,
+            program=subject.best_program,
+            duration_s=time.perf_counter() - subject.started_at if subject.started_at else None,
+            latency_s=max(0.0, time.time() - subject.sent_at) if subject.sent_at else None,
+            usage=provenance.usage if provenance is not None else {},
+            cost_usd=provenance.cost_usd if provenance is not None else None,
+        )
+    )
 
 
 def record_cached_answer(program: str, *, shared: bool) -> None:

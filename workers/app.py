@@ -15,9 +15,12 @@ from config.settings import FleetSettings
 from snakepit_bridge.client.broker import celery_tls
 from snakepit_bridge.protocol.json_values import read_message
 from snakepit_bridge.redaction import redact_logs
+from tasks.prediction_log import PREDICTION_LOG
 from tasks.runtime import Runtime
+from tasks.subject import log_fields
 from workers import task_ends as endings
 from workers.lifecycle import RuntimeSlot
+from workers.logs.setup import set_up_worker_logs
 from workers.pool.coroutines import wrap_coroutine_function
 from workers.pool.task_context import key_current_task_by_owner, key_requests_by_owner
 from workers.pool.tracebacks import patch_celery_clearing
@@ -38,6 +41,8 @@ class FleetApp(Celery):
 
     def __init__(self, settings: FleetSettings) -> None:
         redact_logs()
+        set_up_worker_logs(self, settings, log_fields)
+        PREDICTION_LOG.max_per_s = settings.log_predictions_per_s
         super().__init__(
             "dspex-fleet",
             task_cls="workers.broker.request:FleetTask",

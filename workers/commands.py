@@ -85,12 +85,11 @@ def refresher(
 
     Several may run; they share the sessions, and any of them can die.
     """
-    import logging
-
+    from workers.logs.setup import set_up_process_logs
     from workers.refresher import RefresherSettings, run_refresher
 
     chosen, fleet = resolve_fleet(ctx, redis_url), FleetSettings.model_validate({})
-    logging.basicConfig(level=loglevel.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_process_logs(fleet, loglevel.value)
     run_refresher(
         RefresherSettings(
             bridge=bridge,
@@ -164,12 +163,11 @@ def gateway(
 
     The first line on stdout is JSON with the addresses. Off loopback it asks for a certificate and tokens.
     """
-    import logging
-
     from workers.gateway import GatewayLimits, GatewaySettings, Grants, Tls, run_gateway
+    from workers.logs.setup import set_up_process_logs
 
     chosen, fleet = resolve_fleet(ctx, redis_url), FleetSettings.model_validate({})
-    logging.basicConfig(level=loglevel.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_process_logs(fleet, loglevel.value)
     run_gateway(
         GatewaySettings(
             redis_url=chosen.url,

@@ -86,7 +86,7 @@ class CommitBackend(RedisBackend):
         replies = str((getattr(request, "headers", None) or {}).get(REPLY_CHANNEL) or "")
         keys, args = self._script_arguments(task_id, result, state, traceback, request, replies)
         if can_switch_out() or cast(Any, self.app).slot.built:
-            run_blocking(self._commit_with_retries(keys, args, state, result))
+            run_blocking(self._commit_with_retries(task_id, keys, args, state, result))
         else:
             # A prefork parent has no event loop.
             self.ensure(self._commit, (keys, args))
@@ -115,7 +115,7 @@ class CommitBackend(RedisBackend):
         """
         encoded = self.encode_result(result, state)
         if self._commit(*self._script_arguments(task_id, encoded, state, None, None, reply_channel)) is None:
-            record_commit(state, encoded, headers)
+            record_commit(task_id, state, encoded, headers or {})
 
     async def acommit(
         self,
@@ -134,9 +134,11 @@ class CommitBackend(RedisBackend):
         """
         encoded = self.encode_result(result, state)
         keys, args = self._script_arguments(task_id, encoded, state, traceback, request, reply_channel or "")
-        return await self._commit_pipelined(keys, args, state, encoded)
+        return await self._commit_pipelined(task_id, keys, args, state, encoded)
 
-    async def _commit_with_retries(self, keys: Sequence[Any], args: Sequence[Any], state: str, encoded: Any) -> None:
+    async def _commit_with_retries(
+        self, task_id: str, keys: Sequence[Any], args: Sequence[Any], state: str, encoded: Any
+    ) -> None:
         """Commit in a pipeline, with retries during an outage.
 
         Raises:
@@ -145,7 +147,7 @@ class CommitBackend(RedisBackend):
         pause_s, until = _FIRST_PAUSE_S, time.monotonic() + _MAX_WAIT_S
         while True:
             try:
-                await self._commit_pipelined(keys, args, state, encoded)
+                await self._commit_pipelined(task_id, keys, args, state, encoded)
             except Exception as exc:
                 if not is_transient(exc) or time.monotonic() >= until or _stopping():
                     await asyncio.sleep(_FIRST_PAUSE_S)  # the task may be redelivered here at once
@@ -156,13 +158,13 @@ class CommitBackend(RedisBackend):
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _commit_pipelined(
-        self, keys: Sequence[Any], args: Sequence[Any], state: str, encoded: Any
+        self, task_id: str, keys: Sequence[Any], args: Sequence[Any], state: str, encoded: Any
     ) -> bytes | None:
         results = cast(HasRuntime, self.app).runtime.results
         with TELEMETRY.tracer.span("commit"):
             earlier = cast("bytes | None", await results.execute_script(_COMMIT, keys, args))
         if earlier is None:
-            record_commit(state, encoded)
+            record_commit(task_id, state, encoded)
         return earlier
 
     def _script_arguments(

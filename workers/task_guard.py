@@ -21,7 +21,7 @@ from celery.worker import state
 
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
-from snakepit_bridge.protocol.messages import PREDICT_BATCH, REPLY_CHANNEL, extract_task_ids
+from snakepit_bridge.protocol.messages import DEFAULT_SESSION, PREDICT_BATCH, REPLY_CHANNEL, extract_task_ids
 from tasks.runtime import HasRuntime
 from tasks.spending import track_spending
 from tasks.telemetry import record_processing
@@ -76,7 +76,12 @@ class Guard:
 
     def _run(self, uuid: str, args: Any, kwargs: Any, known: Mapping[str, Any]) -> Traced:
         """Run the tracer, and record how this delivery ended."""
-        with track_spending(uuid, known), record_processing(str(self._task.name), uuid, known) as processing:
+        named = kwargs.get("session") if isinstance(kwargs, Mapping) else None
+        session = named if isinstance(named, str) else DEFAULT_SESSION
+        with (
+            track_spending(uuid, known),
+            record_processing(str(self._task.name), uuid, known, session) as processing,
+        ):
             traced = self._run_tracer(uuid, args, kwargs, known)
             if (info := traced[1]) is not None:
                 processing.end(str(info.state), info.retval if isinstance(info.retval, BaseException) else None)

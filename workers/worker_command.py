@@ -23,7 +23,9 @@ def main() -> None:
     except (BridgeError, ValueError) as exc:  # invalid settings
         sys.stderr.write(f"This worker can't start: {' '.join(redact(str(exc)).split())}\n")
         raise SystemExit(1) from exc
-    context = CLIContext(app=app, no_color=not sys.stdout.isatty(), workdir=None, quiet=False)
+    # Celery's banner is no JSON.
+    quiet = app.settings.log == "json"
+    context = CLIContext(app=app, no_color=not sys.stdout.isatty(), workdir=None, quiet=quiet)
     worker.main(args=sys.argv[1:], prog_name="worker", obj=context)
 
 

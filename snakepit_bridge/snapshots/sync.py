@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -343,7 +344,8 @@ class ReplicaSync:
             _log.debug("%s", exc)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+        # In a context of its own: it outlives the prediction that starts it.
+        task = asyncio.create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
         return task

@@ -148,6 +148,11 @@ class OTelTracer(tracer.Tracer):
         span = trace.get_current_span()
         return RecordingSpan(span) if span.get_span_context().is_valid else NO_SPAN
 
+    def current_ids(self) -> tuple[str, str] | None:
+        """Return the trace and span id of the code that runs here, hexadecimal as W3C has them; None outside of one."""
+        context = trace.get_current_span().get_span_context()
+        return (f"{context.trace_id:032x}", f"{context.span_id:016x}") if context.is_valid else None
+
     @contextmanager
     def share(self, attributes: Attributes) -> Generator[None]:
         """Set attributes on every span that starts within the block, and on those that start from it elsewhere."""

@@ -98,6 +98,10 @@ class Tracer:
         """Return the span of the code that runs here, or one that records nothing."""
         return NO_SPAN
 
+    def current_ids(self) -> tuple[str, str] | None:
+        """Return the trace and span id of the code that runs here, hexadecimal as W3C has them; None outside of one."""
+        return None
+
     def share(self, attributes: Attributes) -> AbstractContextManager[None]:
         """Set attributes on every span that starts within the block, and on those that start from it elsewhere."""
         return nullcontext()

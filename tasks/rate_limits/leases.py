@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -180,7 +181,8 @@ class LimitLeases:
     def _ensure_running(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = self._running.get(name)
         if task is None or task.done():
-            self._running[name] = asyncio.get_running_loop().create_task(work())
+            # In a context of its own: it outlives the prediction that starts it.
+            self._running[name] = asyncio.get_running_loop().create_task(work(), context=Context())
 
     async def _poll_fleet(self) -> None:
         """Keep the fleet's variables in the replica, and notice when they are first published."""

@@ -9,6 +9,7 @@ import sys
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redaction import redact_logs
+from workers.logs.setup import set_up_process_logs
 from workers.refresher.service import run_refresher
 from workers.refresher.settings import RefresherSettings
 
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     redact_logs()
     fleet = FleetSettings.model_validate({})
     chosen = _parse_arguments(arguments, fleet)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_process_logs(fleet, logging.INFO)
     try:
         settings = RefresherSettings(
             bridge=chosen.bridge,

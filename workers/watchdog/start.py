@@ -20,6 +20,7 @@ from workers.broker.keys import REDIS_SCHEMES
 from workers.broker.lease_settings import HEARTBEATS_PER_LEASE
 from workers.health.server import HealthServer
 from workers.health.worker_probes import WorkerProbes
+from workers.logs.setup import set_up_process_logs
 from workers.watchdog import pulse
 from workers.watchdog.beats import SharedStatus
 from workers.watchdog.monitor import Monitor, MonitorSettings
@@ -86,9 +87,9 @@ def _run_monitor(
         gc.freeze()
         for sign in _IGNORED:
             signal.signal(sign, signal.SIG_IGN)
-        form = "[%(asctime)s: %(levelname)s/Watchdog] %(message)s"
-        logging.basicConfig(level=logging.WARNING, format=form, force=True)
         settings = app.settings  # pyright: ignore[reportAttributeAccessIssue] (a FleetApp)
+        form = "[%(asctime)s: %(levelname)s/Watchdog] %(message)s"
+        set_up_process_logs(settings, logging.WARNING, form=form, process="Watchdog")
         settling = ClaimSettlement(app, holds=settings.broker.startswith(REDIS_SCHEMES))
         stalls = Stalls(
             RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s), namespace=settings.namespace

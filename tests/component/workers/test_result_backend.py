@@ -117,7 +117,10 @@ def test_the_first_to_commit_wins_and_the_others_get_its_bytes(app: FleetApp, re
 
 def test_a_commit_that_is_repeated_after_a_lost_answer_is_the_same_commit(app: FleetApp, redis_url: str) -> None:
     call = app.backend._script_arguments("task", {"v": 1}, "SUCCESS", None, None, "")
-    assert [run_blocking(app.backend._commit_pipelined(*call, "SUCCESS", {"v": 1})) for _ in range(2)] == [None, None]
+    assert [run_blocking(app.backend._commit_pipelined("t-1", *call, "SUCCESS", {"v": 1})) for _ in range(2)] == [
+        None,
+        None,
+    ]
     assert stored(redis_url, "task")["result"] == {"v": 1}
 
 

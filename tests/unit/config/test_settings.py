@@ -44,6 +44,9 @@ DEFAULTS: dict[str, Any] = {
     "stop_grace_s": 50.0,
     "own_lms": False,
     "log_content": False,
+    "log": "console",
+    "log_redact": None,
+    "log_predictions_per_s": 10.0,
     "metric_labels": (),
     "health_address": None,
     "cost_days": 35,
@@ -82,6 +85,9 @@ SAID: list[tuple[str, str, Any]] = [
     ("stop_grace_s", "5", 5.0),
     ("own_lms", "true", True),
     ("log_content", "true", True),
+    ("log", "json", "json"),
+    ("log_redact", r"session \b\d{13,16}\b", r"session \b\d{13,16}\b"),
+    ("log_predictions_per_s", "0.5", 0.5),
     ("metric_labels", "dspex.session", ("dspex.session",)),
     ("health_address", "0.0.0.0:8063", "0.0.0.0:8063"),
     ("cost_days", "0", 0),
@@ -119,6 +125,10 @@ REFUSED: list[tuple[str, str]] = [
     ("stop_grace_s", "0"),
     ("own_lms", "sometimes"),
     ("log_content", "loudly"),
+    ("log", "xml"),
+    ("log_redact", "session (unclosed"),
+    ("log_redact", "a*"),
+    ("log_predictions_per_s", "-1"),
 ]
 
 

@@ -28,6 +28,7 @@ from snakepit_bridge.telemetry.metrics import (
 )
 from tasks import telemetry
 from tasks.requests import Delivery
+from tasks.subject import UNKNOWN
 from tests.harness.meter import RecordedMeter, recorded_meter
 
 
@@ -49,7 +50,7 @@ def meter() -> Generator[RecordedMeter]:
 )
 def test_recording_never_fails_whatever_the_headers_hold(meter: RecordedMeter, headers: dict[str, Any]) -> None:
     with telemetry.record_processing("tasks.predict", "id", headers):
-        telemetry.record_commit(SUCCESS, {})
+        telemetry.record_commit("t-1", SUCCESS, {})
     assert [value for value, _ in meter.of(IN_FLIGHT)] == [1, -1]
     assert len(meter.of(PREDICTIONS)) == 1
 
@@ -83,7 +84,7 @@ def test_an_end_is_counted_by_outcome_program_and_session(
 ) -> None:
     with telemetry.record_processing("tasks.predict", "id", {"sent_at": 1.0}):
         telemetry.record_binding("user-1", "1.2", "qa", 3)
-        telemetry.record_commit(state, encoded)
+        telemetry.record_commit("t-1", state, encoded)
     [(_, labels)] = meter.of(PREDICTIONS)
     assert labels == {
         "dspex.program": "qa", "dspex.session": "user-1", "dspex.token": "1.2", "dspex.outcome": outcome,
@@ -93,15 +94,15 @@ def test_an_end_is_counted_by_outcome_program_and_session(
 
 @pytest.mark.parametrize("state", ["RETRY", "STARTED", "PENDING"])
 def test_a_state_that_is_not_final_is_no_end(meter: RecordedMeter, state: str) -> None:
-    telemetry.record_commit(state, {})
+    telemetry.record_commit("t-1", state, {})
     assert not meter.of(PREDICTIONS)
 
 
 def test_an_end_before_its_program_was_found_has_no_name_of_a_senders_choosing(meter: RecordedMeter) -> None:
     with telemetry.record_processing("tasks.predict", "id", {"program": "chosen by a sender"}):
-        telemetry.record_commit(FAILURE, {"exc_type": PredictionFailedError.__name__})
+        telemetry.record_commit("t-1", FAILURE, {"exc_type": PredictionFailedError.__name__})
     [(_, labels)] = meter.of(PREDICTIONS)
-    assert labels["dspex.program"] == telemetry.UNKNOWN
+    assert labels["dspex.program"] == UNKNOWN
 
 
 def test_inputs_of_a_batch_count_for_themselves(meter: RecordedMeter) -> None:
@@ -109,7 +110,7 @@ def test_inputs_of_a_batch_count_for_themselves(meter: RecordedMeter) -> None:
         telemetry.record_binding("user-1", "1.2", "qa", 3)
         for number in range(3):
             with telemetry.record_input(f"id-{number}", "qa@prod", 1, "predictions", 1.0):
-                telemetry.record_commit(SUCCESS, {})
+                telemetry.record_commit("t-1", SUCCESS, {})
     assert [labels["dspex.program"] for _, labels in meter.of(PREDICTIONS)] == ["qa"] * 3
     assert len(meter.of(LATENCY)) == 3
 

@@ -1,0 +1,56 @@
+"""What is known of the prediction whose code runs: what metrics are labelled with, and the log's lines show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from snakepit_bridge.protocol.provenance import Provenance
+from snakepit_bridge.telemetry import TELEMETRY
+
+UNKNOWN = "unknown"
+"""The program of a prediction that ended before its program was found."""
+
+
+@dataclass(slots=True)
+class Subject:
+    """A delivery of a prediction, or of a batch. What it is bound to is filled in once it is known.
+
+    Attributes:
+        task_id: its own, or that of a batch's message.
+        reference: of the program, as submitted, and ``requested_session`` the session.
+        sent_at: Unix seconds by the client's clock; 0 if unknown.
+        started_at: when this delivery started, by the performance counter; 0 if it wasn't processed.
+        program, session, token: what it is bound to.
+        provenance: of its result.
+    """
+
+    task_id: str = ""
+    reference: str = ""
+    requested_session: str = ""
+    sent_at: float = 0.0
+    started_at: float = 0.0
+    program: str = UNKNOWN
+    session: str = ""
+    token: str = ""
+    provenance: Provenance | None = None
+
+    @property
+    def best_program(self) -> str:
+        """The program that it is bound to, or else the reference that was submitted."""
+        return self.reference if self.program == UNKNOWN else self.program
+
+
+current_subject: ContextVar[Subject | None] = ContextVar("dspex_subject", default=None)
+
+
+def log_fields() -> Mapping[str, str]:
+    """Return what a line of the log tells of the running prediction, or batch; empty outside of one."""
+    subject, ids = current_subject.get(), TELEMETRY.tracer.current_ids()
+    fields = {} if ids is None else {"trace_id": ids[0], "span_id": ids[1]}
+    if subject is None:
+        return fields
+    session = subject.session or subject.requested_session
+    known = {"task_id": subject.task_id, "session": session, "token": subject.token, "program": subject.best_program}
+    return {**known, **fields}
