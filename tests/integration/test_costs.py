@@ -12,6 +12,7 @@ from typing import Any
 import dspy
 import pytest
 
+from snakepit_bridge.cli import main
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.costs.report import CostReport, CostRow
 from snakepit_bridge.costs.usage import LMUsage, decode_by_profile, format_usd, sum_usage
@@ -314,3 +315,45 @@ async def test_the_gateway_reports_what_a_token_may_see(play: Stage) -> None:
             assert isinstance(found["total"]["usage"]["cost_usd"], str)
             for query in ("by=team", "since_s=-1", "since_s=1e9", "limit=-1"):
                 assert (await other.get(f"/v1/costs?{query}")).status_code == 400, query
+
+
+def run_command(play: Stage, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str, str]:
+    """Return the exit code and the output of a command."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["--redis-url", play.url, "cost", *arguments])
+    printed = capsys.readouterr()
+    return ended.value.code, printed.out, printed.err
+
+
+def test_the_command_shows_the_report(play: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    session, question = fresh("shown"), fresh("shown")
+    play.fleet.session(session).blocking.register_variable("m", "string", "smart")
+    says(play, question, USAGE)
+    ask(play, "choosing", question, session=session).get(30)
+    ask(play, "unpriced").get(30)
+    code, table, _ = run_command(play, capsys, "--by", "revision", "--since", "1.5h")
+    (line,) = [line for line in table.splitlines() if session in line]
+    assert (code, line.split()[2:]) == (0, ["1", "1", "0", "1003", "640", "77", "33", ITS_COST, "0", "0"])
+    assert "calls are unpriced: their LM profile has no price" in table
+    assert [line for line in table.splitlines() if line.strip().startswith("total")]
+    code, printed, _ = run_command(play, capsys, "--by", "session", "--json")
+    (row,) = [row for row in json.loads(printed)["rows"] if row["session"] == session]
+    assert (code, row["predictions"], row["calls"], row["cost_usd"]) == (0, 1, 1, ITS_COST)
+    assert row["failed"] == {"predictions": 0, **LMUsage().encode()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        (("--since", "soon"), 2, "'soon' is no duration; write 90m, 24h or 7d"),
+        (("--since", "24"), 2, "'24' is no duration"),
+        (("--since", "36d"), 1, "Costs are kept for 35 days"),
+        (("--by", "team"), 2, "'team' is not one of"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_report(
+    play: Stage, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, problem: str
+) -> None:
+    ended, _, message = run_command(play, capsys, *arguments)
+    assert (ended, problem in " ".join(message.replace("│", " ").split())) == (code, True), message
