@@ -145,6 +145,7 @@ def _on_fork(**_: Any) -> None:
         return
     if options.prometheus:
         _forget_dead_children()
+    setup.reset()
     setup.start(options)
     _trace_modules()
     if TELEMETRY.meter.enabled:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from snakepit_bridge.client.rabbitmq import queue_length, translate_broker_errors
-from snakepit_bridge.delivery.backlog import ALL_PRIORITIES, Backlog, QueueDepth, read_backlog
+from snakepit_bridge.delivery.backlog import ALL_PRIORITIES, Backlog, QueueDepth, count_dead, read_backlog
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.fleet import Fleet
@@ -20,7 +19,7 @@ async def read_fleet_backlog(fleet: Fleet, queues: Sequence[str]) -> Backlog:
     """Return what waits in a fleet.
 
     RabbitMQ tells how many messages wait in a queue, but neither their priorities nor their age, and not what its
-    consumers hold.
+    consumers hold. The dead-letter list is in Redis in any case.
 
     Args:
         fleet: the fleet.
@@ -31,10 +30,10 @@ async def read_fleet_backlog(fleet: Fleet, queues: Sequence[str]) -> Backlog:
     """
     if not fleet.on_rabbitmq:
         return await read_backlog(fleet.connection, queues, namespace=fleet.namespace)
-    backlog = await read_backlog(fleet.connection, namespace=fleet.namespace)
+    dead = await count_dead(fleet.connection, namespace=fleet.namespace)
     lengths = await asyncio.to_thread(_count_in_rabbitmq, fleet, queues)
     depths = [QueueDepth(name, ALL_PRIORITIES, length, None) for name, length in zip(queues, lengths, strict=True)]
-    return replace(backlog, queues=depths)
+    return Backlog(depths, dead)
 
 
 def _count_in_rabbitmq(fleet: Fleet, queues: Sequence[str]) -> list[int]:

@@ -41,21 +41,21 @@ class QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in a fleet.
+    """What waits in a fleet; None for what its broker doesn't tell.
 
     Attributes:
         queues: the depth of each queue by priorities.
+        dead: messages on the dead-letter list.
         held: messages that workers have claimed and not settled.
         delayed: messages that are put aside until they are due.
-        dead: messages on the dead-letter list.
         expired: messages whose lease has ever expired.
     """
 
     queues: Sequence[QueueDepth] = ()
-    held: int = 0
-    delayed: int = 0
     dead: int = 0
-    expired: int = 0
+    held: int | None = None
+    delayed: int | None = None
+    expired: int | None = None
 
     def by_priority(self, queue: str) -> dict[str, int]:
         """Return how many messages wait in a queue, by priorities, the most urgent first."""
@@ -68,17 +68,14 @@ async def read_backlog(
     """Return what waits in a fleet, in one round trip.
 
     Args:
-        connection: to the broker's Redis, or with RabbitMQ as the broker to the fleet's.
-        queues: the queues to look at; none with RabbitMQ.
+        connection: to the broker's Redis.
+        queues: the queues to look at.
         namespace: of the fleet.
 
     Raises:
         StoreUnavailableError: Redis is unreachable.
     """
     keys = DeliveryKeys.of(namespace)
-    if connection.cluster:  # which is no broker, so that it holds the dead-letter list alone
-        (dead,) = await connection.send_each([("ZCARD", keys.dead)])
-        return Backlog(dead=dead)
     places = [(queue, name, step) for queue in queues for name, step in PRIORITY_STEPS.items()]
     lists = [keys.waiting(queue, step) for queue, _, step in places]
     answer: list[Any] = await connection.run(_SCRIPTS["backlog"], (), (keys.base, *lists))
@@ -88,7 +85,17 @@ async def read_backlog(
         QueueDepth(queue, name, waiting, _age_s(waiting, sent_at, now))
         for (queue, name, _), waiting, sent_at in zip(places, found[::2], found[1::2], strict=True)
     ]
-    return Backlog(depths, held, delayed, dead, expired)
+    return Backlog(depths, dead, held, delayed, expired)
+
+
+async def count_dead(connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> int:
+    """Return how many messages are on the dead-letter list.
+
+    Raises:
+        StoreUnavailableError: Redis is unreachable.
+    """
+    (count,) = await connection.send_each([("ZCARD", DeliveryKeys.of(namespace).dead)])
+    return int(count)
 
 
 def _age_s(waiting: int, sent_at: bytes, now: float) -> float | None:

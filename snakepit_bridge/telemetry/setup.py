@@ -144,6 +144,15 @@ def start(options: TelemetryOptions) -> None:
         TELEMETRY.meter = meters[0] if len(meters) == 1 else MultiMeter(meters)
 
 
+def reset() -> None:
+    """Forget what the parent of a forked process has started, so that :func:`start` starts anew.
+
+    A child that replaces another is forked from a parent which has started; the threads of its exporters aren't there.
+    """
+    TELEMETRY.tracer, TELEMETRY.meter = Tracer(), Meter()
+    _PROVIDERS.__init__()
+
+
 def check(options: TelemetryOptions) -> None:
     """Check that what the options switch on can be.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -46,6 +47,7 @@ from snakepit_bridge.telemetry.metrics import (
 from snakepit_bridge.telemetry.prometheus_meter import prometheus_labels, prometheus_name
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.cluster import free_ports
+from tests.harness.otlp import Collector, collector
 from tests.harness.programs import WithTool
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
@@ -54,6 +56,7 @@ from tests.integration.gateway_clients import connected
 ROOT = Path(__file__).parents[2]
 # A new process takes seconds to load on a busy machine, and the state of sessions is read every 15 seconds.
 START_S, READ_S = 60.0, 40.0
+PORT = "OTEL_EXPORTER_PROMETHEUS_PORT"
 SESSION, FOLLOWED, FORKED = "metrics", "followed", "forked"
 
 LIMITED = """
@@ -77,6 +80,8 @@ class Observed:
         elixir: the server that a refresher follows.
         gateway: the gateway's addresses.
         ports: where each process is scraped.
+        exported: what all of them export over OTLP.
+        client: of their Redis.
     """
 
     play: Stage
@@ -84,6 +89,7 @@ class Observed:
     elixir: BridgeServer
     gateway: Mapping[str, str]
     ports: Mapping[str, int]
+    exported: Collector
     client: Redis = field(repr=False)
 
     def scrape(self, process: str) -> dict[str, int]:
@@ -139,12 +145,12 @@ class Observed:
             )
 
 
-def environment(url: str, port: int) -> dict[str, str]:
+def both_exits(exported: Collector) -> dict[str, Any]:
+    """Return the settings by which a process is scraped and exports over OTLP."""
     return {
-        **os.environ,
-        "DSPEX_REDIS_URL": url,
-        "OTEL_METRICS_EXPORTER": "prometheus",
-        "OTEL_EXPORTER_PROMETHEUS_PORT": str(port),
+        "OTEL_METRICS_EXPORTER": "otlp,prometheus",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": exported.url,
+        "OTEL_METRIC_EXPORT_INTERVAL": "500",
     }
 
 
@@ -164,22 +170,24 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Generator[Observed]:
     names: tuple[str, ...] = ("asyncio", "prefork", "gateway", "refresher")
     ports: dict[str, int] = dict(zip(names, free_ports(len(names)), strict=True))
     with ExitStack() as running:
+        exported = running.enter_context(collector())
         elixir = running.enter_context(BridgeServer())
         elixir.begin(FOLLOWED)
         elixir.register(FOLLOWED, "temp", "float", 0.5)
         playing = running.enter_context(
             stage(
                 folder, worker=False, more_profiles=LIMITED, DSPEX_ALLOWED_PACKAGES="tests", DSPEX_LEASE_S="1",
-                DSPEX_BRIDGE=elixir.address, OTEL_METRICS_EXPORTER="prometheus",
+                DSPEX_BRIDGE=elixir.address, **both_exits(exported),
             )
         )  # fmt: skip
         for pool, queues in (("asyncio", ("predictions",)), ("prefork", (FORKED,))):
-            port = {"OTEL_EXPORTER_PROMETHEUS_PORT": str(ports[pool])}
-            playing.start(pool=pool, concurrency=4, queues=queues, name=pool, env=port, wait=False)
+            port = {PORT: str(ports[pool])}
+            playing.start(pool=pool, concurrency=2, queues=queues, name=pool, env=port, wait=False)
         gateway = ["snakepit_bridge.cli", "gateway", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]
-        served = start(running, gateway, environment(playing.url, ports["gateway"]), folder / "gateway.log")
+        env = {**os.environ, "DSPEX_REDIS_URL": playing.url, **both_exits(exported)}
+        served = start(running, gateway, {**env, PORT: str(ports["gateway"])}, folder / "gateway.log")
         refresher = ["workers.refresher", "--bridge", elixir.address, "--sessions", FOLLOWED]
-        start(running, refresher, environment(playing.url, ports["refresher"]), folder / "refresher.log")
+        start(running, refresher, {**env, PORT: str(ports["refresher"])}, folder / "refresher.log")
         assert served.stdout is not None
         addresses = json.loads(served.stdout.readline())
         for worker in playing.workers:
@@ -190,7 +198,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Generator[Observed]:
         playing.fleet.register("qa", dspy.ChainOfThought("question -> answer"), bindings={"temperature": "temp"})
         playing.fleet.register("tooled", WithTool())
         playing.fleet.register("limited", dspy.Predict("question -> answer"), bindings={"model": "llm"})
-        yield Observed(playing, forked, elixir, addresses, ports, client)
+        yield Observed(playing, forked, elixir, addresses, ports, exported, client)
 
 
 def work(fleet: Fleet, session: str) -> None:
@@ -305,6 +313,30 @@ def test_predictions_of_a_prefork_workers_children_are_counted_at_its_port(busy:
     before = busy.read("prefork", PREDICTIONS)["qa", "ok", ""]
     busy.forked.submit("qa", {"question": fresh("q")}, session=FORKED).get()
     wait_until(lambda: busy.read("prefork", PREDICTIONS)["qa", "ok", ""] == before + 1, "one more prediction")
+
+
+def test_the_state_of_the_fleet_is_exported_over_otlp_as_well(busy: Observed) -> None:
+    def instances() -> set[str]:
+        return {instance for name, instance, _ in list(busy.exported.metrics) if name == QUEUE_DEPTH.name}
+
+    wait_until(lambda: len(instances()) == 2, "the gateway's and the refresher's exports", timeout_s=READ_S)
+
+
+def test_a_child_that_replaces_another_exports_as_that_did(busy: Observed) -> None:
+    program, inspected = fresh("replaced"), busy.forked.app.control.inspect([busy.play.workers[1].container.node])
+
+    def children() -> set[int]:
+        return set(next(iter((inspected.stats() or {"": {"pool": {"processes": []}}}).values()))["pool"]["processes"])
+
+    before = children()
+    for child in before:
+        os.kill(child, signal.SIGKILL)
+    wait_until(lambda: len(children() - before) == 2, "new children", timeout_s=START_S)
+    busy.forked.register(program, dspy.Predict("question -> answer"))
+    for _ in range(4):
+        busy.forked.submit(program, {"question": fresh("q")}).get()
+    wait_until(lambda: busy.exported.total(PREDICTIONS.name, program, "ok") == 4, "their exports", timeout_s=READ_S)
+    assert busy.read("prefork", PREDICTIONS)[program, "ok", ""] == 4
 
 
 def test_a_killed_workers_messages_count_as_expired_leases(busy: Observed) -> None:

@@ -350,6 +350,7 @@ def unacknowledged(ground: Ground) -> int:
     from snakepit_bridge.redis.connection import RedisConnection
 
     backlog = run_blocking(read_backlog(RedisConnection(ground.url), namespace=ground.app.settings.namespace))
+    assert backlog.held is not None
     return backlog.held
 
 

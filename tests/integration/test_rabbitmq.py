@@ -18,6 +18,7 @@ from redis import Redis
 
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet, Handle
+from snakepit_bridge.client.backlog import read_fleet_backlog
 from snakepit_bridge.client.rabbitmq import queue_length
 from snakepit_bridge.exceptions import (
     BridgeError,
@@ -28,6 +29,7 @@ from snakepit_bridge.exceptions import (
     PredictionGivenUpError,
     StoreUnavailableError,
 )
+from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.testing import AskedQuestion
 from tests.harness.containers import local_redis
 from tests.harness.leaks import leaked_keys
@@ -353,11 +355,16 @@ def test_status_and_doctor_see_what_is_there(
         idle.submit("plain", {"question": "q"})
     handles = under_way(play, {"threads": 5})
     found = run(play, node, capsys, "status", "--json", queue=idle.queue)
+    backlog = run_blocking(read_fleet_backlog(idle, [idle.queue, fresh("none")]))
     GATE.set()
     play.lm.delay(0)
     answered(handles)
     assert {worker["pool"] for worker in found["workers"]} == set(POOLS)
     assert (found["queue"]["waiting"], found["queue"]["taken"]) == (3, 5)
+    assert [(depth.priorities, depth.waiting, depth.oldest_s) for depth in backlog.queues] == [
+        ("0 to 9", 3, None), ("0 to 9", 0, None)
+    ]  # fmt: skip
+    assert (backlog.held, backlog.expired) == (None, None)
     checks = {check["what"]: check for check in run(play, node, capsys, "doctor", "--json", queue="asyncio")}
     assert [checks[what]["level"] for what in ("RabbitMQ", "workers", "code queue")] == ["ok"] * 3
 

@@ -103,8 +103,8 @@ class _Reading(Generic[T]):
         TELEMETRY.meter.observe(metric, read)
 
 
-def _single(count: float) -> Values:
-    return [(float(count), NO_LABELS)]
+def _single(count: float | None) -> Values:
+    return [] if count is None else [(float(count), NO_LABELS)]
 
 
 def _of_queue(depth: QueueDepth) -> Labels:

@@ -113,6 +113,14 @@ def test_sessions_are_labels_only_where_a_setting_names_them() -> None:
     assert not [line for line in with_sessions.render().splitlines() if b"tokens_total{" in line and b"user-17" in line]
 
 
+def test_predictions_count_by_revision_where_a_setting_names_the_token() -> None:
+    meter = PrometheusMeter(LabelSets(["dspex.token"]))
+    for token in ("7.1", "7.2", "7.2"):
+        meter.add(PREDICTIONS, 1, {**ENDED, "dspex.token": token})
+    counts = {names: value for (name, names), value in scrape(meter).items() if name == "dspex_predictions_total"}
+    assert counts == {("7.1", "ok", "qa"): 1, ("7.2", "ok", "qa"): 2}
+
+
 def test_beyond_the_bound_new_names_become_one_and_outcomes_stay_apart() -> None:
     meter = PrometheusMeter(LabelSets(max_sets=3))
     for number in range(10):

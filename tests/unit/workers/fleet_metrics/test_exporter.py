@@ -21,6 +21,7 @@ from snakepit_bridge.telemetry.metrics import (
     LIMIT_USED,
     LIVE_WORKERS,
     MESSAGES_DEAD,
+    MESSAGES_DELAYED,
     MESSAGES_HELD,
     MESSAGES_PARKED,
     QUEUE_AGE,
@@ -37,7 +38,7 @@ from workers.fleet_metrics.sessions import SessionReport, SessionsReport
 from workers.telemetry import start_fleet_metrics
 
 BACKLOG = Backlog(
-    [QueueDepth("predictions", "6 to 8", 3, 4.5), QueueDepth("predictions", "0 to 2", 1, None)], 5, 6, 7, 8
+    [QueueDepth("predictions", "6 to 8", 3, 4.5), QueueDepth("predictions", "0 to 2", 1, None)], 7, 5, 6, 8
 )
 LIMITS = LimitsInUse([LimitUse("demo", "concurrency", 4.0, 1.0)], {"other": 2})
 SESSIONS = SessionsReport([SessionReport("a", 9.0, True, 2, 3), SessionReport("b", None)], 4, 1)
@@ -89,11 +90,9 @@ async def test_each_part_is_exported_with_its_labels(export: Export) -> None:
     meter = await export(Source(BACKLOG), Source(LIMITS), Source(SESSIONS))
     assert meter.now(QUEUE_DEPTH) == {("predictions", "6-8"): 3.0, ("predictions", "0-2"): 1.0}
     assert meter.now(QUEUE_AGE) == {("predictions", "6-8"): 4.5}
-    assert (meter.now(MESSAGES_HELD), meter.now(MESSAGES_DEAD), meter.now(LEASES_EXPIRED)) == (
-        {(): 5},
-        {(): 7},
-        {(): 8},
-    )
+    assert [meter.now(metric)[()] for metric in (MESSAGES_HELD, MESSAGES_DELAYED, MESSAGES_DEAD, LEASES_EXPIRED)] == [
+        5, 6, 7, 8
+    ]  # fmt: skip
     assert meter.now(MESSAGES_PARKED) == {("demo",): 0.0, ("other",): 2.0}
     assert meter.now(LIMIT_ALLOWED) == {("demo", "concurrency"): 4.0}
     assert meter.now(LIMIT_USED) == {("demo", "concurrency"): 1.0}
@@ -103,6 +102,12 @@ async def test_each_part_is_exported_with_its_labels(export: Export) -> None:
     assert (meter.now(LAGGING_PROCESSES), meter.now(REVISION_LAG)) == (
         {("a",): 2.0, ("b",): 0.0}, {("a",): 3.0, ("b",): 0.0}
     )  # fmt: skip
+
+
+async def test_what_the_broker_does_not_tell_is_not_exported(export: Export) -> None:
+    meter = await export(Source(Backlog(dead=1)), Source(LIMITS), Source(SESSIONS))
+    assert [meter.now(metric) for metric in (MESSAGES_HELD, MESSAGES_DELAYED, LEASES_EXPIRED)] == [{}, {}, {}]
+    assert meter.now(MESSAGES_DEAD) == {(): 1}
 
 
 async def test_every_metric_that_both_export_is_observed(export: Export) -> None:
