@@ -6,8 +6,8 @@ has a field for each group, and another one for its failed predictions; sums by 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,16 +24,26 @@ MAX_DAYS = 35
 """Days for which hourly sums are kept at most."""
 
 OTHER = "(other)"
-"""The group of what is beyond the bound on the groups of an hour."""
+"""The group of what is beyond the bound on the groups of an hour, and of a report."""
 
-# Users choose the groups' names. So many groups take about 1.5 MB.
-_MAX_GROUPS = 10_000
+REVISIONS_OTHER = f":{OTHER}"
+"""The same among revisions, whose groups are a token, a colon and a session."""
+
+# Users choose the groups' names. So many groups take about 1.5 MB in an hour, and 40 MB in a report.
+_MAX_GROUPS, _MAX_REPORTED = 10_000, 100_000
 _DAY_S = 86_400
-_KEYS_AT_ONCE, _FIELDS_AT_ONCE = 64, 1_000
+# A page of fields takes an event loop about 2 ms.
+_KEYS_AT_ONCE, _FIELDS_AT_ONCE = 16, 500
 _PICO_PER_MICRO = 10**6
+
+# A field's value: the predictions, and what LMUsage has, with its money in two parts.
+_AMOUNTS = 9
 
 Stored = Literal["program", "profile", "revision"]
 """The dimensions that have hashes."""
+
+Grouping = Callable[[str], str | None]
+"""Returns the group of a report that a stored group counts for; None leaves it out."""
 
 _SUCCEEDED, _FAILED = "+", "-"
 """The first letter of a group's two fields."""
@@ -52,14 +62,6 @@ class Sums:
     failed: int = 0
     usage: LMUsage = field(default_factory=LMUsage)
     failed_usage: LMUsage = field(default_factory=LMUsage)
-
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(
-            self.predictions + other.predictions,
-            self.failed + other.failed,
-            self.usage + other.usage,
-            self.failed_usage + other.failed_usage,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,10 @@ def script_arguments(
     total = sum_usage(prediction.by_profile.values())
     hashes = [keys.cost(name, hour) for name in ("program", "revision", "profile")]
     mark, revision = _FAILED if prediction.failed else _SUCCEEDED, f"{prediction.token}:{prediction.session}"
-    args: list[Any] = [days * _DAY_S, _MAX_GROUPS]
+    # An hour longer than the days, so that the hour in which a report over all of them begins is still there.
+    args: list[Any] = [days * _DAY_S + HOUR_S, _MAX_GROUPS]
     args += (first_key, f"{mark}{prediction.program}", f"{mark}{OTHER}", 1, *_amounts(total))
-    args += (first_key + 1, f"{mark}{revision}", f"{mark}:{OTHER}", 1, *_amounts(total))
+    args += (first_key + 1, f"{mark}{revision}", f"{mark}{REVISIONS_OTHER}", 1, *_amounts(total))
     for profile, usage in prediction.by_profile.items():
         args += (first_key + 2, f"{mark}{profile}", f"{mark}{OTHER}", 1, *_amounts(usage))
     return hashes, args
@@ -117,47 +120,93 @@ def _amounts(usage: LMUsage) -> tuple[int, ...]:
 
 
 async def read_sums(
-    connection: RedisConnection, keys: FleetKeys, dimension: Stored, hours: Iterable[int]
+    connection: RedisConnection,
+    keys: FleetKeys,
+    dimension: Stored,
+    hours: Iterable[int],
+    *,
+    group_of: Grouping = str,
+    other: str = OTHER,
 ) -> dict[str, Sums]:
-    """Return the sums of each group over some hours.
+    """Return the sums of each group over some hours. The event loop runs on after each page of fields.
 
     Args:
         connection: to the Redis of the results.
         keys: the fleet's.
         dimension: which hashes to read.
         hours: since the Unix epoch.
+        group_of: the group that a stored one counts for; None leaves it out.
+        other: the group of those beyond the most that a report has.
 
     Raises:
         StoreUnavailableError: Redis is away.
     """
-    totals: defaultdict[str, Sums] = defaultdict(Sums)
+    tally = _Tally(group_of, other)
     names = [keys.cost(dimension, hour) for hour in hours]
     for start in range(0, len(names), _KEYS_AT_ONCE):
-        for hashed in await _read_hashes(connection, names[start : start + _KEYS_AT_ONCE]):
-            for group, sums in _parse(hashed).items():
-                totals[group] += sums
-    return dict(totals)
+        await _add_hashes(connection, names[start : start + _KEYS_AT_ONCE], tally)
+    return await asyncio.to_thread(tally.sums)
 
 
-async def _read_hashes(connection: RedisConnection, names: Sequence[str]) -> list[dict[bytes, bytes]]:
-    """Return whole hashes, in steps that don't block the server; a field may come twice in a scan."""
-    found: dict[str, dict[bytes, bytes]] = {name: {} for name in names}
+async def _add_hashes(connection: RedisConnection, names: Sequence[str], tally: _Tally) -> None:
+    """Add the fields of whole hashes, in steps that don't block the server; a field may come twice in a scan."""
+    seen: dict[str, set[bytes]] = {name: set() for name in names}
     cursors: dict[str, Any] = dict.fromkeys(names, 0)
     while cursors:
-        scans = [("HSCAN", name, cursor, "COUNT", _FIELDS_AT_ONCE) for name, cursor in cursors.items()]
-        replies = await connection.send_each(scans)
+        count = max(_FIELDS_AT_ONCE // len(cursors), 10)
+        replies = await connection.send_each([("HSCAN", name, at, "COUNT", count) for name, at in cursors.items()])
         for name, (cursor, page) in zip(list(cursors), replies, strict=True):
-            found[name].update(page if isinstance(page, dict) else zip(page[::2], page[1::2], strict=True))
+            found: dict[bytes, bytes] = (
+                page if isinstance(page, dict) else dict(zip(page[::2], page[1::2], strict=True))
+            )
+            tally.add({field: amounts for field, amounts in found.items() if field not in seen[name]})
+            seen[name].update(found)
             cursors[name] = cursor
+            await asyncio.sleep(0)
         cursors = {name: cursor for name, cursor in cursors.items() if int(cursor)}
-    return list(found.values())
 
 
-def _parse(hashed: Mapping[bytes, bytes]) -> dict[str, Sums]:
-    totals: defaultdict[str, Sums] = defaultdict(Sums)
-    for name, amounts in hashed.items():
-        field, (count, *counts, micro, pico) = name.decode("utf-8", "replace"), map(int, amounts.split())
-        usage = LMUsage(*counts, cost_pico=micro * _PICO_PER_MICRO + pico)
-        failed = field.startswith(_FAILED)
-        totals[field[1:]] += Sums(failed=count, failed_usage=usage) if failed else Sums(count, usage=usage)
-    return dict(totals)
+class _Tally:
+    """Adds up the fields of hashes, in whole numbers: a report may read millions of them.
+
+    Args:
+        group_of, other: see ``read_sums``.
+    """
+
+    def __init__(self, group_of: Grouping, other: str) -> None:
+        self._group_of = group_of
+        self._other = other
+        self._amounts: dict[str, list[int]] = {}
+
+    def add(self, page: Mapping[bytes, bytes]) -> None:
+        """Add the fields of a page."""
+        for name, amounts in page.items():
+            field = name.decode("utf-8", "replace")
+            group = self._group_of(field[1:])
+            if group is None:
+                continue
+            total = self._amounts.get(group) or self._begin(group)
+            first = _AMOUNTS if field.startswith(_FAILED) else 0
+            for at, amount in enumerate(amounts.split(), first):
+                total[at] += int(amount)
+
+    def _begin(self, group: str) -> list[int]:
+        """Return the amounts of a new group, which are those of the others if there are too many."""
+        if len(self._amounts) >= _MAX_REPORTED:
+            group = self._other
+        return self._amounts.setdefault(group, [0] * 2 * _AMOUNTS)
+
+    def sums(self) -> dict[str, Sums]:
+        """Return the sums of each group."""
+        return {group: _sums(amounts) for group, amounts in self._amounts.items()}
+
+
+def _sums(amounts: Sequence[int]) -> Sums:
+    (count, usage), (failed, failed_usage) = map(_decode, (amounts[:_AMOUNTS], amounts[_AMOUNTS:]))
+    return Sums(count, failed, usage, failed_usage)
+
+
+def _decode(amounts: Sequence[int]) -> tuple[int, LMUsage]:
+    """Return a field's predictions and what they used."""
+    count, *counts, micro, pico = amounts
+    return count, LMUsage(*counts, cost_pico=micro * _PICO_PER_MICRO + pico)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, get_args
 
-from snakepit_bridge.costs.hourly_sums import HOUR_S, MAX_DAYS, Sums, read_sums
-from snakepit_bridge.costs.usage import LMUsage
+from snakepit_bridge.costs.hourly_sums import HOUR_S, MAX_DAYS, OTHER, REVISIONS_OTHER, Grouping, Sums, read_sums
+from snakepit_bridge.costs.usage import LMUsage, sum_usage
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 
@@ -80,7 +80,13 @@ class CostReport:
         return {"by": self.by, "since": self.since, "until": self.until, "rows": rows, "total": self.total.encode()}
 
 
-async def read_costs(connection: RedisConnection, keys: FleetKeys, by: CostDimension, since_s: float) -> CostReport:
+async def read_costs(
+    connection: RedisConnection,
+    keys: FleetKeys,
+    by: CostDimension,
+    since_s: float,
+    covers: Callable[[str], bool] | None = None,
+) -> CostReport:
     """Read the report of the hours since so many seconds ago; the hour of that moment counts as a whole.
 
     Args:
@@ -88,6 +94,7 @@ async def read_costs(connection: RedisConnection, keys: FleetKeys, by: CostDimen
         keys: the fleet's.
         by: what to sum by.
         since_s: seconds, up to 35 days.
+        covers: whether a session is reported, by session and by revision; all are if it isn't given.
 
     Raises:
         ValueError: ``by`` or ``since_s`` can't be.
@@ -99,33 +106,48 @@ async def read_costs(connection: RedisConnection, keys: FleetKeys, by: CostDimen
         raise ValueError(f"Costs are kept for {MAX_DAYS} days: give 0 to {MAX_SINCE_S} seconds, not {since_s}.")
     now = int(time.time())
     first = int(now - since_s) // HOUR_S
-    hours = range(first, now // HOUR_S + 1)
+    # The hours are those of the workers' clocks, which may be ahead of this one.
+    hours = range(first, now // HOUR_S + 2)
     stored = "revision" if by == "session" else by
-    sums = await read_sums(connection, keys, stored, hours)
-    return build_report(by, sums, since=first * HOUR_S, until=now)
+    other = REVISIONS_OTHER if by == "revision" else OTHER
+    sums = await read_sums(connection, keys, stored, hours, group_of=_grouping(by, covers), other=other)
+    return await asyncio.to_thread(build_report, by, sums, since=first * HOUR_S, until=now)
+
+
+def _grouping(by: CostDimension, covers: Callable[[str], bool] | None) -> Grouping:
+    """Return what the stored groups count for in a report."""
+    if by in ("program", "profile"):
+        return str
+
+    def group_of(stored: str) -> str | None:
+        _, _, session = stored.partition(":")
+        if covers is not None and not covers(session):
+            return None
+        return session if by == "session" else stored
+
+    return group_of
 
 
 def build_report(by: CostDimension, sums: Mapping[str, Sums], *, since: int, until: int) -> CostReport:
-    """Return the report on the sums of all groups that are stored for it."""
-    groups: defaultdict[tuple[str, str], Sums] = defaultdict(Sums)
-    for group, each in sums.items():
-        token, _, session = group.partition(":")
-        groups[(session, "") if by == "session" else (session, token) if by == "revision" else (group, "")] += each
-    rows = [_row(each, _names(by, *group)) for group, each in groups.items()]
+    """Return the report on the sums of its groups; a revision's group is its token and its session."""
+    rows = [_row(each, _names(by, group)) for group, each in sums.items()]
     rows.sort(key=lambda row: (-row.usage.cost_pico, -row.predictions, tuple(row.group().values())))
-    return CostReport(by, since, until, tuple(rows), sum_rows(rows))
+    return CostReport(by, since, until, tuple(rows), _sum_rows(rows))
 
 
-def sum_rows(rows: Sequence[CostRow]) -> CostRow:
+def _sum_rows(rows: Sequence[CostRow]) -> CostRow:
     """Return the sum of some rows, which has no group."""
-    total = Sums()
-    for row in rows:
-        total += Sums(row.predictions, row.failed, row.usage, row.failed_usage)
-    return _row(total, {})
+    return CostRow(
+        predictions=sum(row.predictions for row in rows),
+        failed=sum(row.failed for row in rows),
+        usage=sum_usage(row.usage for row in rows),
+        failed_usage=sum_usage(row.failed_usage for row in rows),
+    )
 
 
-def _names(by: CostDimension, name: str, token: str) -> dict[str, str]:
-    return {"session": name, "token": token} if by in ("session", "revision") else {by: name}
+def _names(by: CostDimension, group: str) -> dict[str, str]:
+    token, _, session = group.partition(":")
+    return {"session": session, "token": token} if by == "revision" else {by: group}
 
 
 def _row(sums: Sums, names: Mapping[str, str]) -> CostRow:

@@ -313,8 +313,10 @@ async def test_the_gateway_reports_what_a_token_may_see(play: Stage) -> None:
             found = (await other.get("/v1/costs?by=profile&since_s=3600&limit=1")).json()
             assert (len(found["rows"]), found["omitted"] >= 1, found["by"]) == (1, True, "profile")
             assert isinstance(found["total"]["usage"]["cost_usd"], str)
-            for query in ("by=team", "since_s=-1", "since_s=1e9", "limit=-1"):
-                assert (await other.get(f"/v1/costs?{query}")).status_code == 400, query
+            for query in ("by=team", "since_s=-1", "since_s=1e9", "since_s=NaN", "limit=-1"):
+                refused = await other.get(f"/v1/costs?{query}")
+                assert refused.status_code == 400, query
+                assert query.partition("=")[0] in refused.text, query
 
 
 def run_command(play: Stage, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str, str]:

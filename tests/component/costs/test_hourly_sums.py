@@ -146,7 +146,8 @@ def test_sums_expire_after_the_days_of_the_setting(redis_url: str, redis: Redis)
         end(app, "b", smart=USAGE)
         keys: Any = redis.keys("dspex:cost:*")
         assert len(keys) == 3
-        assert all(days * 86_400 - 10 <= redis.ttl(key) <= days * 86_400 for key in keys)
+        longest = days * 86_400 + 3_600  # the hour in which a report over all days begins is older than they are
+        assert all(longest - 10 <= redis.ttl(key) <= longest for key in keys)
 
 
 def test_without_days_nothing_is_kept(redis_url: str, redis: Redis) -> None:
@@ -191,6 +192,16 @@ def test_a_report_covers_whole_hours_and_no_others(
     assert counts == {0: 1, 3_600: 2, 86_400: 3, 35 * 86_400: 5}
 
 
+def test_an_hour_of_a_worker_whose_clock_is_ahead_is_reported(
+    app: FleetApp, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time() // 3_600 * 3_600 + 3_599
+    monkeypatch.setattr(time, "time", lambda: now + 30)
+    end(app, "a", smart=USAGE)
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert Fleet(redis_url).cost("program", 0).total.predictions == 1
+
+
 def test_another_namespace_has_sums_of_its_own(redis_url: str) -> None:
     app = FleetApp(FleetSettings.model_validate({"redis_url": redis_url, "namespace": "shop"}))
     end(app, "a", smart=USAGE)
@@ -205,6 +216,19 @@ def test_a_hash_of_many_groups_is_read_whole(app: FleetApp, redis_url: str, redi
     redis.expire(key, 60)
     total = Fleet(redis_url).cost().total
     assert (total.predictions, total.usage.calls, total.usage.cost_pico) == (3_000, 3_000, 3_000)
+
+
+def test_a_report_of_too_many_groups_counts_the_rest_together(
+    app: FleetApp, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hourly_sums, "_MAX_REPORTED", 2)
+    for number in range(5):
+        end(app, f"{number}", session=f"s{number}", smart=USAGE)
+    for by in ("session", "revision"):
+        report = Fleet(redis_url).cost(by)
+        assert sorted(row.predictions for row in report.rows) == [1, 1, 3]
+        assert report.rows[0].session == "(other)"
+        assert report.total.usage.cost_pico == 5 * USAGE.cost_pico
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
 from typing import cast
 
 from snakepit_bridge.client import Fleet
@@ -13,12 +13,11 @@ from snakepit_bridge.costs.report import (
     CostReport,
     CostRow,
     read_costs,
-    sum_rows,
 )
 from snakepit_bridge.costs.usage import LMUsage, format_usd
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.redis.key_names import FleetKeys
-from workers.gateway.access.authentication import Grant, GrantScope
+from workers.gateway.access.authentication import GrantScope
 from workers.gateway.api.converters import timestamp_message
 from workers.gateway.call import ClientCall, require_seconds
 from workers.gateway.errors import MalformedError, NotGrantedError
@@ -36,40 +35,54 @@ class CostReports:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self._turn = asyncio.Lock()
 
     async def report(self, request: pb.CostReportRequest, call: ClientCall) -> pb.CostReport:
-        """Return what the predictions that ended lately cost, as far as the caller may see it."""
+        """Return what the predictions that ended lately cost, as far as the caller may see it.
+
+        The gateway reads one report at a time; further calls wait, as long as calls may take.
+        """
         by = request.by or "program"
         if by not in COST_DIMENSIONS:
             raise MalformedError("by", f"it must be one of {', '.join(COST_DIMENSIONS)}")
-        since_s = require_seconds(request.since_s, "since_s") if request.HasField("since_s") else _DAY_S
-        if since_s > MAX_SINCE_S:
-            raise MalformedError("since_s", f"it must be at most {MAX_SINCE_S}, for which costs are kept")
+        since_s = _require_since_s(request)
         if by in ("program", "profile") and not call.grant.covers_all:
             raise NotGrantedError(call.grant.name, GrantScope.READ, "*")
-        found = await read_costs(
-            self._fleet.connection, FleetKeys(self._fleet.namespace), cast("CostDimension", by), since_s
-        )
-        rows = _visible(found, call.grant)
-        shown = rows[: min(request.limit or _DEFAULT_LIMIT, _MAX_LIMIT)]
-        return pb.CostReport(
-            by=by,
-            since=timestamp_message(found.since),
-            until=timestamp_message(found.until),
-            rows=map(_row_message, shown),
-            total=_row_message(sum_rows(rows)),
-            omitted=len(rows) - len(shown),
-        )
+        covers = None if call.grant.covers_all else call.grant.covers
+        keys, limit = FleetKeys(self._fleet.namespace), min(request.limit or _DEFAULT_LIMIT, _MAX_LIMIT)
+        async with self._turn:
+            found = await read_costs(self._fleet.connection, keys, cast("CostDimension", by), since_s, covers)
+            return await asyncio.to_thread(_report_message, found, limit)
 
 
 def count_days(request: pb.CostReportRequest) -> int:
-    """Return how many calls a report counts as: one for each day."""
-    return 1 + int(min(max(request.since_s, 0), MAX_SINCE_S) // (_DAY_S + 1))
+    """Return how many calls a report counts as: one for each day.
+
+    Raises:
+        MalformedError: ``since_s`` can't be.
+    """
+    return 1 + int(_require_since_s(request) // (_DAY_S + 1))
 
 
-def _visible(report: CostReport, grant: Grant) -> Sequence[CostRow]:
-    """Return the rows of the sessions that a grant is valid for."""
-    return report.rows if grant.covers_all else [row for row in report.rows if grant.covers(row.session)]
+def _require_since_s(request: pb.CostReportRequest) -> float:
+    if not request.HasField("since_s"):
+        return _DAY_S
+    since_s = require_seconds(request.since_s, "since_s")
+    if since_s > MAX_SINCE_S:
+        raise MalformedError("since_s", f"it must be at most {MAX_SINCE_S}, for which costs are kept")
+    return since_s
+
+
+def _report_message(report: CostReport, limit: int) -> pb.CostReport:
+    """Return the message of a report, with at most so many rows."""
+    return pb.CostReport(
+        by=report.by,
+        since=timestamp_message(report.since),
+        until=timestamp_message(report.until),
+        rows=map(_row_message, report.rows[:limit]),
+        total=_row_message(report.total),
+        omitted=max(0, len(report.rows) - limit),
+    )
 
 
 def _row_message(row: CostRow) -> pb.CostRow:
