@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,15 @@ __all__ = ["eventually", "wait_until"]
 
 pytest_plugins = ["tests.harness.fixtures"]
 
+# These tests end servers and workers on purpose. What Celery's and redis-py's objects say of it comes when they are
+# freed, in whichever test runs by then: warnings are shown, and fail none. An unawaited coroutine fails everywhere.
+PROCESS_TESTS = {"abuse", "chaos", "docs", "integration", "smoke"}
+SHOWN_IN_PROCESS_TESTS = (
+    "default",
+    "error:.*was never awaited:RuntimeWarning",
+    "error:Exception ignored in. <coroutine object:pytest.PytestUnraisableExceptionWarning",
+)
+
 # Redis has 16 databases. One is long done with by the time it comes round again.
 _databases = itertools.cycle(range(1, 16))
 
@@ -39,6 +49,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "keeps_keys(*patterns): keys of these names may stay without an expiry after this test"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(folder) and item.path.relative_to(folder).parts[0] in PROCESS_TESTS:
+            for shown in SHOWN_IN_PROCESS_TESTS:
+                item.add_marker(pytest.mark.filterwarnings(shown))
 
 
 @pytest.hookimpl(wrapper=True)
