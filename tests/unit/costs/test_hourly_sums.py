@@ -62,10 +62,10 @@ async def test_a_field_that_a_scan_returns_twice_counts_once_in_each_hash() -> N
 
 async def test_sessions_that_are_not_covered_are_left_out_while_reading() -> None:
     pages = Pages({f"+1.{number}:{name}".encode(): ONE for number in range(3) for name in ("mine", "theirs", "a:b")})
-    asked: list[str] = []
+    read_sessions: list[str] = []
 
     def covers(session: str) -> bool:
-        asked.append(session)
+        read_sessions.append(session)
         return session != "theirs"
 
     by_session = await read_costs(pages.connection, KEYS, "session", 0, covers)
@@ -73,4 +73,4 @@ async def test_sessions_that_are_not_covered_are_left_out_while_reading() -> Non
     assert by_session.total.predictions == 12
     by_revision = await read_costs(pages.connection, KEYS, "revision", 0, covers)
     assert len(by_revision.rows) == 6
-    assert set(asked) == {"mine", "theirs", "a:b"}
+    assert set(read_sessions) == {"mine", "theirs", "a:b"}
