@@ -27,11 +27,8 @@ ENV PATH=/opt/fleet/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     LITELLM_LOCAL_MODEL_COST_MAP=True \
-    DSPY_CACHEDIR=/tmp/dspy_cache \
-    DSPEX_HEALTH_ADDRESS=127.0.0.1:8063
+    DSPY_CACHEDIR=/tmp/dspy_cache
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# For workers, refreshers and gateways; probes from outside of the container need DSPEX_HEALTH_ADDRESS=0.0.0.0:8063.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8063/readyz', timeout=3)"]
+# No HEALTHCHECK: it would also apply to commands that serve no health endpoints. docker-compose.yml has one per service.
 CMD ["dspex-fleet", "worker"]

@@ -30,6 +30,7 @@ from snakepit_bridge.exceptions import (
     VariableNotFoundError,
 )
 from snakepit_bridge.process.aio import OutageLog, cancel_tasks, every
+from snakepit_bridge.process.lru_cache import peek_items
 from snakepit_bridge.programs.bound import BoundProgram, BoundPrograms
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION, Requirement
@@ -147,13 +148,14 @@ class RevisionBinder:
             await self._renew_demand()
             self._alive_at = now
         self._recent.expire()
-        active = set(self._recent)
-        idle = self._reported.keys() - active
+        # A report is no use of a session or a program: those that tasks use must outlive the others.
+        active = dict(peek_items(self._recent))
+        idle = self._reported.keys() - active.keys()
         if idle:
             await self._acks.forget(process, idle)
             for session in idle:
                 self._reported.pop(session, None)
-        reports = {session: await self._build_report(session) for session in active}
+        reports = {session: await self._build_report(session, recent) for session, recent in active.items()}
         due = {session: report for session, report in reports.items() if report is not None}
         if due:
             await self._acks.report(process, due)
@@ -165,17 +167,16 @@ class RevisionBinder:
         if self._sessions.wanted is not None and active:
             await self._sessions.wanted.touch(active)
 
-    async def _build_report(self, session: str) -> AckReport | None:
+    async def _build_report(self, session: str, recent: _RecentPrograms) -> AckReport | None:
         """Return the report of a session; None if it is unchanged or the newest revision is unknown."""
         snapshot = self._sessions.replica.peek(session)
         if snapshot is None or self._reported.get(session) == snapshot.token:
             return None
-        return AckReport(snapshot.token, await self._find_refusal(session, snapshot))
+        return AckReport(snapshot.token, await self._find_refusal(recent, snapshot))
 
-    async def _find_refusal(self, session: str, snapshot: Snapshot) -> str:
-        """Return why a recent program of the session refuses this revision; empty if none does."""
-        recent = self._recent.get(session)
-        for (name, version), (program, _) in list(recent.items()) if recent is not None else ():
+    async def _find_refusal(self, recent: _RecentPrograms, snapshot: Snapshot) -> str:
+        """Return why a recent program of its session refuses this revision; empty if none does."""
+        for (name, version), (program, _) in peek_items(recent):
             try:
                 await self._programs.abind(program, snapshot)
             except BridgeError as exc:

@@ -18,7 +18,7 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.cluster import free_ports
 from tests.harness.containers import LocalRedisContainer, LocalTestWorker, local_redis
-from tests.harness.health import ask, await_problems, is_refused
+from tests.harness.health import Answer, ask, await_problems, is_refused
 from tests.harness.rabbitmq import rabbit_node
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling
@@ -26,7 +26,7 @@ from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 LIVE = {"event_loop", "lease_keeper"}
-READY = {*LIVE, "shutdown", "broker", "store", "lm_profiles", "programs", "consumer"}
+READY = {*LIVE, "report", "shutdown", "broker", "store", "lm_profiles", "programs", "consumer"}
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,23 @@ def test_a_worker_whose_event_loop_hangs_is_not_alive(
             assert f"process {started.container.pid} has been blocked for " in problems["event_loop"]
             assert ask(port, "readyz").problems.keys() >= failing
             assert ask(port, "startupz").status == 200
+
+
+def test_a_worker_whose_process_computes_for_one_prediction_is_alive(tmp_path: Path, port: int) -> None:
+    with stage(tmp_path, worker=False, DSPEX_ALLOWED_PACKAGES="tests") as playing:
+        playing.fleet.register("stalling", Stalling())
+        with worker(playing, port, "prefork", DSPEX_STALL_LIMIT_S="2", DSPEX_HOLD_LIMIT_S="20"):
+            await_problems(port, "readyz")
+            waiting = playing.fleet.submit("stalling", {"question": f"sleep:8 {fresh('q')}"})
+            found: list[Answer] = []
+
+            def has_ended() -> bool:
+                found.append(ask(port, "livez"))
+                return waiting.ready()
+
+            wait_until(has_ended, "the prediction to be answered", timeout_s=60)
+            assert waiting.get(30).answer
+            assert [answer.problems for answer in found if answer.problems] == []
 
 
 @pytest.mark.parametrize("pool", ["asyncio", "prefork"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -18,11 +17,13 @@ from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 from config.lm_profiles import read_profiles
+from config.settings import FleetSettings
 from workers.health.checks import Problems
 from workers.health.server import HealthServer
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
+DEPLOY = ROOT / "docs" / "how-to" / "deploy.md"
 LOCKS = [ROOT / "requirements.lock", ROOT / "deploy" / "requirements.lock", ROOT / "deploy" / "demo.lock"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -150,15 +151,26 @@ def test_every_service_says_when_it_is_healthy_and_comes_back() -> None:
 HEALTH_ADDRESS = "127.0.0.1:8063"
 
 
-def test_the_image_and_every_process_of_the_fleet_are_healthy_when_they_take_work() -> None:
-    (_, *_, final) = stages()
-    assert f"DSPEX_HEALTH_ADDRESS={HEALTH_ADDRESS}" in " ".join(final)
-    (of_image,) = [json.loads(line.partition(" CMD ")[2]) for line in final if line.startswith("HEALTHCHECK ")]
+def test_every_process_of_the_fleet_is_healthy_when_it_takes_work() -> None:
     services = compose()["services"]
     for name in ("worker", "code-worker", "refresher", "gateway"):
-        assert services[name]["healthcheck"]["test"] == ["CMD", *of_image]
-        assert "DSPEX_HEALTH_ADDRESS" not in services[name]["environment"]
-    assert f"http://{HEALTH_ADDRESS}/readyz" in of_image[-1]
+        assert f"http://{HEALTH_ADDRESS}/readyz" in services[name]["healthcheck"]["test"][-1]
+        assert services[name]["environment"]["DSPEX_HEALTH_ADDRESS"] == HEALTH_ADDRESS
+
+
+def test_a_command_in_a_container_of_its_own_is_asked_for_no_health() -> None:
+    (_, *_, final) = stages()
+    assert not [line for line in final if line.startswith("HEALTHCHECK ") or "DSPEX_HEALTH_ADDRESS" in line]
+
+
+def test_the_watchdog_ends_a_worker_that_hangs_before_the_documented_probe_restarts_it() -> None:
+    (manifest,) = re.findall(r"```yaml\n(containers:.*?)```", DEPLOY.read_text(), re.DOTALL)
+    [container] = YAML(typ="safe").load(manifest)["containers"]
+    probe = container["livenessProbe"]
+    # A loop that serves many predictions gets three times the limit.
+    assert (
+        probe["periodSeconds"] * (probe["failureThreshold"] - 1) >= 3 * FleetSettings.model_validate({}).stall_limit_s
+    )
 
 
 class _Lacking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -10,14 +11,17 @@ from typing import Any
 from celery.worker import state
 
 from snakepit_bridge.delivery.keys import SEPARATOR
+from snakepit_bridge.process.aio import OutageLog
 from workers.broker.lease_keeper import LeaseKeeper, running_keepers
 from workers.health.worker_report import WorkerReport
-from workers.watchdog.beats import SharedStatus
+from workers.watchdog.beats import MAX_REPORT_BYTES, SharedStatus
 from workers.watchdog.pulse import PULSE
 
 REPORT_INTERVAL_S = 0.5
 # Heartbeats that may fail before the broker counts as unreachable.
 _MAX_MISSED_HEARTBEATS = 3
+
+_log = logging.getLogger(__name__)
 
 
 class Reporter:
@@ -33,6 +37,8 @@ class Reporter:
         self._app = consumer.app
         self._forks = forks
         self._queues = tuple(self._app.amqp.queues.consume_from)
+        self._failed_reports = OutageLog(_log, "The worker can't determine its health")
+        self._failed_writes = OutageLog(_log, "The worker can't report its health")
 
     def start(self, status: SharedStatus) -> None:
         """Report to the watchdog from now on."""
@@ -56,8 +62,15 @@ class Reporter:
 
     def _run(self, status: SharedStatus) -> None:
         while True:
-            status.set_report(self.report().encode())
+            with self._failed_writes.survive():
+                status.set_report(self._try_report().encode(MAX_REPORT_BYTES))
             time.sleep(REPORT_INTERVAL_S)
+
+    def _try_report(self) -> WorkerReport:
+        """Return the worker's state, or that it is unknown: a report out of date would have the worker restarted."""
+        with self._failed_reports.survive():
+            return self.report()
+        return WorkerReport(time.monotonic(), is_unknown=True)
 
     def _broker_problem(self, keepers: Iterable[LeaseKeeper]) -> str:
         connection = self._consumer.connection  # None from when it is lost until there is another

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,8 +16,10 @@ from workers.addresses import parse_address
 from workers.health.checks import Probes, Problems, encode_answer
 
 _EXAMPLE = "127.0.0.1:8063"
-# Seconds after which a client that sends no whole request is disconnected.
+# Seconds after which a client that has sent no whole request, or not read its answer, is disconnected.
 _REQUEST_TIMEOUT_S = 5.0
+# With more clients than this, the one that has taken longest is disconnected: a probe takes milliseconds.
+_MAX_CONNECTIONS = 32
 
 _ENDPOINTS: dict[str, Callable[[Probes], Problems]] = {
     "/livez": lambda probes: probes.live(),
@@ -64,10 +68,43 @@ class HealthServer:
         self._server.socket.close()
 
 
+class _Connections:
+    """The open connections, each of which occupies a thread. Disconnecting one ends its thread."""
+
+    def __init__(self) -> None:
+        self._opened_at: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, connection: socket.socket) -> None:
+        """Add a connection; at the limit, disconnect the oldest."""
+        with self._lock:
+            if len(self._opened_at) >= _MAX_CONNECTIONS:
+                self._disconnect(next(iter(self._opened_at)))
+            self._opened_at[connection] = time.monotonic()
+
+    def remove(self, connection: socket.socket) -> None:
+        """Remove a connection that is about to be closed."""
+        with self._lock:
+            self._opened_at.pop(connection, None)
+
+    def disconnect(self, min_age_s: float = 0.0) -> None:
+        """Disconnect those that are at least this old."""
+        with self._lock:
+            now = time.monotonic()
+            for connection in [each for each, at in self._opened_at.items() if now - at >= min_age_s]:
+                self._disconnect(connection)
+
+    def _disconnect(self, connection: socket.socket) -> None:
+        del self._opened_at[connection]
+        with suppress(OSError):  # the client has gone
+            connection.shutdown(socket.SHUT_RDWR)
+
+
 class _Server(ThreadingHTTPServer):
     probes: Probes | None = None
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._connections = _Connections()
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
 
@@ -75,13 +112,31 @@ class _Server(ThreadingHTTPServer):
         # HTTPServer's looks the host's name up, which can take seconds.
         socketserver.TCPServer.server_bind(self)
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own."""
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self._connections.remove(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Disconnect clients that take too long; called at least every half second."""
+        self._connections.disconnect(_REQUEST_TIMEOUT_S)
+
+    def server_close(self) -> None:
+        """Close the socket, and disconnect every client."""
+        super().server_close()
+        self._connections.disconnect()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore a client that went away."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
-    timeout = _REQUEST_TIMEOUT_S
     server_version, sys_version = "dspex", ""
 
     def do_GET(self) -> None:

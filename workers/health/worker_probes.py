@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kombu.exceptions import OperationalError
@@ -18,6 +19,7 @@ from config.settings import FleetSettings
 from snakepit_bridge.client.rabbitmq import is_rabbitmq, queue_length
 from snakepit_bridge.delivery.keys import SEPARATOR
 from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.process.aio import OutageLog
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.redis.connection import RedisConnection
 from workers.health.checks import Problems
@@ -30,6 +32,9 @@ ASK_INTERVAL_S = 1.0
 MAX_REPORT_AGE_S = 5.0
 # A heartbeat to a broker that doesn't answer takes as long as its timeouts.
 MAX_KEEPER_SILENCE_S = 30.0
+# Seconds, or timeouts of Redis, after which what a server told is out of date: a round waits for a few of them.
+MAX_ANSWER_AGE_S = 30.0
+_MAX_ANSWER_AGE_TIMEOUTS = 6
 _STARTING = "the worker isn't ready yet"
 
 _log = logging.getLogger(__name__)
@@ -54,26 +59,36 @@ class WorkerProbes:
         broker = self._settings.redis if self._on_rabbitmq else self._settings.broker
         self._broker = RedisConnection(broker, timeout_s=self._settings.redis_timeout_s)
         self._store_problem = self._consumer_problem = ""
+        self._asked_at: float | None = None
+        self._store_outage = OutageLog(_log, "The store can't be checked")
+        self._queues_outage = OutageLog(_log, "The messages that wait can't be counted")
 
     def start(self) -> None:
         """Ask the servers from now on, in the background."""
+        self._asked_at = time.monotonic()
         threading.Thread(target=self._run, name="dspex-health-checks", daemon=True).start()
 
     def live(self) -> Problems:
-        """Return whether the event loop and the thread that renews leases run."""
-        return {"event_loop": self._monitor.describe_stall(), "lease_keeper": self._check_keeper()}
+        """Return whether the event loop and the thread that renews leases run.
+
+        A prediction with its own process may compute for longer than an orchestrator waits; the watchdog limits it.
+        """
+        stall = self._monitor.describe_stall(self._settings.stall_limit_s)
+        return {"event_loop": stall, "lease_keeper": "" if self._computes_alone() else self._check_keeper()}
 
     def ready(self) -> Problems:
         """Return whether the worker takes messages and can run predictions."""
-        report, live = self._read_report(), self.live()
+        report, live = self._read_report(), {**self.live(), "lease_keeper": self._check_keeper()}
+        store = self._describe_silence() or self._store_problem
         if report is None:
-            return {"startup": _STARTING, **live, "store": self._store_problem}
+            return {"startup": _STARTING, **live, "store": store}
         is_stopping = report.is_stopping or self._monitor.is_stopping
         return {
             **live,
+            "report": "the worker can't determine its state; see its log" if report.is_unknown else "",
             "shutdown": "the worker is shutting down" if is_stopping else "",
             "broker": report.broker_problem,
-            "store": self._store_problem,
+            "store": store,
             "lm_profiles": "" if report.has_profiles else "they aren't resolved yet",
             "programs": "" if self._is_warm(report) else "no process has loaded what they need yet",
             "consumer": "" if is_stopping or report.broker_problem else self._consumer_problem,
@@ -97,6 +112,11 @@ class WorkerProbes:
         silent_s = report.keeper_silent_s
         return "" if silent_s <= MAX_KEEPER_SILENCE_S else f"it hasn't run for {silent_s:.0f} s"
 
+    def _computes_alone(self) -> bool:
+        """Check whether the worker's main process runs one prediction at a time, and nothing that others wait for."""
+        limit_s = self._settings.stall_limit_s
+        return any(beat.pid == self._monitor.pid and beat.limit_s > limit_s for beat in self._status)
+
     def _is_warm(self, report: WorkerReport) -> bool:
         return any(beat.pid != self._monitor.pid for beat in self._status) if report.forks else report.is_warm
 
@@ -104,9 +124,21 @@ class WorkerProbes:
 
     def _run(self) -> None:
         while True:
-            self._store_problem = self._ask_store()
-            self._consumer_problem = self._ask_queues()
+            self._ask()
             time.sleep(ASK_INTERVAL_S)
+
+    def _ask(self) -> None:
+        """Ask each server once, whatever error that ends in."""
+        self._store_problem = _try(self._ask_store, self._store_outage, otherwise="it can't be checked")
+        # The check of the broker tells that the worker has lost it.
+        self._consumer_problem = _try(self._ask_queues, self._queues_outage, otherwise="")
+        self._asked_at = time.monotonic()
+
+    def _describe_silence(self) -> str:
+        """Describe for how long no server has been asked; empty if that isn't long."""
+        age_s = 0.0 if self._asked_at is None else time.monotonic() - self._asked_at
+        limit_s = max(MAX_ANSWER_AGE_S, _MAX_ANSWER_AGE_TIMEOUTS * self._settings.redis_timeout_s)
+        return f"it hasn't been asked for {age_s:.0f} s" if age_s > limit_s else ""
 
     def _ask_store(self) -> str:
         try:
@@ -135,3 +167,9 @@ class WorkerProbes:
         names = [f"{queue}{SEPARATOR}{step}" if step else queue for step in PRIORITY_STEPS]
         counting = self._broker.send_each([("LLEN", name) for name in names])
         return sum(run_blocking(counting, self._settings.redis_timeout_s))
+
+
+def _try(ask: Callable[[], str], outage: OutageLog, *, otherwise: str) -> str:
+    with outage.survive():
+        return ask()
+    return otherwise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 
@@ -21,6 +21,7 @@ class WorkerReport:
         broker_problem: why the broker can't be used; empty if it can.
         keeper_silent_s: seconds since a thread that renews leases last ran; 0 if there is none.
         idle_queues: the worker's queues that it takes no messages from although it has room for them.
+        is_unknown: whether the worker failed to determine its state; then the other attributes tell nothing.
     """
 
     reported_at: float
@@ -31,10 +32,18 @@ class WorkerReport:
     broker_problem: str = ""
     keeper_silent_s: float = 0.0
     idle_queues: tuple[str, ...] = ()
+    is_unknown: bool = False
 
-    def encode(self) -> bytes:
-        """Return the form in which it is shared with the watchdog."""
-        return json.dumps(asdict(self)).encode()
+    def encode(self, max_bytes: int) -> bytes:
+        """Return the form in which it is shared with the watchdog, without the idle queues that don't fit.
+
+        Args:
+            max_bytes: how long it may become.
+        """
+        encoded = json.dumps(asdict(self)).encode()
+        if len(encoded) <= max_bytes or not self.idle_queues:
+            return encoded
+        return replace(self, idle_queues=self.idle_queues[: len(self.idle_queues) // 2]).encode(max_bytes)
 
     @classmethod
     def decode(cls, data: bytes) -> Self:

@@ -24,6 +24,8 @@ _NAMES = 8
 # The worker's report on itself: its length and checksum, and its text.
 _REPORT = struct.Struct("=II")
 _REPORT_BYTES = 16_384
+MAX_REPORT_BYTES = _REPORT_BYTES - _REPORT.size
+"""The longest report that the memory holds."""
 _REPORT_AT = _SLOT.size * _SLOTS + _NAME.size * _NAMES
 
 
@@ -95,8 +97,8 @@ class SharedStatus:
         return [name.rstrip(b"\0").decode() for name in found if name.strip(b"\0")]
 
     def set_report(self, report: bytes) -> None:
-        """Store the worker's report on itself; one that is too long is dropped, and grows out of date."""
-        if _REPORT.size + len(report) <= _REPORT_BYTES:
+        """Store the worker's report on itself; one longer than ``MAX_REPORT_BYTES`` is dropped."""
+        if len(report) <= MAX_REPORT_BYTES:
             checked = _REPORT.pack(len(report), zlib.crc32(report)) + report
             self._memory[_REPORT_AT : _REPORT_AT + len(checked)] = checked
 
@@ -104,7 +106,7 @@ class SharedStatus:
         """Return the last report that was stored completely, or None if there is none."""
         length, checksum = _REPORT.unpack_from(self._memory, _REPORT_AT)
         start = _REPORT_AT + _REPORT.size
-        report = self._memory[start : start + length] if length <= _REPORT_BYTES - _REPORT.size else b""
+        report = self._memory[start : start + length] if length <= MAX_REPORT_BYTES else b""
         # A checksum that doesn't match is of a report that is being written.
         if report and zlib.crc32(report) == checksum:
             self._last_report = report

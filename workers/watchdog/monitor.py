@@ -41,7 +41,7 @@ _HAND_BACK_S = 5.0
 _OVERLOADED = 3.0
 _ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 _SAMPLES = 16
-# Share of its limit after which a blocked process counts as unhealthy, some time before it is killed.
+# Share of its limit after which a blocked event loop counts as unhealthy, some time before its process is killed.
 _UNHEALTHY_SHARE = 0.25
 _OUTAGES = (OperationalError, RedisError, OSError, BridgeError)
 
@@ -136,10 +136,15 @@ class Monitor:
         """Whether the worker has received a signal to shut down."""
         return self._ending_s is not None
 
-    def describe_stall(self) -> str:
-        """Describe a process whose event loop has been blocked for much of its limit; empty if there is none."""
+    def describe_stall(self, max_limit_s: float) -> str:
+        """Describe a process whose event loop has been blocked for much of its limit; empty if there is none.
+
+        Args:
+            max_limit_s: processes with a longer limit, in seconds, don't count: they may compute that long.
+        """
         for seen in list(self._processes.values()):
-            if seen.stalled_s >= seen.beat.limit_s * _UNHEALTHY_SHARE:
+            limit_s = seen.beat.limit_s
+            if limit_s <= max_limit_s and seen.stalled_s >= limit_s * _UNHEALTHY_SHARE:
                 return f"process {seen.beat.pid} has been blocked for {seen.stalled_s:.0f} s"
         return ""
 

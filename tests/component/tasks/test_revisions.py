@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import dspy
@@ -133,6 +134,20 @@ async def test_a_program_that_refuses_a_revision_reported_as_applied_changes_the
         return "missing" in (await reported(parts, snapshot.token) or "")
 
     await eventually(refused, "the refusal")
+
+
+async def test_a_report_counts_as_no_use_of_a_session_or_a_program(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.revisions._MAX_PROGRAMS", 2)
+    older, used, new = (replace(WARM, name=name) for name in ("older", "used", "new"))
+    snapshot = await parts.publish(temp=0.1)
+    for program in (used, older, used):
+        await parts.applying.apply(program, snapshot, LATEST)
+    await parts.applying._report("worker@host/1")
+    assert await reported(parts, snapshot.token) == "applied"
+    await parts.applying.apply(new, snapshot, LATEST)
+    assert {name for name, _ in parts.applying._recent["s"]} == {"used", "new"}
 
 
 async def test_a_process_that_fell_silent_counts_no_more(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

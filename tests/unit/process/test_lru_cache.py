@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
-from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
+import pytest
+from cachetools import LRUCache, TTLCache
+
+from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache, peek_items
 
 
 def test_the_least_recently_used_values_are_evicted() -> None:
@@ -39,3 +43,28 @@ def test_threads_never_exceed_the_bound() -> None:
     with ThreadPoolExecutor(8) as pool:
         sizes = list(pool.map(use, range(0, 80, 10)))
     assert max(sizes) <= 8
+
+
+@pytest.mark.parametrize("cache", [LRUCache(2), TTLCache(2, 60)])
+def test_peeking_is_no_use(cache: LRUCache[str, int]) -> None:
+    cache["used"], cache["older"] = 1, 2
+    assert cache["used"] == 1
+    assert dict(peek_items(cache)) == {"used": 1, "older": 2}
+    cache["new"] = 3
+    assert dict(peek_items(cache)) == {"used": 1, "new": 3}
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_forked_child_can_use_a_cache_whatever_its_parent_was_doing(held: bool) -> None:
+    cache: ThreadSafeLRUCache[str, int] = ThreadSafeLRUCache(2)
+    cache.put("a", 1)
+    if held:
+        cache._lock.acquire()
+    pid = os.fork()
+    if not pid:
+        # What another thread was changing is dropped, since it may be half changed.
+        left = None if held else 1
+        is_usable = not cache._lock.locked() and cache.get("a") == left and cache.put_if_absent("b", 2) == 2
+        os._exit(0 if is_usable else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert cache._lock.locked() is held

@@ -13,7 +13,9 @@ import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
 from tests.harness.health import Answer, ask, await_problems
+from tests.harness.waiting import wait_until
 from workers.health import loop_beat
+from workers.health import server as module
 from workers.health.checks import Problems
 from workers.health.loop_beat import LoopBeat
 from workers.health.server import HealthServer
@@ -73,10 +75,32 @@ def test_it_serves_nothing_else(server: HealthServer) -> None:
 
 
 def test_a_client_that_says_nothing_holds_up_no_other(server: HealthServer) -> None:
-    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+    threads = threading.active_count()
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
     assert ask(server.port, "livez").status == 200
+    wait_until(lambda: threading.active_count() - threads <= module._MAX_CONNECTIONS, "most of them to be let go")
     for each in silent:
         each.close()
+
+
+def test_a_request_has_to_be_whole_in_time_however_steadily_it_arrives(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REQUEST_TIMEOUT_S", 1.0)
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.settimeout(0.05)
+
+        def is_disconnected() -> bool:
+            try:
+                slow.send(b"G")
+                return slow.recv(1) == b""
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
+
+        wait_until(is_disconnected, "the slow client to be disconnected", timeout_s=10)
+    assert ask(server.port, "livez").status == 200
 
 
 @pytest.mark.parametrize("address", ["8063", ":8063", "127.0.0.1:x", "127.0.0.1:99999"])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from amqp.exceptions import ConnectionForced
 
 from config.settings import FleetSettings
-from workers.health.worker_probes import WorkerProbes
+from workers.health import reporter as reporter_module
+from workers.health.reporter import Reporter
+from workers.health.worker_probes import MAX_ANSWER_AGE_S, WorkerProbes
 from workers.health.worker_report import WorkerReport
 from workers.watchdog import beats
-from workers.watchdog.beats import SharedStatus
+from workers.watchdog.beats import MAX_REPORT_BYTES, SharedStatus
 
 
 class Monitor:
@@ -22,7 +26,7 @@ class Monitor:
     pid = 1
     is_stopping = False
 
-    def describe_stall(self) -> str:
+    def describe_stall(self, max_limit_s: float) -> str:
         return ""
 
 
@@ -38,7 +42,7 @@ def probes(status: SharedStatus) -> WorkerProbes:
 
 
 def report(status: SharedStatus, *, age_s: float = 0.0, **facts: Any) -> None:
-    status.set_report(WorkerReport(time.monotonic() - age_s, **facts).encode())
+    status.set_report(WorkerReport(time.monotonic() - age_s, **facts).encode(MAX_REPORT_BYTES))
 
 
 def problems(found: Any) -> dict[str, str]:
@@ -117,4 +121,71 @@ def test_a_report_that_is_half_written_or_too_long_leaves_the_last_one(status: S
 
 def test_a_report_is_read_as_it_was_written() -> None:
     written = WorkerReport(1.5, is_stopping=True, broker_problem="away", idle_queues=("a", "b"))
-    assert WorkerReport.decode(written.encode()) == written
+    assert WorkerReport.decode(written.encode(MAX_REPORT_BYTES)) == written
+
+
+def test_a_report_leaves_out_the_idle_queues_that_do_not_fit(status: SharedStatus) -> None:
+    report(status, idle_queues=tuple(f"queue-{number:04}" for number in range(5_000)))
+    read = status.read_report()
+    assert read is not None
+    assert WorkerReport.decode(read).idle_queues[:2] == ("queue-0000", "queue-0001")
+
+
+@pytest.mark.parametrize(("limit_s", "checks"), [(20.0, {"lease_keeper"}), (2_880.0, set[str]())])
+def test_a_worker_that_computes_alone_may_hold_the_gil_and_is_not_ready(
+    probes: WorkerProbes, status: SharedStatus, monkeypatch: pytest.MonkeyPatch, limit_s: float, checks: set[str]
+) -> None:
+    monkeypatch.setattr(Monitor, "pid", os.getpid())
+    report(status, age_s=60.0)
+    status.register(1, limit_s)
+    assert problems(probes.live()).keys() == checks
+    assert problems(probes.ready()).keys() == {"lease_keeper"}
+
+
+def test_any_error_of_a_server_is_logged_once_and_the_next_round_asks_again(
+    probes: WorkerProbes, status: SharedStatus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> int:
+        raise ConnectionForced("the broker shuts down")
+
+    answers = iter(["", "it doesn't answer: OSError"])
+    monkeypatch.setattr(WorkerProbes, "_count_waiting", refuse)
+    monkeypatch.setattr(WorkerProbes, "_ask_store", lambda self: next(answers))
+    report(status, idle_queues=("full",))
+    with caplog.at_level(logging.WARNING):
+        probes._ask()
+        assert problems(probes.ready()) == {}
+        probes._ask()
+        assert problems(probes.ready()) == {"store": "it doesn't answer: OSError"}
+        probes._ask()  # which has no answer left
+    assert problems(probes.ready()) == {"store": "it can't be checked"}
+    assert caplog.text.count("The messages that wait can't be counted; retrying") == 1
+
+
+def test_answers_grow_out_of_date(probes: WorkerProbes, status: SharedStatus) -> None:
+    report(status)
+    probes._asked_at = time.monotonic() - MAX_ANSWER_AGE_S - 10
+    assert problems(probes.ready()) == {"store": "it hasn't been asked for 40 s"}
+    assert problems(probes.live()) == {}
+
+
+class _Ended(BaseException):
+    """Ends the thread of a reporter."""
+
+
+def test_a_worker_that_cannot_determine_its_state_is_alive_and_not_ready(
+    probes: WorkerProbes, status: SharedStatus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer: Any = SimpleNamespace(app=SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from={}))))
+    rounds = iter([None, None])
+
+    def pause(seconds: float) -> None:
+        if next(rounds, _Ended) is _Ended:
+            raise _Ended
+
+    monkeypatch.setattr(reporter_module.time, "sleep", pause)
+    with caplog.at_level(logging.WARNING), pytest.raises(_Ended):
+        Reporter(consumer, forks=False)._run(status)  # whose app has no slot
+    assert problems(probes.live()) == problems(probes.started()) == {}
+    assert problems(probes.ready()) == {"report": "the worker can't determine its state; see its log"}
+    assert caplog.text.count("The worker can't determine its health; retrying") == 1

@@ -120,12 +120,13 @@ def test_it_is_unhealthy_for_much_of_its_limit_and_healthy_once_it_turns(
 ) -> None:
     play = Play(monkeypatch, pid)
     play.stand(2.25)
-    assert play.monitor.describe_stall() == ""
+    assert play.monitor.describe_stall(10.0) == ""
     play.stand(0.25)
-    assert play.monitor.describe_stall() == f"process {pid} has been blocked for 2 s"
+    assert play.monitor.describe_stall(10.0) == f"process {pid} has been blocked for 2 s"
+    assert play.monitor.describe_stall(9.0) == ""
     play.beats.set_turns(play.slot, 1)
     play.stand(0.25)
-    assert play.monitor.describe_stall() == ""
+    assert play.monitor.describe_stall(10.0) == ""
     assert (play.monitor.pid, play.monitor.is_stopping) == (pid, False)
 
 
