@@ -134,7 +134,7 @@ async def _run_once(
     pending_inputs = retry_through_outages(lambda: fetch_payloads(runtime.payloads, request), deadline=request.deadline)
     values, program = select_inputs(await pending_inputs, runtime.bounds), bound.program.name
     inputs = bound.inputs.decode(program, values)
-    scope = _build_context(prepared.applied, request, delivery)
+    scope = _build_context(runtime, prepared.applied, request, delivery)
     with runtime.cancellations.track(scope):
         async with (
             hold_first_permit(runtime.rate_limiter, scope, bound.choice.profile, values),
@@ -164,8 +164,10 @@ async def encode_for_storage(runtime: Runtime, result: Result, request: Predicti
     return await retry_through_outages(lambda: runtime.payloads.encode_result(result, runtime.keep_s))
 
 
-def _build_context(applied: AppliedProgram, request: PredictionRequest, delivery: Delivery) -> PredictionContext:
-    program = applied.bound.program
+def _build_context(
+    runtime: Runtime, applied: AppliedProgram, request: PredictionRequest, delivery: Delivery
+) -> PredictionContext:
+    program, token = applied.bound.program, str(applied.snapshot.token)
     return PredictionContext(
         delivery.task_id,
         applied.snapshot.session,
@@ -180,7 +182,7 @@ def _build_context(applied: AppliedProgram, request: PredictionRequest, delivery
         delivery.failing_s,
         delivery.checked_at,
         cache=program.spec.cache,
-        spending=bind_spending(delivery.task_id, program.name, applied.snapshot.session, str(applied.snapshot.token)),
+        spending=bind_spending(delivery.task_id, program.name, applied.snapshot.session, token, runtime.profiles),
     )
 
 

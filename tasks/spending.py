@@ -5,15 +5,19 @@ It is kept in a context variable, since the result backend, which stores it with
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Container, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import astuple
+from typing import Any, cast
 
-from snakepit_bridge.costs.usage import LMUsage, decode_by_profile, encode_by_profile
+from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage, decode_by_profile, encode_by_profile
 
 LM_USAGE = "lm_usage"
 """Header of a message that is sent again: what earlier deliveries of its prediction used, by LM profile."""
+
+# More than one prediction can use. A header that has more would drown real amounts.
+_MAX_PROFILES, _MAX_COUNT, _MAX_COST_PICO = 100, 10**10, 10_000 * PICO_PER_USD
 
 
 class Spending:
@@ -33,9 +37,11 @@ class Spending:
         self._by_profile = dict(earlier or {})
         self._is_closed = False
 
-    def bind(self, program: str, session: str, token: str) -> None:
-        """Set what the prediction runs."""
+    def bind(self, program: str, session: str, token: str, profiles: Container[str] | None = None) -> None:
+        """Set what the prediction runs; drop what earlier deliveries used of other profiles than these."""
         self.program, self.session, self.token = program, session, token
+        if profiles is not None and self._by_profile:
+            self._by_profile = {name: usage for name, usage in self._by_profile.items() if name in profiles}
 
     def add(self, profile: str, usage: LMUsage) -> None:
         """Add what a call used, unless the prediction has ended."""
@@ -62,17 +68,30 @@ def track_spending(task_id: str, headers: Mapping[str, Any] | None = None) -> Ge
 
     Args:
         task_id: the prediction's task.
-        headers: of its message; they come from outside, so a malformed one counts as none.
+        headers: of its message; they come from outside, so one that is malformed, or that has more than a prediction
+            can use, counts as none.
     """
-    try:
-        earlier = decode_by_profile((headers or {}).get(LM_USAGE) or {})
-    except ValueError:
-        earlier = {}
-    token = _current.set(Spending(task_id, earlier))
+    token = _current.set(Spending(task_id, _read_header((headers or {}).get(LM_USAGE))))
     try:
         yield
     finally:
         _current.reset(token)
+
+
+def _read_header(header: object) -> Mapping[str, LMUsage]:
+    """Return what a header says; nothing if that can't be."""
+    if not isinstance(header, Mapping) or len(cast("Mapping[Any, Any]", header)) > _MAX_PROFILES:
+        return {}
+    try:
+        earlier = decode_by_profile(header)
+    except ValueError:
+        return {}
+    return earlier if all(map(_is_possible, earlier.values())) else {}
+
+
+def _is_possible(usage: LMUsage) -> bool:
+    *counts, cost_pico = astuple(usage)
+    return max(counts) <= _MAX_COUNT and cost_pico <= _MAX_COST_PICO
 
 
 def find_spending(task_id: str) -> Spending | None:
@@ -81,10 +100,12 @@ def find_spending(task_id: str) -> Spending | None:
     return spending if spending is not None and spending.task_id == task_id else None
 
 
-def bind_spending(task_id: str, program: str, session: str, token: str) -> Spending:
-    """Return what a prediction uses, from now on under its program and revision."""
+def bind_spending(
+    task_id: str, program: str, session: str, token: str, profiles: Container[str] | None = None
+) -> Spending:
+    """Return what a prediction uses, from now on under its program and revision, and of these LM profiles alone."""
     spending = find_spending(task_id) or Spending(task_id)
-    spending.bind(program, session, token)
+    spending.bind(program, session, token, profiles)
     return spending
 
 

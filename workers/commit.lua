@@ -9,7 +9,8 @@
 -- ARGV[4]  the message for that channel: the task's id
 -- ARGV[5…] what to add to the sums (see sums.lua)
 --
--- Returns false if this result is stored, now or by an earlier run of this call, otherwise the earlier final state.
+-- Returns false if this result is stored, now or by an earlier run of this call, or how many sums it couldn't add to;
+-- otherwise the earlier final state.
 local there = redis.call('GET', KEYS[1])
 if there ~= ARGV[1] and final_state(there) then
   return there
@@ -20,11 +21,12 @@ else
   redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 end
 -- Once for each prediction: by the run whose result counts, and not when that run's call is sent again.
+local failed = 0
 if there ~= ARGV[1] then
-  add_sums(5)
+  failed = add_sums(5)
 end
 redis.call('PUBLISH', KEYS[1], ARGV[1])
 if ARGV[3] ~= '' then
   redis.call('PUBLISH', ARGV[3], ARGV[4])
 end
-return false
+return failed > 0 and failed

@@ -7,6 +7,8 @@ read before it. Here one script checks and writes. The format of stored results 
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -41,10 +43,29 @@ _COMMIT = Script(source("workers", "commit", final_state=FINAL_STATE, sums=SUMS)
 _MAX_WAIT_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
 
+_log = logging.getLogger(__name__)
+
 
 def _stopping() -> bool:
     """Check whether this worker is shutting down, so that retries must stop."""
     return any(why is not None and why is not False for why in (worker.should_stop, worker.should_terminate))
+
+
+def _earlier_state(reply: bytes | int | None) -> bytes | None:
+    """Return the earlier final state of a commit's reply, if there is one; log sums that couldn't be added to."""
+    if isinstance(reply, int):
+        _warn_of_lost_costs()
+        return None
+    return reply
+
+
+@functools.cache
+def _warn_of_lost_costs() -> None:
+    """Log once for each process, since each further prediction would."""
+    _log.warning(
+        "The cost of a prediction isn't in the hourly sums, only in its provenance: a key of theirs has another type, "
+        "or a sum would be too large. Look for keys 'NAMESPACE:cost:…' that your application has written."
+    )
 
 
 def _is_prediction(request: Any) -> bool:
@@ -162,7 +183,7 @@ class CommitBackend(RedisBackend):
     ) -> bytes | None:
         results = cast(HasRuntime, self.app).runtime.results
         with TELEMETRY.tracer.span("commit"):
-            earlier = cast("bytes | None", await results.execute_script(_COMMIT, keys, args))
+            earlier = _earlier_state(await results.execute_script(_COMMIT, keys, args))
         if earlier is None:
             record_commit(task_id, state, encoded)
         return earlier
@@ -201,7 +222,7 @@ class CommitBackend(RedisBackend):
         return FleetKeys(self._settings.namespace)
 
     def _commit(self, keys: list[Any], args: list[Any]) -> Any:
-        return self._script(keys=keys, args=args)
+        return _earlier_state(self._script(keys=keys, args=args))
 
     @cached_property
     def _script(self) -> Any:

@@ -7,22 +7,30 @@
 -- A sum is the text of its amounts. The last two are money, as whole microdollars and the picodollars beyond them, which
 -- keeps each number far below 2^53, up to where Lua's doubles are exact.
 --
--- Errors are ignored: a key of another type must not cost a prediction its result.
+-- add_sums returns how many sums it couldn't add to. It never raises: a key of another type, or a sum that would exceed
+-- those 2^53, must not cost a prediction its result.
 local SUM = '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$'
-local PICO_PER_MICRO = 1000000
+local NOTHING = '0 0 0 0 0 0 0 0 0'
+local PICO_PER_MICRO, MOST = 1000000, 9007199254740992
 
--- Returns the text of a sum with the amounts from ARGV[at] on added to it.
+-- Returns the text of a sum with the amounts from ARGV[at] on added to it; nil if that can't be.
 local function added(sum, at)
-  local predictions, calls, unpriced, given, cached, written, reasoning, micro, pico = string.match(sum, SUM)
-  pico = pico + ARGV[at + 8]
-  return string.format('%d %d %d %d %d %d %d %d %d',
-    predictions + ARGV[at], calls + ARGV[at + 1], unpriced + ARGV[at + 2], given + ARGV[at + 3], cached + ARGV[at + 4],
-    written + ARGV[at + 5], reasoning + ARGV[at + 6],
-    micro + ARGV[at + 7] + math.floor(pico / PICO_PER_MICRO), pico % PICO_PER_MICRO)
+  local amounts = {string.match(sum, SUM)}
+  if #amounts == 0 then
+    return nil
+  end
+  for index = 1, #amounts do
+    amounts[index] = amounts[index] + ARGV[at + index - 1]
+  end
+  amounts[8], amounts[9] = amounts[8] + math.floor(amounts[9] / PICO_PER_MICRO), amounts[9] % PICO_PER_MICRO
+  if math.max(unpack(amounts)) > MOST then
+    return nil
+  end
+  return string.format('%d %d %d %d %d %d %d %d %d', unpack(amounts))
 end
 
 local function add_sums(first)
-  local most = tonumber(ARGV[first + 1])
+  local most, failed = tonumber(ARGV[first + 1]), 0
   for at = first + 2, #ARGV, 12 do
     local key, group, groups = KEYS[tonumber(ARGV[at])], ARGV[at + 1], 1
     local sum = redis.pcall('HGET', key, group)
@@ -33,11 +41,12 @@ local function add_sums(first)
         sum = redis.pcall('HGET', key, group)
       end
     end
-    if not sum or type(sum) == 'string' then
-      redis.pcall('HSET', key, group, added(sum or '0 0 0 0 0 0 0 0 0', at + 3))
-    end
-    if groups == 0 then
+    local text = (not sum or type(sum) == 'string') and added(sum or NOTHING, at + 3)
+    if not text or type(redis.pcall('HSET', key, group, text)) ~= 'number' then
+      failed = failed + 1
+    elseif groups == 0 then
       redis.pcall('EXPIRE', key, ARGV[first])
     end
   end
+  return failed
 end

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dspy.lm15 import Response, Usage
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from dspy.lm15 import Usage
 
 from snakepit_bridge.costs.price import Price
 from snakepit_bridge.costs.usage import LMUsage
@@ -14,18 +19,36 @@ _DISJOINT_INPUT = frozenset({"anthropic"})
 _DISJOINT_OUTPUT = frozenset({"gemini", "xai"})
 
 
-def charge(response: Response, dialect: str, price: Price | None) -> LMUsage:
-    """Return what one answered call used and cost.
+@dataclass(slots=True)
+class Answering:
+    """The API that answers a request, also where the answer is an error.
 
-    Args:
-        response: the provider's response.
-        dialect: the API that it came from (see ``LMEngine.dialect``).
-        price: of its model; None if it has none.
+    Attributes:
+        dialect: as ``LMEngine.dialect`` names it; empty for litellm, which counts tokens in OpenAI's way.
     """
-    body = response.provider_data
-    # A profile on the engine ``auto`` sends single requests through litellm, which answers in OpenAI's form.
-    through_litellm = dialect in ("anthropic", "gemini") and isinstance(body, dict) and "choices" in body
-    return charge_usage(response.usage, "" if through_litellm else dialect, price)
+
+    dialect: str
+
+
+_answering: ContextVar[Answering | None] = ContextVar("dspex_answering", default=None)
+
+
+@contextmanager
+def note_answering(dialect: str) -> Generator[Answering]:
+    """Have the request of the block note the API that it is sent to; until then it is ``dialect``."""
+    answering = Answering(dialect)
+    token = _answering.set(answering)
+    try:
+        yield answering
+    finally:
+        _answering.reset(token)
+
+
+def answer_by(dialect: str) -> None:
+    """Note the API that the current request is sent to."""
+    answering = _answering.get()
+    if answering is not None:
+        answering.dialect = dialect
 
 
 def charge_usage(usage: Usage, dialect: str, price: Price | None) -> LMUsage:

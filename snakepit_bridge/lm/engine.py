@@ -20,6 +20,7 @@ from dspy.lm15 import TimeoutError as LMTimeout
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm.backends import LiteLLMBackend, Lm15Backend
+from snakepit_bridge.lm.charges import answer_by
 from snakepit_bridge.lm.compat import lookup_provider, select_backend, stream_emitted
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.extensions import add_extensions, get_rollout_id, split_original_messages
@@ -148,9 +149,10 @@ class LMEngine:
         if messages is not None:
             if resolution is not None and self.endpoint.engine == "lm15":
                 raise UnsupportedFeatureError("a message has parts that the native client can't send; use engine auto")
-            return await fetch_response(self._litellm_backend.with_messages(messages), request, pieces)
+            return await self._send_by_litellm(self._litellm_backend.with_messages(messages), request, pieces)
         if resolution is None:
-            return await fetch_response(self._litellm_backend, request, pieces)
+            return await self._send_by_litellm(self._litellm_backend, request, pieces)
+        answer_by(self.dialect)
         try:
             return await fetch_response(self._get_lm15_backend(resolution), request, pieces)
         except UnsupportedFeatureError:
@@ -158,7 +160,12 @@ class LMEngine:
             # that is DSPy's meaning of ``auto``.
             if self.endpoint.engine != "auto":
                 raise
-        return await fetch_response(self._litellm_backend, request, pieces)
+        return await self._send_by_litellm(self._litellm_backend, request, pieces)
+
+    @staticmethod
+    async def _send_by_litellm(backend: LiteLLMBackend, request: Request, pieces: StreamSink | None) -> Response:
+        answer_by("")
+        return await fetch_response(backend, request, pieces)
 
     def _get_lm15_backend(self, resolution: Resolution) -> Lm15Backend:
         loop = asyncio.get_running_loop()

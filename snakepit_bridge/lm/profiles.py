@@ -195,6 +195,9 @@ class LMProfiles:
     def __iter__(self) -> Iterator[LMProfile]:
         return iter(self._profiles.values())
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._profiles
+
     def __getitem__(self, name: str) -> LMProfile:
         return self._profiles[name]
 

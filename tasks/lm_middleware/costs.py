@@ -5,7 +5,7 @@ from __future__ import annotations
 from dspy.lm15 import LM15Error, Response
 
 from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage
-from snakepit_bridge.lm.charges import charge, charge_usage
+from snakepit_bridge.lm.charges import charge_usage, note_answering
 from snakepit_bridge.lm.failures import find_usage
 from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.telemetry import TELEMETRY
@@ -27,13 +27,14 @@ class CountCosts:
         """Return the response of the rest of the chain."""
         engine = call.engine
         price = self._profiles[call.profile].price_of(engine.endpoint.model)
-        try:
-            response = await call_next(call)
-        except LM15Error as exc:
-            if (reported := find_usage(exc)) is not None:
-                _record(call, charge_usage(reported, engine.dialect, price))
-            raise
-        _record(call, charge(response, engine.dialect, price))
+        with note_answering(engine.dialect) as answering:
+            try:
+                response = await call_next(call)
+            except LM15Error as exc:
+                if (reported := find_usage(exc)) is not None:
+                    _record(call, charge_usage(reported, answering.dialect, price))
+                raise
+        _record(call, charge_usage(response.usage, answering.dialect, price))
         return response
 
 

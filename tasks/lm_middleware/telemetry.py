@@ -13,7 +13,6 @@ from dataclasses import replace
 from dspy.lm15 import LM15Error, Response, StreamDeltaEvent
 
 from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage, sum_usage
-from snakepit_bridge.lm.charges import charge
 from snakepit_bridge.lm.streaming import StreamEvent, StreamSink
 from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.telemetry.metrics import (
@@ -80,7 +79,7 @@ class MeasureRequests:
 
     async def _measure(self, call: PredictionCall, call_next: CallNext) -> Response:
         meter = TELEMETRY.meter
-        labels, started = _labels(call), time.perf_counter()
+        labels, started, charged = _labels(call), time.perf_counter(), len(call.charges)
         if call.call.sink is not None:
             call = replace(call, call=replace(call.call, sink=_FirstChunk(call.call.sink, labels)))
         try:
@@ -88,8 +87,9 @@ class MeasureRequests:
         except BaseException as exc:
             meter.record(LM_DURATION, time.perf_counter() - started, {**labels, "error.type": _error_type(exc)})
             raise
+        finally:
+            _count_tokens(sum_usage(call.charges[charged:]), labels)
         meter.record(LM_DURATION, time.perf_counter() - started, labels)
-        _count_tokens(charge(response, call.engine.dialect, None), labels)
         if call.engine is not call.call.engine:
             meter.add(LM_FALLBACKS, 1, {"dspex.profile": call.profile})
         return response

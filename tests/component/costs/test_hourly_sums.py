@@ -17,6 +17,7 @@ from snakepit_bridge.costs.report import CostRow
 from snakepit_bridge.costs.usage import LMUsage, sum_usage
 from snakepit_bridge.exceptions import PredictionFailedError
 from tasks.spending import bind_spending, track_spending
+from workers import result_backend
 from workers.app import FleetApp
 
 USAGE = LMUsage(2, 0, 100, 40, 30, 10, 123_456_789)
@@ -119,7 +120,7 @@ def test_the_end_of_another_task_has_no_part_in_a_predictions_spending(app: Flee
 
 def test_sums_are_exact(app: FleetApp, redis_url: str) -> None:
     """Money has more digits than a double, and adds up to the picodollar all the same."""
-    amounts = [LMUsage(1, 0, 2**52, 1, 3, 1, 2**62 + 999_999), LMUsage(1, 0, 2, 0, 2**50, 0, 10**22 + 1)]
+    amounts = [LMUsage(1, 0, 2**52, 1, 3, 1, 2**62 + 999_999), LMUsage(1, 0, 2, 0, 2**50, 0, 10**21 + 1)]
     amounts += [LMUsage(1, turn % 2, 10**7 + turn, turn, 3, 2, 999_999_999_999 - turn) for turn in range(7)]
     for number, usage in enumerate(amounts):
         end(app, f"{number}", smart=usage)
@@ -127,6 +128,21 @@ def test_sums_are_exact(app: FleetApp, redis_url: str) -> None:
         (row,) = rows(redis_url, by)
         assert (row.predictions, row.usage) == (9, sum_usage(amounts))
     assert row.cost_usd == Decimal(sum(usage.cost_pico for usage in amounts)).scaleb(-12)
+
+
+def test_a_sum_that_would_not_be_exact_stays_as_it_is_and_is_logged_once(
+    app: FleetApp, redis: Redis, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    result_backend._warn_of_lost_costs.cache_clear()
+    end(app, "a", smart=USAGE)
+    for number in range(2):
+        end(app, f"large{number}", smart=LMUsage(1, cost_pico=10**22))
+    key = redis.keys("dspex:cost:program:*")[0]  # type: ignore[index]
+    redis.hset(key, "+broken", "no sum")
+    end(app, "b", program="broken", smart=USAGE)
+    assert redis.exists("celery-task-meta-large0", "celery-task-meta-large1", "celery-task-meta-b") == 3
+    assert rows(redis_url, "revision") == [CostRow(session="s", token="1.1", predictions=2, usage=USAGE + USAGE)]
+    assert sum("hourly sums" in record.message for record in caplog.records) == 1
 
 
 def test_a_key_of_another_kind_costs_no_result(app: FleetApp, redis: Redis, redis_url: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from dspy.lm15 import Message, Response, TextPart, Usage
+from dspy.lm15 import Message, Request, Response, UnsupportedFeatureError, Usage
 
 from snakepit_bridge.costs.price import Price
 from snakepit_bridge.costs.usage import LMUsage
-from snakepit_bridge.lm.charges import charge, charge_usage
+from snakepit_bridge.lm.charges import charge_usage, note_answering
+from snakepit_bridge.lm.engine import LMEngine
+from snakepit_bridge.lm.failures import AnswerRefused, find_usage
 from snakepit_bridge.lm.profiles import LMProfile
 
 PRICE = Price.of(input=1, cached_input=0.1, output=10, reasoning=5)
@@ -57,11 +59,38 @@ def test_parts_are_never_more_than_the_whole() -> None:
     assert charge_usage(odd, "openai-chat", PRICE) == LMUsage(1, 0, 3, 3, 2, 2, 3 * 10**5 + 2 * 5 * 10**6)
 
 
-@pytest.mark.parametrize(("body", "given"), [({"choices": []}, 100), ({"content": []}, 145)])
-def test_an_answer_that_came_through_litellm_is_counted_as_openais(body: Any, given: int) -> None:
-    message = Message(role="assistant", parts=(TextPart(text="yes"),))
-    answer = Response(None, "claude", message, "stop", REPORTED, provider_data=body)
-    assert charge(answer, "anthropic", PRICE).input_tokens == given
+class Backend:
+    """Stands for a backend of the engine; it refuses to answer, or can't send the request."""
+
+    def __init__(self, *, can_send: bool = True) -> None:
+        self._can_send = can_send
+
+    async def complete(self, _: Request) -> Response:
+        if not self._can_send:
+            raise UnsupportedFeatureError("not here")
+        return Response(None, "m", Message.assistant("no"), "content_filter", REPORTED)
+
+
+@pytest.mark.parametrize(
+    ("model", "can_send", "dialect"),
+    [
+        ("anthropic/claude-sonnet-4-5", True, "anthropic"),
+        ("anthropic/claude-sonnet-4-5", False, ""),
+        ("gemini/gemini-2.5-pro", False, ""),
+        ("xai/grok-4", True, "xai"),
+        ("xai/grok-4", False, ""),
+        ("bedrock/some-model", True, ""),
+    ],
+)
+async def test_a_refusal_is_counted_as_the_api_that_sent_it_counts(
+    model: str, can_send: bool, dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LMEngine, "_get_lm15_backend", lambda *_: Backend(can_send=can_send))
+    monkeypatch.setattr(LMEngine, "_litellm_backend", Backend())
+    lm: Any = LMProfile("p", model).build()
+    with note_answering("unknown") as answering, pytest.raises(AnswerRefused) as refused:
+        await lm.engine.async_engine.send(Request(model=model, messages=(Message.user("why?"),)))
+    assert (answering.dialect, find_usage(refused.value)) == (dialect, REPORTED)
 
 
 @pytest.mark.parametrize(

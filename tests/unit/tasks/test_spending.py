@@ -51,8 +51,18 @@ def test_a_retry_counts_on() -> None:
         {"smart": {"calls": -1}},
         {"smart": {"cost_usd": "NaN"}},
         {"x": {"calls": 1e9}},
+        {"smart": {"calls": 1, "cost_usd": "10000.01"}},
+        {"smart": {"calls": 1, "output_tokens": 10**11}},
+        {"smart": {"calls": 1, "cost_usd": "999999999999"}},
+        {f"p{number}": {"calls": 1, "cost_usd": "1"} for number in range(101)},
     ],
 )
 def test_a_malformed_header_counts_as_none(header: Any) -> None:
     with track_spending("a", {LM_USAGE: header}):
         assert find_spending("a").by_profile == {}
+
+
+def test_what_earlier_deliveries_used_of_unknown_profiles_is_dropped() -> None:
+    header = {name: USAGE.encode() for name in ("smart", "invented")}
+    with track_spending("a", {LM_USAGE: header}):
+        assert bind_spending("a", "qa", "s", "1.1", {"smart"}).by_profile == {"smart": USAGE}

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from dspy.lm15 import Response, StreamDeltaEvent, StreamStartEvent, TextDelta
+import pytest
+from dspy.lm15 import LM15Error, Response, ServerError, StreamDeltaEvent, StreamStartEvent, TextDelta
 
+from snakepit_bridge.costs.usage import LMUsage
 from snakepit_bridge.lm.streaming import StreamEvent
-from snakepit_bridge.telemetry.metrics import LM_DURATION, LM_FIRST_CHUNK
+from snakepit_bridge.telemetry.metrics import (
+    LM_CACHED_TOKENS,
+    LM_DURATION,
+    LM_FIRST_CHUNK,
+    LM_INPUT_TOKENS,
+    LM_OUTPUT_TOKENS,
+)
 from tasks.lm_middleware.middleware import PredictionCall
 from tasks.lm_middleware.telemetry import MeasureRequests
 from tests.harness.meter import recorded_meter
@@ -89,3 +98,20 @@ async def test_the_start_of_a_stream_is_no_content() -> None:
     with recorded_meter() as meter:
         await MeasureRequests()(PredictionCall(scope_of(), replace(sent, sink=Sink()), sent.engine), start_only)
     assert not meter.of(LM_FIRST_CHUNK)
+
+
+@pytest.mark.parametrize("failure", [None, ServerError("broke off after it was billed")])
+async def test_the_tokens_of_a_request_are_those_that_it_is_charged_with(failure: LM15Error | None) -> None:
+    async def charging(call: PredictionCall) -> Response:
+        call.charges.append(LMUsage(1, 0, 100, 40, 30))
+        if failure is not None:
+            raise failure
+        return response()
+
+    sent = call()
+    prediction_call = PredictionCall(scope_of(), sent, sent.engine, charges=[LMUsage(1, 0, 7, 0, 7)])
+    with recorded_meter() as meter, suppress(ServerError):
+        await MeasureRequests()(prediction_call, charging)
+    counted = {metric.name: [amount for amount, _ in meter.of(metric)]
+               for metric in (LM_INPUT_TOKENS, LM_CACHED_TOKENS, LM_OUTPUT_TOKENS)}  # fmt: skip
+    assert list(counted.values()) == [[100], [40], [30]]
