@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,13 +102,19 @@ class SessionsReader:
     async def _check(self, heads: Mapping[str, Head]) -> None:
         """Update how far the processes of each session lag."""
         self._lags = {session: lag for session, lag in self._lags.items() if session in heads}
-        due = [session for session, head in heads.items() if self._is_due(session, head)][:_MAX_CHECKED]
+        due = [session for session, head in heads.items() if self._is_due(session, head)]
         now = time.monotonic()
-        for session, acks in (await self._acks.read_all(due)).items():
+        # The longest unchecked first: sessions that keep lagging mustn't keep the others from their turn.
+        due.sort(key=self._checked_at)
+        for session, acks in (await self._acks.read_all(due[:_MAX_CHECKED])).items():
             token = heads[session].token
             lagging = [ack for ack in acks if not ack.acknowledges(token)]
             behind = max((_revisions_behind(ack, token) for ack in lagging), default=0)
             self._lags[session] = _Lag(token, len(lagging), behind, now)
+
+    def _checked_at(self, session: str) -> float:
+        lag = self._lags.get(session)
+        return -math.inf if lag is None else lag.checked_at
 
     def _is_due(self, session: str, head: Head) -> bool:
         lag = self._lags.get(session)

@@ -97,6 +97,19 @@ async def test_a_lag_ends_with_the_last_process_and_begins_with_the_next_revisio
     assert (await read(reader))["s"].lagging == 0
 
 
+async def test_sessions_that_keep_lagging_leave_the_others_their_turn(
+    fleet: Fleet, acks: Acks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_CHECKED", 1)
+    reader = SessionsReader(fleet)
+    for session in ("s", "t"):
+        await apply(acks, "w/1", session, await publish(fleet, session, 0.1))
+        await publish(fleet, session, 0.2)
+    await read(reader)
+    reports = await read(reader)
+    assert {session: report.lagging for session, report in reports.items()} == {"s": 1, "t": 1}
+
+
 async def test_a_revision_that_all_apply_is_looked_at_again_once_a_minute(
     fleet: Fleet, acks: Acks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
