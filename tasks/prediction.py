@@ -98,9 +98,10 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, worker: st
             request.session, request.requirement, _parse_freshness_policy(runtime, request)
         )
         program = await runtime.registry.get(request.program)
-        span.set_attributes(
-            describe_binding(request.session, str(served.snapshot.token), program.name, program.version)
-        )
+        found = request.session, str(served.snapshot.token), program.name, program.version
+        span.set_attributes(describe_binding(*found))
+    # Binding may fail, or settle for an earlier revision.
+    record_binding(*found)
     snapshot_ms = clock.lap_ms()
     runtime.binder.start(worker)
     with tracer.span("bind") as span:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from celery.utils.saferepr import saferepr
+from celery.worker.consumer import consumer
 
 from snakepit_bridge.protocol.messages import HIDDEN
 from workers.program_output import format_frames, hide_output
@@ -32,8 +33,10 @@ CELERY = (
 LIBRARIES = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router", "dspy", "httpcore", "httpx", "kombu", "openai", "anthropic")
 
 _CONTENT = ("args", "kwargs", "return_value", "traceback")
-# The formats of Celery's consumer show a message's body.
-_BODIES = "celery.worker.consumer.consumer"
+# The formats of Celery's consumer that show a message's body.
+_BODIES = frozenset({
+    consumer.UNKNOWN_FORMAT, consumer.UNKNOWN_TASK_ERROR, consumer.INVALID_TASK_ERROR, consumer.MESSAGE_DECODE_ERROR
+})  # fmt: skip
 _LONGEST = 1_024
 _KIND = re.compile(r"(Retry (in|at) [^:]*: )?[A-Za-z_][\w.]*")
 
@@ -69,7 +72,7 @@ class ContentFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True, with the record's content hidden."""
-        if record.name == _BODIES and record.levelno >= logging.WARNING and record.args:
+        if isinstance(record.msg, str) and record.msg in _BODIES:
             kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else "not one of Celery's"
             record.msg, record.args = "Rejected a message that this worker can't process: %s", (kind,)
         elif isinstance(record.args, dict):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import shutil
 import socket
@@ -34,6 +35,8 @@ from snakepit_bridge.telemetry.setup import TelemetryOptions
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
+
+_log = logging.getLogger(__name__)
 
 _HOST, _PORT = "OTEL_EXPORTER_PROMETHEUS_HOST", "OTEL_EXPORTER_PROMETHEUS_PORT"
 _DEFAULT_PORT = "9464"  # OpenTelemetry's
@@ -81,6 +84,7 @@ def _serve_metrics() -> None:
         raise ConfigurationError(
             f"Metrics can't be served on {host}:{port}: {exc.strerror}. Set {_HOST} and {_PORT} to a free address."
         ) from exc
+    _log.info("Metrics are served at http://%s:%s/metrics", host, port)
 
 
 def start_fleet_metrics(fleet: Callable[[], Fleet], followed: Collection[str] = ()) -> asyncio.Task[None] | None:

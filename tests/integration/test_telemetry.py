@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from snakepit_bridge.exceptions import LMUnavailableError, SessionNotFoundError
+from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, SessionNotFoundError
 from tests.harness.cluster import free_ports
 from tests.harness.otlp import Collector, ExportedSpan, collector
 from tests.harness.spans import recorded_spans
@@ -228,6 +228,14 @@ def test_each_kind_of_end_is_counted_once(play: Stage, exported: Collector) -> N
     )
     # A client's own commit ends it; the worker's comes second and counts nothing.
     assert exported.total("dspex.predictions", program, "failed") == 0
+
+
+def test_a_prediction_whose_binding_fails_is_counted_with_its_program(play: Stage, exported: Collector) -> None:
+    program = fresh("unbound")
+    play.fleet.register(program, dspy.Predict("question -> answer"), bindings={"temperature": "no_such_variable"})
+    with pytest.raises(BridgeError):
+        play.fleet.submit(program, {"question": fresh("q")}).get(30)
+    wait_until(lambda: exported.total("dspex.predictions", program, "failed") == 1, "the failure to be exported")
 
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

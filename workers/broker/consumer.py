@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from celery.exceptions import WorkerTerminate
+from celery.exceptions import CPendingDeprecationWarning, WorkerTerminate
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
@@ -29,6 +30,12 @@ _RECONNECT_DELAY_S = 0.5
 
 class FleetConsumer(Consumer):
     """The consumer of the fleet's workers."""
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Log the loss of the connection, without Celery's advice on a setting that the fleet has decided on."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
 
     def start(self) -> None:
         """Consume until the worker stops; reconnect after a lack of file descriptors or an outage of the broker."""

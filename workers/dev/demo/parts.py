@@ -171,6 +171,13 @@ def metrics_port(number: int, environment: Mapping[str, str] = os.environ) -> di
     return {_METRICS_PORT: str(int(first) + number) if first.isdigit() else first}
 
 
+def metrics_ports(count: int) -> list[int]:
+    """Return the ports on which so many processes serve their metrics; none if they serve none."""
+    if "prometheus" not in os.environ.get("OTEL_METRICS_EXPORTER", ""):
+        return []
+    return [int(metrics_port(number)[_METRICS_PORT]) for number in range(count)]
+
+
 def _await_workers(fleet: Fleet, nodes: list[str], children: list[tuple[Child, Path]]) -> None:
     def up() -> bool:
         dead = [log for child, log in children if not child.running]

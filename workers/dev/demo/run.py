@@ -17,7 +17,7 @@ from snakepit_bridge.redis.connection import RedisConnection
 from workers.dev.demo.elixir import elixir_server, refresher
 from workers.dev.demo.job import Answer, DemoPublisher, Revision, all_revisions, ask_all
 from workers.dev.demo.pace import AskingRate, check_lm
-from workers.dev.demo.parts import DemoLM, language_model, redis_server, worker_processes
+from workers.dev.demo.parts import DemoLM, language_model, metrics_ports, redis_server, worker_processes
 from workers.dev.demo.report import (
     accuracy_line,
     failure_lines,
@@ -86,6 +86,8 @@ def run_demo(
                 worker_processes(fleet, workers, pool, settings, Path(scratch)),
             ):
                 console.print(f"a refresher and {workers} worker processes are up ({pool})", highlight=False)
+                if ports := metrics_ports(workers + 1):
+                    console.print(f"metrics: /metrics on the ports {', '.join(map(str, ports))}", highlight=False)
                 answers, verdict = _job(
                     console, fleet, session, model, asked_questions, _PaceOptions(in_flight, wait_s)
                 )
