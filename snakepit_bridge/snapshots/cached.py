@@ -7,7 +7,7 @@ write, and a newer snapshot is always stored before the time that verifies it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,6 +50,7 @@ class SnapshotCache:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held: dict[str, CachedSnapshot] = {}
+        self._followers: dict[str, set[object]] = {}
         # Bound once, since the hot path is this call and two comparisons.
         self.get = self._held.get
 
@@ -59,9 +60,36 @@ class SnapshotCache:
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._held))
 
-    def used_since(self, moment: float) -> list[str]:
-        """Return the sessions that were used since a moment of ``clock``."""
-        return [session for session, held in list(self._held.items()) if held.used_at >= moment]
+    def in_use_since(self, moment: float) -> list[str]:
+        """Return the sessions that are followed, or were used since a moment of ``clock``."""
+        used = {session for session, held in list(self._held.items()) if held.used_at >= moment}
+        return list(used | self._followers.keys())
+
+    def is_in_use(self, session: str, moment: float) -> bool:
+        """Check whether a session is followed, or was used since a moment of ``clock``."""
+        held = self._held.get(session)
+        return session in self._followers or (held is not None and held.used_at >= moment)
+
+    @property
+    def followed(self) -> Collection[str]:
+        """The sessions that are followed, which need not exist."""
+        return self._followers.keys()
+
+    def is_followed(self, session: str) -> bool:
+        """Check whether somebody follows a session."""
+        return session in self._followers
+
+    def follow(self, session: str, follower: object) -> None:
+        """Count a session as in use until ``unfollow``."""
+        self._followers.setdefault(session, set()).add(follower)
+
+    def unfollow(self, session: str, follower: object) -> bool:
+        """Undo ``follow``, and return whether others follow the session still."""
+        followers = self._followers.get(session, set())
+        followers.discard(follower)
+        if not followers:
+            self._followers.pop(session, None)
+        return bool(followers)
 
     def put(self, session: str, snapshot: Snapshot, asked_at: float) -> list[str]:
         """Add a session and return those that were evicted."""

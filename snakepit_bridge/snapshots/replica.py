@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
 from typing import cast
 from weakref import WeakSet
 
 from snakepit_bridge.exceptions import AuthorityAwayError, StalenessExceededError, StoreUnavailableError
 from snakepit_bridge.process.forking import after_fork_in_child
-from snakepit_bridge.process.home_loop import run_on_home_loop
+from snakepit_bridge.process.home_loop import get_home_loop, run_on_home_loop
 from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.protocol.token import Token
@@ -90,8 +91,24 @@ class Replica:
                 return ServedSnapshot(at_hand, self._age(at_hand))
             held = self._get(session)
             if held is not None and self._is_fresh(held, policy):
-                return ServedSnapshot(at_hand, self._sync.staleness(held))
+                return ServedSnapshot(at_hand, self._sync.contact.staleness_s(held))
         return await run_on_home_loop(self._serve(session, requirement, policy))
+
+    async def changes(self, session: str) -> AsyncGenerator[Snapshot]:
+        """Yield the session's newest snapshot and then each newer one; a slow reader skips some, never the last.
+
+        The session need not exist yet. While the store is unreachable, nothing is yielded. Each change is read once,
+        however many readers a session has.
+        """
+        sync, follower, token = self._sync, object(), UNPUBLISHED
+        try:
+            await run_on_home_loop(sync.follow(session, follower))
+            while True:
+                snapshot = await run_on_home_loop(sync.wait_for_newer(session, token))
+                token = snapshot.token
+                yield snapshot
+        finally:
+            get_home_loop().call_soon_threadsafe(sync.unfollow, session, follower)
 
     def staleness(self, session: str) -> float:
         """Return the seconds since the authority last confirmed the cached snapshot; inf if there is none.
@@ -99,11 +116,11 @@ class Replica:
         For a session that is published to the store directly, the store's last reply counts.
         """
         held = self._get(session)
-        return math.inf if held is None else self._sync.staleness(held)
+        return math.inf if held is None else self._sync.contact.staleness_s(held)
 
     def store_time(self) -> float:
         """Return the store's time in Unix seconds, as the last comparison of heads told it; before, this machine's."""
-        return clock() + self._sync.store_offset
+        return clock() + self._sync.contact.offset_s
 
     @property
     def connected(self) -> bool:
@@ -181,7 +198,7 @@ class Replica:
             raise error
         if requirement.token is not None and not held.snapshot.satisfies(requirement.token):
             raise error
-        age_s = self._sync.staleness(held)
+        age_s = self._sync.contact.staleness_s(held)
         if not terms.outage.allows(age_s):
             raise StoreUnavailableError(
                 error.url, f"{error.problem}, and session '{session}' was last confirmed {age_s:.1f} s ago"
@@ -196,29 +213,29 @@ class Replica:
             held = await self._sync.read(session, started)
         while not self._is_fresh(held, terms, elapsed_s := clock() - started):
             overdue = self._is_stale(held, terms, elapsed_s)
-            left_s = min(self._sync.away_in_s(held), self._wait_s - elapsed_s if overdue else math.inf)
+            left_s = min(self._sync.contact.away_in_s(held), self._wait_s - elapsed_s if overdue else math.inf)
             if left_s <= 0:
                 return self._apply_outage_policy(held, terms)
             await self._sync.wait_for_change(session, left_s)
             held = await self._sync.read(session, clock() - self._lease_s)
-        return ServedSnapshot(held.snapshot, self._sync.staleness(held))
+        return ServedSnapshot(held.snapshot, self._sync.contact.staleness_s(held))
 
     def _is_fresh(self, held: CachedSnapshot, terms: FreshnessPolicy, elapsed_s: float = 0.0) -> bool:
-        return not self._sync.overdue_s(held) and not self._is_stale(held, terms, elapsed_s)
+        return not self._sync.contact.overdue_s(held) and not self._is_stale(held, terms, elapsed_s)
 
     def _is_stale(self, held: CachedSnapshot, terms: FreshnessPolicy, elapsed_s: float) -> bool:
         """Check whether it was too old at the time of the call; a later read is as fresh as possible."""
         max_s = terms.max_staleness_s
-        return max_s is not None and self._sync.staleness(held) - elapsed_s > max_s
+        return max_s is not None and self._sync.contact.staleness_s(held) - elapsed_s > max_s
 
     def _apply_outage_policy(self, held: CachedSnapshot, terms: FreshnessPolicy) -> ServedSnapshot:
-        snapshot, age_s = held.snapshot, self._sync.staleness(held)
+        snapshot, age_s = held.snapshot, self._sync.contact.staleness_s(held)
         if terms.outage.allows(age_s):
             return ServedSnapshot(snapshot, age_s, outage=True)
         age_s, outage = round(age_s, 3), str(terms.outage)
         heard = snapshot.heard
-        if heard is not None and self._sync.away_in_s(held) <= 0:
-            silent_s = round(heard.silence_s + self._sync.overdue_s(held), 3)
+        if heard is not None and self._sync.contact.away_in_s(held) <= 0:
+            silent_s = round(heard.silence_s + self._sync.contact.overdue_s(held), 3)
             raise AuthorityAwayError(snapshot.session, snapshot.authority, silent_s, heard.silence_s, age_s, outage)
         raise StalenessExceededError(snapshot.session, age_s, terms.max_staleness_s or 0.0, outage)
 

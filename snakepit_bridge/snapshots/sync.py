@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
@@ -21,10 +19,10 @@ from snakepit_bridge.process.aio import cancel_tasks, wait_for_event
 from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots import STORE, Head, SnapshotStore, Watch
+from snakepit_bridge.snapshots import Head, SnapshotStore, Watch
 from snakepit_bridge.snapshots.cached import CachedSnapshot, SnapshotCache, clock
 from snakepit_bridge.snapshots.contact import StoreContact
-from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.telemetry.metrics import APPLY_LAG
 
@@ -60,8 +58,7 @@ class ReplicaSync:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: list[asyncio.Task[None]] = []
         self.connected_until = 0.0
-        self.store_offset = time.time() - clock()
-        self._contact = StoreContact(lease_s)
+        self.contact = StoreContact(lease_s)
 
     def start(self) -> None:
         """Start the background tasks, unless they are running."""
@@ -119,6 +116,23 @@ class ReplicaSync:
             held.used_at = clock()
         return held
 
+    async def follow(self, session: str, follower: object) -> None:
+        """Read a session, and keep it in sync until ``unfollow``, whether or not it exists or tasks use it."""
+        self._cache.follow(session, follower)
+        await self._run_quietly(lambda: self._catch_up(session))
+
+    def unfollow(self, session: str, follower: object) -> None:
+        """Undo ``follow``."""
+        if not self._cache.unfollow(session, follower) and self._cache.get(session) is None:
+            self._unwatch([session])
+
+    async def wait_for_newer(self, session: str, token: Token) -> Snapshot:
+        """Return the first snapshot of a followed session that is newer than a token, waiting for it without end."""
+        while (held := self._cache.get(session)) is None or held.snapshot.token <= token:
+            self.start()
+            await self.wait_for_change(session, _IDLE_S)
+        return held.snapshot
+
     async def wait_for_change(self, session: str, timeout_s: float) -> None:
         """Wait until a session changes, at most ``timeout_s`` seconds."""
         event = self._changed.get(session)
@@ -146,7 +160,7 @@ class ReplicaSync:
         try:
             snapshot = await self._store.read(session, have)
         except SessionNotFoundError:
-            self._contact.note_answer(clock())
+            self.contact.note_answer(clock())
             if session != DEFAULT_SESSION:
                 self._forget(session)
                 raise
@@ -154,7 +168,7 @@ class ReplicaSync:
             if have is not None:
                 self._forget(session)
             snapshot = Snapshot(session, UNPUBLISHED, {}, 0.0)
-        self._contact.note_answer(clock())
+        self.contact.note_answer(clock())
         return self._install(session, snapshot, asked_at)
 
     def _install(self, session: str, snapshot: Snapshot, asked_at: float) -> CachedSnapshot:
@@ -164,8 +178,8 @@ class ReplicaSync:
             self._notify(session)
         elif snapshot.token >= held.snapshot.token:
             changed = snapshot is not held.snapshot
-            if snapshot.token > held.snapshot.token and clock() - held.used_at <= _IDLE_S:
-                self._record_lag(snapshot)
+            if snapshot.token > held.snapshot.token:
+                self._record_lag(snapshot, held)
             held.snapshot = snapshot
             held.newest = max(held.newest, snapshot.token)
             held.verified_at = max(held.verified_at, asked_at)
@@ -176,10 +190,11 @@ class ReplicaSync:
             raise StoreUnavailableError(str(self._store), f"it went back to {snapshot.token} of '{session}'")
         return self._cache.get(session) or CachedSnapshot(snapshot, asked_at, asked_at, snapshot.token, asked_at)
 
-    def _record_lag(self, snapshot: Snapshot) -> None:
-        """Record how long after its publish a revision of a session in use is served here."""
-        if TELEMETRY.meter.enabled and snapshot.published_at:
-            TELEMETRY.meter.record(APPLY_LAG, max(0.0, clock() + self.store_offset - snapshot.published_at))
+    def _record_lag(self, snapshot: Snapshot, held: CachedSnapshot) -> None:
+        """Record how long after its publish a revision of a session that tasks use is served here."""
+        is_used = clock() - held.used_at <= _IDLE_S and not self._cache.is_followed(snapshot.session)
+        if is_used and TELEMETRY.meter.enabled and snapshot.published_at:
+            TELEMETRY.meter.record(APPLY_LAG, max(0.0, clock() + self.contact.offset_s - snapshot.published_at))
 
     def _notify(self, session: str) -> None:
         event = self._changed.pop(session, None)
@@ -188,6 +203,8 @@ class ReplicaSync:
 
     def _forget(self, session: str) -> None:
         self._cache.drop(session)
+        if not self._cache.is_followed(session):
+            self._unwatch([session])
         self._notify(session)
 
     async def _subscribe(self, session: str) -> None:
@@ -231,7 +248,7 @@ class ReplicaSync:
 
     async def _resubscribe(self, watch: Watch) -> None:
         self._watched.clear()
-        while missing := {*self._cache} - self._watched:
+        while missing := {*self._cache, *self._cache.followed} - self._watched:
             self._watched |= missing
             await watch.add(missing)
         self._watch = watch
@@ -240,7 +257,7 @@ class ReplicaSync:
         while True:
             asked_at = clock()
             await watch.ping()
-            self._contact.note_answer(clock())
+            self.contact.note_answer(clock())
             self.connected_until = asked_at + self._lease_s
             await asyncio.sleep(self._lease_s / 3)
 
@@ -248,21 +265,21 @@ class ReplicaSync:
         while True:
             for session, token in (await watch.moves()).items():
                 held = self._cache.get(session)
-                if held is not None and (token is None or token > held.snapshot.token):
+                if held is None or token is None or token > held.snapshot.token:
                     self._handle_move(session, held, token)
 
-    def _handle_move(self, session: str, held: CachedSnapshot, token: Token | None) -> None:
-        if token is not None:
+    def _handle_move(self, session: str, held: CachedSnapshot | None, token: Token | None) -> None:
+        if held is not None and token is not None:
             held.newest = max(held.newest, token)
-        if clock() - held.used_at > _IDLE_S:
-            held.verified_at = 0.0  # its next use reads it again
-        else:
+        if self._cache.is_in_use(session, clock() - _IDLE_S):
             self._spawn(self._run_quietly(lambda: self._catch_up(session)))
+        elif held is not None:
+            held.verified_at = 0.0  # its next use reads it again
 
     async def _catch_up(self, session: str) -> None:
         held = self._cache.get(session)
-        while held is not None:
-            wanted = held.newest
+        while held is not None or self._cache.is_followed(session):
+            wanted = held and held.newest
             await self.read(session, clock())
             held = self._cache.get(session)
             # A change that is announced during a read may not be in its reply.
@@ -280,12 +297,12 @@ class ReplicaSync:
             await self._run_quietly(self.compare)
 
     async def compare(self) -> None:
-        """Compare every session in use with its head in the store.
+        """Compare every session that is in use or followed with its head in the store.
 
         Raises:
             StoreUnavailableError: the store is unreachable.
         """
-        sessions = self._cache.used_since(clock() - _IDLE_S)
+        sessions = self._cache.in_use_since(clock() - _IDLE_S)
         if not sessions:
             return
         if self._watch is not None and (missing := [each for each in sessions if each not in self._watched]):
@@ -293,16 +310,18 @@ class ReplicaSync:
             await self._watch.add(missing)
         asked_at = clock()
         heads = await self._store.heads(sessions)
-        self._contact.note_answer(clock())
+        self.contact.note_answer(clock())
         for session in sessions:
             held = self._cache.get(session)
             if held is not None and held.verified_at < asked_at:
                 self._handle_head(session, held, heads.get(session), asked_at)
+            elif held is None and session in heads:
+                self._handle_move(session, None, heads[session].token)
 
     def _handle_head(self, session: str, held: CachedSnapshot, head: Head | None, asked_at: float) -> None:
         if head is not None:
             # As if the reply were as old as the request: staleness may be overestimated, never underestimated.
-            self.store_offset = head.now - asked_at
+            self.contact.offset_s = head.now - asked_at
         if (UNPUBLISHED if head is None else head.token) != held.snapshot.token:
             self._handle_move(session, held, None if head is None else head.token)
             return
@@ -313,28 +332,6 @@ class ReplicaSync:
             held.snapshot = newer
             self._notify(session)
         held.verified_at = asked_at
-
-    def staleness(self, held: CachedSnapshot) -> float:
-        """Return the seconds since the session's authority was last known to agree with the cached snapshot."""
-        if held.snapshot.authority in ("", STORE):
-            # The store is its own authority, so each verification counts.
-            return clock() - held.verified_at
-        return max(0.0, clock() + self.store_offset - held.snapshot.confirmed_at)
-
-    def overdue_s(self, held: CachedSnapshot) -> float:
-        """Return by how many seconds the authority's heartbeat is overdue; 0 if it isn't."""
-        last = _last_contact(held)
-        return 0.0 if last is None else max(0.0, clock() + self.store_offset - last.at - last.silence_s)
-
-    def away_in_s(self, held: CachedSnapshot) -> float:
-        """Return the seconds until the authority counts as unreachable, 0 if it does, inf if it never will.
-
-        Time without contact to the store isn't counted, since the authority may be confirming meanwhile.
-        """
-        last = _last_contact(held)
-        if last is None:
-            return math.inf
-        return max(0.0, last.silence_s - self._contact.reachable_s(last.at - self.store_offset, clock()))
 
     async def _run_quietly(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run background work and ignore its errors; the next caller reads the session and gets them."""
@@ -354,7 +351,3 @@ class ReplicaSync:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             _log.error("Replica synchronization failed; the next task restarts it.", exc_info=exc)
-
-
-def _last_contact(held: CachedSnapshot) -> AuthoritySign | None:
-    return None if held.snapshot.authority in ("", STORE) else held.snapshot.heard

@@ -172,7 +172,7 @@ async def test_many_followers_of_a_session_cost_one_read_per_change(redis_url: s
         await client.publish("user-1", a=0)
         streams = [client.variables.Watch(pb.WatchRequest(session="user-1")) for _ in range(300)]
         await asyncio.gather(*(first(stream, 1) for stream in streams))
-        reads, store = [], served._feed._store
+        reads, store = [], served._replica._store
         reading = store.read
 
         async def counted(*args: Any) -> Any:

@@ -15,6 +15,7 @@ from snakepit_bridge.process.home_loop import adopt_loop, run_on_home_loop
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
+from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.telemetry.metrics import GATEWAY_CALLS
 from snakepit_bridge.telemetry.setup import stop as stop_telemetry
@@ -22,7 +23,6 @@ from workers.gateway.access.gate import RequestGate
 from workers.gateway.api.costs import CostReports
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
-from workers.gateway.api.session_feed import SessionFeed
 from workers.gateway.api.variables import Variables
 from workers.gateway.grpc.server import GrpcServer
 from workers.gateway.health import GatewayHealth
@@ -63,11 +63,11 @@ class Gateway:
             bridge=settings.bridge,
             bounds=settings.bounds,
         )
-        self._feed = SessionFeed(self._fleet.store)
+        self._replica = Replica(self._fleet.store)
         self._predictions = Predictions(self._fleet, settings.limits.batch)
         self._gate = RequestGate(settings.grants, settings.limits)
         operations = build_operations(
-            Variables(self._fleet, self._feed, settings.limits.changes),
+            Variables(self._fleet, self._replica, settings.limits.changes),
             self._predictions,
             Programs(self._fleet, settings.allowed_packages, settings.imports),
             CostReports(self._fleet),
@@ -130,7 +130,7 @@ class Gateway:
         self._gate.draining.set()
         servers = filter(None, (self._grpc, self._http))
         await asyncio.gather(*(server.stop(self._settings.drain_s) for server in servers))
-        await self._feed.aclose()
+        await self._replica.aclose()
         self._predictions.close()
         if self._fleet.elixir is not None:
             await run_on_home_loop(self._fleet.elixir.aclose())

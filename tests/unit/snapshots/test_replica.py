@@ -7,10 +7,12 @@ import math
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
+from typing_extensions import override
 
 from snakepit_bridge.exceptions import (
     AuthorityAwayError,
@@ -89,7 +91,8 @@ class _ShakyWatch(MemoryWatch):
         super().__init__(store._watches)
         self._store = store
 
-    def tell(self, session: str, token: Token | None) -> None:
+    @override
+    def notify(self, session: str, token: Token | None) -> None:
         if not self._store.silent:
             super().notify(session, token)
 
@@ -671,6 +674,100 @@ class TestAuthorityAway:
         assert not waiting.done()
         await self.heard(store, silence_s=1.0)
         assert not (await waiting).outage
+
+
+class TestChanges:
+    async def test_the_newest_comes_first_and_then_each_newer_one(self, store: Shaky, replica: Replica) -> None:
+        tokens = [await store.publish("s", declared(a=n)) for n in range(2)]
+        async with aclosing(replica.changes("s")) as changes:
+            assert (await anext(changes)).token == tokens[-1]
+            for n in range(2, 5):
+                token = await store.publish("s", declared(a=n))
+                snapshot = await anext(changes)
+                assert (snapshot.token, snapshot.value("a")) == (token, n)
+
+    async def test_a_slow_reader_skips_some_but_never_the_last(self, store: Shaky, replica: Replica) -> None:
+        await store.publish("s", declared(a=0))
+        async with aclosing(replica.changes("s")) as changes:
+            await anext(changes)
+            published = [await store.publish("s", declared(a=n)) for n in range(1, 20)]
+            seen = [await anext(changes)]
+            while seen[-1].token != published[-1]:
+                seen.append(await anext(changes))
+            assert [each.token for each in seen] == sorted({each.token for each in seen})
+
+    @pytest.mark.parametrize("silent", [False, True])
+    async def test_a_session_is_followed_before_its_first_publish_and_after_a_drop(
+        self, store: Shaky, replica: Replica, silent: bool
+    ) -> None:
+        store.silent = silent
+        for session in ("s", DEFAULT_SESSION):
+            async with aclosing(replica.changes(session)) as changes:
+                waiting = asyncio.ensure_future(anext(changes))
+                await asyncio.wait([waiting], timeout=LEASE_S)
+                assert not waiting.done()
+                first = await store.publish(session, declared(a=1))
+                async with asyncio.timeout(5):
+                    assert (await waiting).token == first
+                    await store.drop(session)
+                    second = await store.publish(session, declared(a=2))
+                    assert (await anext(changes)).token == second
+
+    async def test_an_idle_session_stays_in_sync_while_it_is_followed(
+        self, store: Shaky, replica: Replica, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(follower, "_IDLE_S", 0.0)
+        await store.publish("s", declared(a=1))
+        async with aclosing(replica.changes("s")) as changes, asyncio.timeout(5):
+            await anext(changes)
+            token = await store.publish("s", declared(a=2))
+            assert (await anext(changes)).token == token
+
+    async def test_it_goes_on_after_an_outage(self, store: Shaky, replica: Replica) -> None:
+        async with aclosing(replica.changes("s")) as changes:
+            store.away = True
+            waiting = asyncio.ensure_future(anext(changes))
+            await asyncio.wait([waiting], timeout=2 * LEASE_S)
+            token = await store.publish("s", declared(a=1))
+            store.away = False
+            async with asyncio.timeout(5):
+                assert (await waiting).token == token
+
+    async def test_readers_share_each_read_and_leave_no_subscription(self, store: Shaky, replica: Replica) -> None:
+        async def read(changes: AsyncGenerator[Snapshot]) -> Snapshot:
+            async with asyncio.timeout(5):
+                return await anext(changes)
+
+        readers = [replica.changes("new") for _ in range(50)]
+        waiting = [asyncio.ensure_future(read(reader)) for reader in readers]
+        await asyncio.wait(waiting, timeout=LEASE_S)
+        reads = store.reads
+        token = await store.publish("new", declared(a=1))
+        assert {snapshot.token for snapshot in await asyncio.gather(*waiting)} == {token}
+        assert store.reads - reads <= 2
+        await asyncio.gather(*(reader.aclose() for reader in readers))
+        assert not await run_on_home_loop(_followed(replica))
+
+    async def test_sessions_that_never_exist_are_forgotten(self, store: Shaky, replica: Replica) -> None:
+        await store.publish("s", declared(a=1))
+        await connected(replica)
+        for n in range(20):
+            with pytest.raises(SessionNotFoundError):
+                await replica.snapshot(f"nobody-{n}")
+            changes = replica.changes(f"nobody-{n}")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await anext(changes)
+            await changes.aclose()
+
+        async def forgotten() -> bool:
+            return replica._sync._watched == {"s"}
+
+        await eventually(forgotten, "only the session that exists to be watched")
+
+
+async def _followed(replica: Replica) -> list[str]:
+    return list(replica._cache.followed)
 
 
 class TestContact:

@@ -12,12 +12,12 @@ from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import RevisionNotReachedError, SessionNotFoundError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import Changes, SnapshotStore
+from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 from workers.gateway.access.authentication import Grant, GrantScope
 from workers.gateway.api import converters
 from workers.gateway.api.idempotent_publish import IdempotentPublisher, PublishCommand
-from workers.gateway.api.session_feed import SessionFeed
 from workers.gateway.call import ClientCall, require_seconds
 from workers.gateway.errors import MalformedError, NotGrantedError, TooLargeError
 
@@ -30,14 +30,14 @@ class Variables:
 
     Args:
         fleet: the fleet.
-        feed: delivers new snapshots to streams.
+        replica: delivers new snapshots to streams.
         max_changes: maximum number of variables in a publish.
     """
 
-    def __init__(self, fleet: Fleet, feed: SessionFeed, max_changes: int) -> None:
+    def __init__(self, fleet: Fleet, replica: Replica, max_changes: int) -> None:
         self._max_changes = max_changes
         self._store: SnapshotStore = fleet.store
-        self._feed = feed
+        self._replica = replica
         self._publisher = IdempotentPublisher(fleet)
         self._demand = SessionDemand(fleet.connection, namespace=fleet.namespace) if fleet.elixir else None
 
@@ -90,7 +90,7 @@ class Variables:
         """Yield the current snapshot, then each newer one."""
         after = converters.parse_token(request.after, "after")
         await self._record_demand(request.session)
-        async with aclosing(self._feed.follow(request.session)) as snapshots:
+        async with aclosing(self._replica.changes(request.session)) as snapshots:
             async for snapshot in snapshots:
                 if after is None or not snapshot.satisfies(after) or snapshot.token > after:
                     yield _select_names(snapshot, request, await self._store_time(request.session))
@@ -128,7 +128,7 @@ class Variables:
         if snapshot is not None and snapshot.satisfies(token):
             return snapshot
         try:
-            async with asyncio.timeout(wait_s), aclosing(self._feed.follow(session)) as snapshots:
+            async with asyncio.timeout(wait_s), aclosing(self._replica.changes(session)) as snapshots:
                 async for snapshot in snapshots:
                     if snapshot.satisfies(token):
                         return snapshot
