@@ -181,9 +181,14 @@ class ProfilesFile(BaseModel):
         """Return the limits that each profile has for the whole fleet, as keyword arguments; None doesn't limit."""
         return {name: table.limits.model_dump(exclude=_OF_ONE_PROCESS) for name, table in self.profiles.items()}
 
-    def prices(self) -> dict[str, dict[str, Any]]:
-        """Return the price of each profile that has one, as keyword arguments."""
-        return {name: table.price.model_dump() for name, table in self.profiles.items() if table.price is not None}
+    def prices(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return the prices by profile and model, as keyword arguments; models without a price are left out."""
+        return {
+            (name, model): price.model_dump()
+            for name, table in self.profiles.items()
+            for model, price in ((table.model, table.price), *table.model_prices.items())
+            if price is not None
+        }
 
 
 def read_profiles(path: Path) -> ProfilesFile:

@@ -138,7 +138,7 @@ async def _run_once(
     scope = _build_context(runtime, prepared.applied, request, delivery)
     with runtime.cancellations.track(scope):
         async with (
-            hold_first_permit(runtime.rate_limiter, scope, bound.choice.profile, values),
+            hold_first_permit(runtime.rate_limiter, scope, bound.choice, values),
             runtime.concurrency_slot(bound.choice.profile),
         ):
             check_deadline(request, delivery)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator
 
-from dspy.lm15 import LM15Error, Request, Response
+from dspy.lm15 import LM15Error, Response
 
-from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage
+from snakepit_bridge.costs.usage import PICO_PER_USD
 from snakepit_bridge.process.aio import OutageLog
 from tasks.cancellation import CancellationRegistry
 from tasks.errors import retryable_kind
@@ -91,7 +91,7 @@ class RateLimits:
         used: Used | None = None
         try:
             response = await call_next(call)
-            used = _count_used(response, call.charges[-1:])
+            used = _count_used(response, call)
         finally:
             await self._updates.apply(self._limiter.settle(permit, used))
         return response
@@ -103,13 +103,15 @@ class RateLimits:
             if permit.profile == call.profile:
                 return permit
             await self._updates.apply(self._limiter.give_back(permit))
-        return await self._limiter.admit(call.scope, call.profile, _estimate(call.call.request))
+        return await self._limiter.admit(call.scope, call.profile, _estimate(call))
 
 
-def _estimate(request: Request) -> Estimate:
+def _estimate(call: PredictionCall) -> Estimate:
+    request = call.call.request
     system = request.system if isinstance(request.system, str) else "".join(_texts(request.system or ()))
     characters = sum(len(text) for message in request.messages for text in _texts(message.parts))
-    return Estimate(len(system) + characters, max_output_tokens=request.config.max_tokens)
+    model = call.engine.endpoint.model
+    return Estimate(len(system) + characters, max_output_tokens=request.config.max_tokens, model=model)
 
 
 def _texts(parts: Iterable[object]) -> Iterator[str]:
@@ -119,9 +121,10 @@ def _texts(parts: Iterable[object]) -> Iterator[str]:
             yield text
 
 
-def _count_used(response: Response, charges: Sequence[LMUsage]) -> Used:
+def _count_used(response: Response, call: PredictionCall) -> Used:
     """Return the tokens that the provider reported, or an estimate by the answer's length, and their known cost."""
     usage = response.usage
     estimated = sum(len(text) for text in _texts(response.message.parts)) // 4
-    cost_usd = next((each.cost_pico / PICO_PER_USD for each in charges if not each.unpriced_calls), None)
-    return Used(usage.input_tokens or 0, estimated if usage.output_tokens is None else usage.output_tokens, cost_usd)
+    cost_usd = next((each.cost_pico / PICO_PER_USD for each in call.charges[-1:] if not each.unpriced_calls), None)
+    written = estimated if usage.output_tokens is None else usage.output_tokens
+    return Used(usage.input_tokens or 0, written, cost_usd, call.engine.endpoint.model)

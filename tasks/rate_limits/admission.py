@@ -17,6 +17,7 @@ from celery.exceptions import Ignore
 
 from snakepit_bridge.costs.price import Price
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
+from snakepit_bridge.lm.profiles import ChosenLM
 from snakepit_bridge.process.aio import wait_for_event
 from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.telemetry import TELEMETRY, Span
@@ -39,10 +40,10 @@ class FleetAdmission:
 
     Args:
         presence: this process's part in the limits.
-        prices: the token prices of each profile that has any.
+        prices: the token prices by profile and model; the others spend nothing.
     """
 
-    def __init__(self, leases: LimitLeases, prices: Mapping[str, Price]) -> None:
+    def __init__(self, leases: LimitLeases, prices: Mapping[tuple[str, str], Price]) -> None:
         self._leases = leases
         self._store = leases.store
         self._prices = prices
@@ -130,7 +131,7 @@ class FleetAdmission:
         self._estimates.learn(permit.program, permit.estimate, used)
         spend = used.cost_usd
         if spend is None:
-            spend = self._estimate_usd(permit.profile, used.input_tokens, used.output_tokens)
+            spend = self._estimate_usd(permit.profile, used.model, used.input_tokens, used.output_tokens)
         real = Costs(float(used.input_tokens + used.output_tokens), spend)
         await self._leases.end(permit.id, real, requests=1)
 
@@ -149,10 +150,10 @@ class FleetAdmission:
 
     def _estimate_costs(self, program: str, profile: str, estimate: Estimate) -> Costs:
         given, answered = self._estimates.predict_tokens(program, estimate)
-        return Costs(given + answered, self._estimate_usd(profile, given, answered))
+        return Costs(given + answered, self._estimate_usd(profile, estimate.model, given, answered))
 
-    def _estimate_usd(self, profile: str, input_tokens: float, output_tokens: float) -> float:
-        price = self._prices.get(profile)
+    def _estimate_usd(self, profile: str, model: str, input_tokens: float, output_tokens: float) -> float:
+        price = self._prices.get((profile, model))
         return 0.0 if price is None else price.estimate_usd(input_tokens, output_tokens)
 
     def _build_permit(self, call: _PendingCall, costs: Costs) -> Permit:
@@ -222,7 +223,7 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def hold_first_permit(
-    admission: RateLimiter, scope: PredictionContext, profile: str, inputs: Mapping[str, Any]
+    admission: RateLimiter, scope: PredictionContext, choice: ChosenLM, inputs: Mapping[str, Any]
 ) -> AsyncGenerator[None]:
     """Acquire a permit for the first LM call of the block; return it if the call isn't made.
 
@@ -231,7 +232,8 @@ async def hold_first_permit(
         DeadlineExceededError: the deadline passed while the task was waiting in this process.
         StoreUnavailableError: Redis is unavailable and a limit applies to the task.
     """
-    estimate = Estimate(sum(map(_count_characters, inputs.values())), "inputs")
+    profile, model = choice.profile, str(choice.lm.model)
+    estimate = Estimate(sum(map(_count_characters, inputs.values())), "inputs", model=model)
     permit = await admission.before_start(scope, profile, estimate)
     if isinstance(permit, Parked):
         TELEMETRY.tracer.current_span().add_event("dspex.parked", {"dspex.profile": profile})

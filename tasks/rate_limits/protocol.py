@@ -60,21 +60,30 @@ class Estimate:
     Attributes:
         characters: length of the text that goes to the LM.
         basis: which text: the task's inputs, before it starts, or the whole prompt of one call.
-        most_output: the output limit of the call, None if it sets none.
+        max_output_tokens: the output limit of the call, None if it sets none.
+        model: the model that is called, for its price.
     """
 
     characters: int
     basis: Basis = "prompt"
     max_output_tokens: int | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """The tokens that a call used, as the provider reported, and what they cost in USD; None to estimate it."""
+    """What a call used.
+
+    Attributes:
+        input_tokens, output_tokens: as the provider reported.
+        cost_usd: what they cost; None to estimate it by the price of the model.
+        model: the model that answered.
+    """
 
     input_tokens: int
     output_tokens: int
     cost_usd: float | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,12 +125,16 @@ def test_what_the_whole_fleet_may_use_and_what_it_costs_are_read_apart(tmp_path:
     }
     assert file.prices() == {}
     priced = read_profiles(written(tmp_path, smart("price = { input = 0.1, cached_input = 0.025, output = 10 }")))
-    assert priced.prices()["smart"] == {
-        "input": Decimal("0.1"),
-        "output": Decimal(10),
-        "cached_input": Decimal("0.025"),
-        "reasoning": None,
+    assert priced.prices() == {
+        ("smart", "openai/gpt-4o"): {
+            "input": Decimal("0.1"),
+            "output": Decimal(10),
+            "cached_input": Decimal("0.025"),
+            "reasoning": None,
+        }
     }
+    own = 'models = ["openai/o3"]\nmodel_prices = { "openai/o3" = { input = 2, output = 8 } }'
+    assert list(read_profiles(written(tmp_path, smart(own))).prices()) == [("smart", "openai/o3")]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from tests.harness.spans import recorded_spans
 from tests.harness.waiting import Stopwatch, eventually
 
 SHORT = Estimate(400)
-PRICES = {"demo": Price.of(input=10, output=30)}
+PRICES = {("demo", ""): Price.of(input=10, output=30), ("demo", "mini"): Price.of(input=1, output=3)}
 
 
 class Process:
@@ -57,8 +57,10 @@ async def process(store: LimitStore, redis_url: str) -> AsyncGenerator[Process]:
     await process.aclose()
 
 
-async def granted(admission: FleetAdmission, task: Task, within_s: float = 12.0) -> Permit:
-    return await asyncio.wait_for(admission.admit(task, "demo", SHORT), within_s)
+async def granted(
+    admission: FleetAdmission, task: Task, within_s: float = 12.0, *, estimate: Estimate = SHORT
+) -> Permit:
+    return await asyncio.wait_for(admission.admit(task, "demo", estimate), within_s)
 
 
 async def waits(admission: FleetAdmission, task: Task, seconds: float = 0.3) -> asyncio.Task[Permit]:
@@ -278,6 +280,20 @@ async def test_spend_counts_what_calls_really_cost(store: LimitStore, redis_url:
         await process.admission.settle(await granted(process.admission, Task("t")), Used(10_000, 6_667))
     assert await spent(store) == pytest.approx(0.9, abs=0.01)
     (await waits(process.admission, Task("too much"), 0.2)).cancel()
+    await process.aclose()
+
+
+async def test_each_model_of_a_profile_spends_by_its_own_price(store: LimitStore, redis_url: str) -> None:
+    process = Process(store, redis_url, spend_per_hour=1.0)
+    reserved = [
+        await granted(process.admission, Task("t"), estimate=Estimate(4_000, model=model))
+        for model in ("", "mini", "unpriced")
+    ]
+    assert [permit.spend for permit in reserved] == pytest.approx([0.019, 0.0019, 0])
+    await process.admission.settle(reserved[1], Used(10_000, 10_000, model="mini"))
+    await process.admission.settle(reserved[2], Used(10_000, 10_000, model="unpriced"))
+    await process.admission.settle(reserved[0], Used(10_000, 10_000, 0.25, model=""))
+    assert await spent(store) == pytest.approx(0.04 + 0.25, abs=0.001)
     await process.aclose()
 
 

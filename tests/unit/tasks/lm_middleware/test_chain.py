@@ -129,7 +129,7 @@ async def test_the_first_call_takes_what_the_task_was_admitted_with_and_later_on
     await ask(provider, scope)
     await ask(provider, scope)
 
-    used = Used(3, 2)
+    used = Used(3, 2, model="openai/smart")
     assert ledger.said == [("settle", "first", used), ("admit", "smart", 4, None), ("settle", "later", used)]
 
 
