@@ -59,14 +59,14 @@ _SCRIPTS = Part("eval evalsha script|exists script|load")
 
 _SESSION = ("{ns}:{{s:*",)
 _READING = Part(
-    "get ping subscribe",
+    "get ping subscribe unsubscribe",
     keys=_SESSION,
     channels=_SESSION,
     scripts="snakepit_bridge.snapshots.lua/ head heads read read_at",
     script_commands="persist pexpire",
 )
 _PUBLISHING = Part(
-    "unsubscribe zadd zrange zrem",
+    "zadd zrange zrem",
     keys=(*_SESSION, "{ns}:sessions"),
     channels=_SESSION,
     scripts="snakepit_bridge.snapshots.lua/ checks declare drop history label labels prune publish retain rollback "
