@@ -74,6 +74,19 @@ def free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in sockets]
 
 
+def free_ports_in_a_row(count: int) -> range:
+    """Returns ports that follow each other, and that nobody listened on a moment ago."""
+    while True:
+        (first,) = free_ports(1)
+        try:
+            with ExitStack() as probes:
+                for port in range(first, first + count):
+                    probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            continue
+        return range(first, first + count)
+
+
 def _cluster_node(port: int, bus: int) -> Sequence[str]:
     timeouts = ("--cluster-node-timeout", "5000")
     return ("--port", str(port), "--cluster-enabled", "yes", "--cluster-port", str(bus), *timeouts)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.cluster import free_ports
+from tests.harness.cluster import free_ports_in_a_row
 from tests.harness.prometheus import Prometheus, prometheus
 
 ROOT = Path(__file__).parents[2]
@@ -42,13 +42,13 @@ class Scraped:
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Generator[Scraped]:
     folder = tmp_path_factory.mktemp("scraped")
-    first = _free_run(_WORKERS + 1)
-    jobs = {"dspex-worker": range(first, first + _WORKERS), "dspex-refresher": [first + _WORKERS]}
+    ports = free_ports_in_a_row(_WORKERS + 1)
+    jobs = {"dspex-worker": ports[:_WORKERS], "dspex-refresher": ports[_WORKERS:]}
     environment = {
         **os.environ,
         "OTEL_METRICS_EXPORTER": "prometheus",
         "OTEL_EXPORTER_PROMETHEUS_HOST": "127.0.0.1",
-        "OTEL_EXPORTER_PROMETHEUS_PORT": str(first),
+        "OTEL_EXPORTER_PROMETHEUS_PORT": str(ports[0]),
     }
     command = [sys.executable, "-m", "snakepit_bridge.cli", "demo", "--out", str(folder), "--workers", str(_WORKERS)]
     # Few at a time, so that it lasts for some readings of the state of the fleet.
@@ -60,14 +60,6 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Generator[Scraped]:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         yield Scraped(server, start, time.time())
-
-
-def _free_run(count: int) -> int:
-    """Return the first of so many free ports in a row."""
-    while True:
-        (first,) = free_ports(1)
-        if first + count < 65_536:
-            return first
 
 
 @pytest.mark.timeout(240)
