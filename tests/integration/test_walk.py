@@ -16,7 +16,9 @@ from tests.harness.stage import Stage, stage
 from tests.harness.walk import files_of_each
 
 # A reader of one prediction has as many files to open. A file that would be the next one has to be worth it.
-MAX_FILES = 116
+# It is 117 on a quiet machine. On a busy one a message may be settled after the next prediction has begun, and the file
+# that settles it then doesn't count.
+MAX_FILES = 117
 PREDICTIONS = 25
 
 
