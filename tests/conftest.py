@@ -85,6 +85,14 @@ def _free_lms() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
         module.unguard_lms()
 
 
+@pytest.fixture(autouse=True)
+def _telemetry_off() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
+    """End with a test what it has switched on of this process's telemetry, such as a page's call of `instrument`."""
+    yield
+    if module := sys.modules.get("snakepit_bridge.telemetry.setup"):
+        module.stop(0.1)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _dspy_defaults() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
     """End with a module what its imports, such as a stranger's package, configure DSPy to for the whole process."""

@@ -62,6 +62,8 @@ class Run:
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self.patient = Fleet(self.play.url, wait_s=120)
+        # A client that has never reached its server doesn't wait for it: it may be the wrong one.
+        assert self.patient.handle(fresh("none")).status == "PENDING"
 
     @property
     def server(self) -> Redis:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Generator
 
 import pytest
 
@@ -16,12 +15,6 @@ from snakepit_bridge.telemetry.setup import TelemetryOptions
 
 # Nobody listens there.
 AWAY = "http://127.0.0.1:9"
-
-
-@pytest.fixture(autouse=True)
-def _switched_off() -> Generator[None]:
-    yield
-    setup.stop(0.1)
 
 
 def read(**environment: str) -> TelemetryOptions:
