@@ -1,0 +1,1 @@
+"""Staged rollouts: who gets the candidate, and whether the candidate does harm."""
