@@ -1,0 +1,152 @@
+"""The record of a rollout, as the store keeps it beside what it stages, and the assignment of requests by it.
+
+A rollout stages what a name stands for: a session's ``latest`` revision, or a label of a program. Whoever resolves the
+name has read the record with it, so that an assignment needs no further round trip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Self
+
+from snakepit_bridge.rollouts.assignment import MILLION, is_candidate
+
+POLICY_VARIABLE = "dspex.rollout_policy"
+"""The variable that has each new revision of its session staged; see ``policy.py`` for its value."""
+
+BASELINE, CANDIDATE = "baseline", "candidate"
+
+
+class RolloutState(StrEnum):
+    """How far a rollout is.
+
+    ``new``: its first stage hasn't begun. ``running`` and ``paused``: undecided. ``rolled_back``: everybody stays with
+    the baseline. ``promoted``: everybody gets the candidate.
+    """
+
+    NEW = "new"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ROLLED_BACK = "rolled_back"
+    PROMOTED = "promoted"
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRecord:
+    """A rollout as it is stored: one line of text, its fields in this order, separated by spaces.
+
+    Attributes:
+        id: unique; also the salt of its assignment.
+        sequence: a number that grows with each change of the record.
+        state: see :class:`RolloutState`.
+        stage: the number of its stage, from 1; 0 before the first.
+        share: the candidate's share at this stage, in millionths.
+        previous_share: what counts until ``since_us``.
+        since_us: when this stage's share begins to count, in microseconds of the store's clock.
+        baseline: what is trusted: a session's token, or ``VERSION:DIGEST`` of a program.
+        candidate: what is tried, likewise.
+    """
+
+    id: str
+    sequence: int
+    state: RolloutState
+    stage: int
+    share: int
+    previous_share: int
+    since_us: int
+    baseline: str
+    candidate: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is undecided."""
+        return self.state in (RolloutState.NEW, RolloutState.RUNNING, RolloutState.PAUSED)
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether somebody still gets the baseline."""
+        return self.state is not RolloutState.PROMOTED
+
+    def share_at(self, now_s: float) -> int:
+        """Return the candidate's share in millionths at a time of the store's clock, in Unix seconds.
+
+        A rollback counts at once.
+        """
+        if self.state is RolloutState.ROLLED_BACK:
+            return 0
+        return self.share if now_s * 1e6 >= self.since_us else self.previous_share
+
+    def change(
+        self, state: RolloutState, *, stage: int | None = None, share: int | None = None, since_us: int = 0
+    ) -> RolloutRecord:
+        """Return the record after a change.
+
+        Args:
+            state: the new one.
+            stage, share: the new ones; those that it has if None.
+            since_us: when a new share begins to count, in microseconds of the store's clock.
+        """
+        return replace(
+            self,
+            sequence=self.sequence + 1,
+            state=state,
+            stage=self.stage if stage is None else stage,
+            share=self.share if share is None else share,
+            previous_share=self.previous_share if share is None else self.share,
+            since_us=self.since_us if share is None else since_us,
+        )
+
+    def __str__(self) -> str:
+        numbers = (self.stage, self.share, self.previous_share, self.since_us)
+        return " ".join(map(str, (self.id, self.sequence, self.state, *numbers, self.baseline, self.candidate)))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse the form of ``str``.
+
+        Raises:
+            ValueError: the text is something else.
+        """
+        try:
+            name, sequence, state, *numbers, baseline, candidate = text.split(" ")
+            stage, share, previous, since = map(int, numbers)
+            record = cls(name, int(sequence), RolloutState(state), stage, share, previous, since, baseline, candidate)
+        except ValueError:
+            raise ValueError(f"This is no record of a rollout: {text[:120]!r}") from None
+        if not (0 <= share <= MILLION and 0 <= previous <= MILLION):
+            raise ValueError(f"A rollout's shares are 0 to {MILLION}: {text[:120]!r}")
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The arm of a rollout that a request runs under.
+
+    Attributes:
+        rollout: the rollout's id.
+        arm: ``baseline`` or ``candidate``.
+        stage: the rollout's stage that it was assigned under.
+        target: what the rollout stages: ``session:NAME`` or ``program:NAME@LABEL``.
+    """
+
+    rollout: str
+    arm: str
+    stage: int
+    target: str
+
+
+def assign(record: RolloutRecord, key: str, now_s: float, target: str) -> Assignment:
+    """Return the arm of a request: the same one for the same key, until the candidate's share changes.
+
+    Args:
+        record: the rollout.
+        key: the request's targeting key.
+        now_s: the time by the store's clock, in Unix seconds.
+        target: what the rollout stages.
+
+    Raises:
+        ValueError: the key is too long.
+    """
+    arm = CANDIDATE if is_candidate(record.id, key, record.share_at(now_s)) else BASELINE
+    return Assignment(record.id, arm, record.stage, target)
