@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit_bridge.rollouts.assignment import MILLION
-from snakepit_bridge.rollouts.confidence import Sample
+from snakepit_bridge.rollouts.confidence import ValueSum
 from snakepit_bridge.rollouts.sketch import Buckets, count_above, count_values, index_of, mean_capped
 
 BLAMELESS_ERRORS = frozenset({"PredictionCancelledError"})
@@ -101,30 +101,32 @@ class ArmCounts:
         )
 
     @property
-    def failures(self) -> Sample:
+    def failures(self) -> ValueSum:
         """A value for each prediction: 1 if it failed, else 0."""
         blameless = sum(self.errors.get(name, 0) for name in BLAMELESS_ERRORS)
         count = max(0, self.predictions - blameless)
-        return Sample(count, float(min(count, sum(self.errors.values()) - blameless)))
+        return ValueSum(count, float(min(count, sum(self.errors.values()) - blameless)))
 
-    def slower_than(self, limit_s: float) -> Sample:
+    def slower_than(self, limit_s: float) -> ValueSum:
         """Return a value for each measured latency: 1 if it is above a limit in seconds, else 0."""
-        return Sample(count_values(self.latency), float(count_above(self.latency, limit_s * 1_000)))
+        return ValueSum(count_values(self.latency), float(count_above(self.latency, limit_s * 1_000)))
 
-    def capped_cost(self, cap_usd: float) -> Sample:
+    def capped_cost(self, cap_usd: float) -> ValueSum:
         """Return each measured cost, cut off at a cap and as a share of it.
 
         Args:
             cap_usd: what counts as 1, in US dollars.
         """
         count = count_values(self.cost)
-        return Sample(count, min(float(count), count * mean_capped(self.cost, cap_usd * MILLION) / (cap_usd * MILLION)))
+        return ValueSum(
+            count, min(float(count), count * mean_capped(self.cost, cap_usd * MILLION) / (cap_usd * MILLION))
+        )
 
-    def shortfalls(self, score: str) -> Sample:
+    def shortfalls(self, score: str) -> ValueSum:
         """Return by how much each score of a name falls short of 1."""
         found = self.scores.get(score, ScoreSum())
         count = max(0, found.count)
-        return Sample(count, min(float(count), max(0.0, count - found.millionths / MILLION)))
+        return ValueSum(count, min(float(count), max(0.0, count - found.millionths / MILLION)))
 
 
 def _merge(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:

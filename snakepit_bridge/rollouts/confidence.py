@@ -34,7 +34,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ValueSum:
     """Values in [0, 1], such as errors (0 or 1) or scores.
 
     Attributes:
@@ -49,9 +49,9 @@ class Sample:
         if not (self.count >= 0 and 0.0 <= self.total <= self.count):
             raise ValueError(f"{self.count} values in [0, 1] can't have the sum {self.total}.")
 
-    def __add__(self, other: Sample) -> Sample:
+    def __add__(self, other: ValueSum) -> ValueSum:
         """Return both together."""
-        return Sample(self.count + other.count, self.total + other.total)
+        return ValueSum(self.count + other.count, self.total + other.total)
 
     @property
     def mean(self) -> float:
@@ -59,7 +59,7 @@ class Sample:
         return self.total / self.count if self.count else 0.0
 
 
-def bound_mean(sample: Sample, alpha: float) -> Interval:
+def bound_mean(sample: ValueSum, alpha: float) -> Interval:
     """Return bounds that contain the true mean at all looks together, with a probability of ``1 - alpha``.
 
     Args:
@@ -72,7 +72,7 @@ def bound_mean(sample: Sample, alpha: float) -> Interval:
     return Interval(_search(sample, limit, 0.0), _search(sample, limit, 1.0))
 
 
-def _search(sample: Sample, limit: float, edge: float) -> float:
+def _search(sample: ValueSum, limit: float, edge: float) -> float:
     """Return where the likelihood falls to a limit between the sample's mean and an edge, rounded towards the edge."""
     inside, outside = sample.mean, edge
     if _log_likelihood(sample, outside) > limit:
@@ -86,7 +86,7 @@ def _search(sample: Sample, limit: float, edge: float) -> float:
     return outside
 
 
-def _log_likelihood(sample: Sample, mean: float) -> float:
+def _log_likelihood(sample: ValueSum, mean: float) -> float:
     return _times_log(sample.total, mean) + _times_log(sample.count - sample.total, 1 - mean)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from snakepit_bridge.rollouts.confidence import Interval, Sample, bound_mean
+from snakepit_bridge.rollouts.confidence import Interval, ValueSum, bound_mean
 
 
-class Verdict(Enum):
+class GuardVerdict(Enum):
     """What is known of a candidate."""
 
     BREACHED = "breached"
@@ -42,10 +42,10 @@ class Comparison:
     baseline: Interval
     candidate: Interval
     harm: tuple[float, float]
-    verdict: Verdict
+    verdict: GuardVerdict
 
 
-def compare(baseline: Sample, candidate: Sample, margin: Margin, alpha: float) -> Comparison:
+def compare(baseline: ValueSum, candidate: ValueSum, margin: Margin, alpha: float) -> Comparison:
     """Compare two arms; the comparison may be repeated with every new value.
 
     Args:
@@ -58,11 +58,11 @@ def compare(baseline: Sample, candidate: Sample, margin: Margin, alpha: float) -
     factor = 1 + margin.relative
     low = tried.low - factor * trusted.high - margin.absolute
     high = tried.high - factor * trusted.low - margin.absolute
-    verdict = Verdict.BREACHED if low > 0 else Verdict.HEALTHY if high <= 0 else Verdict.OPEN
+    verdict = GuardVerdict.BREACHED if low > 0 else GuardVerdict.HEALTHY if high <= 0 else GuardVerdict.OPEN
     return Comparison(trusted, tried, (low, high), verdict)
 
 
-def bound_absolute(candidate: Sample, largest: float, alpha: float) -> Verdict:
+def bound_absolute(candidate: ValueSum, largest: float, alpha: float) -> GuardVerdict:
     """Compare a candidate with a fixed bound instead of a baseline.
 
     Args:
@@ -71,4 +71,10 @@ def bound_absolute(candidate: Sample, largest: float, alpha: float) -> Verdict:
         alpha: as in :func:`compare`.
     """
     tried = bound_mean(candidate, alpha)
-    return Verdict.BREACHED if tried.low > largest else Verdict.HEALTHY if tried.high <= largest else Verdict.OPEN
+    return (
+        GuardVerdict.BREACHED
+        if tried.low > largest
+        else GuardVerdict.HEALTHY
+        if tried.high <= largest
+        else GuardVerdict.OPEN
+    )

@@ -48,8 +48,8 @@ def test_rollouts_try_different_keys_first() -> None:
 
 
 @given(st.text(max_size=40), SHARES, SHARES)
-def test_a_larger_share_only_adds_keys(key: str, one: int, other: int) -> None:
-    small, large = sorted((one, other))
+def test_a_larger_share_only_adds_keys(key: str, first: int, second: int) -> None:
+    small, large = sorted((first, second))
     assert is_candidate("salt", key, small) <= is_candidate("salt", key, large)
 
 
