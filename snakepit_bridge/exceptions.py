@@ -43,6 +43,8 @@
     │   ├── OwnLMError               an LM that a program made for itself, and that no profile declares
     │   ├── IdempotencyConflictError          one key, two different requests
     │   └── PayloadLostError             inputs or a result that went by reference and aren't there any more
+    ├── RolloutMovedError            a step of a rollout that another one preceded
+    ├── RolloutOverlapError          a rollout of what another one stages already       (also ValueError)
     ├── DeadMessageNotFoundError              no dead message of this id
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
     │   └── StoreForbiddenError          the user lacks a right there
@@ -340,6 +342,35 @@ class LabelMovedError(StaleTokenError):
             f"Label '{self.label}' of session '{self.session}' is at {self.found}, "
             f"not at the expected {self.expected}. "
             f"Check what it points at now, and move it from there."
+        )
+
+
+@_error
+class RolloutMovedError(BridgeError):
+    """A step of a rollout that lost to a concurrent one. Nothing was changed."""
+
+    target: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return (
+            f"The rollout of {self.target} is not as it was read: expected {self.expected or 'none'}, "
+            f"found {self.found or 'none'}. Look at it again, and repeat the step if it still makes sense."
+        )
+
+
+@_error
+class RolloutOverlapError(BridgeError, ValueError):
+    """A rollout or an experiment that would stage what another one stages already. Nothing was changed."""
+
+    target: str
+    running: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.target} is staged by {self.running} already. "
+            "Wait for its end, or abort it, before another one is started."
         )
 
 

@@ -15,6 +15,9 @@ from snakepit_bridge.rollouts.assignment import MILLION, is_candidate
 POLICY_VARIABLE = "dspex.rollout_policy"
 """The variable that has each new revision of its session staged; see ``policy.py`` for its value."""
 
+RESERVED_PREFIX = "dspex."
+"""How the fleet's own variables begin; a revision that changes nothing else is nothing to try."""
+
 BASELINE, CANDIDATE = "baseline", "candidate"
 
 
@@ -120,7 +123,7 @@ class RolloutRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Assignment:
+class ArmAssignment:
     """The arm of a rollout that a request runs under.
 
     Attributes:
@@ -136,7 +139,7 @@ class Assignment:
     target: str
 
 
-def assign(record: RolloutRecord, key: str, now_s: float, target: str) -> Assignment:
+def assign(record: RolloutRecord, key: str, now_s: float, target: str) -> ArmAssignment:
     """Return the arm of a request: the same one for the same key, until the candidate's share changes.
 
     Args:
@@ -149,4 +152,4 @@ def assign(record: RolloutRecord, key: str, now_s: float, target: str) -> Assign
         ValueError: the key is too long.
     """
     arm = CANDIDATE if is_candidate(record.id, key, record.share_at(now_s)) else BASELINE
-    return Assignment(record.id, arm, record.stage, target)
+    return ArmAssignment(record.id, arm, record.stage, target)

@@ -18,6 +18,7 @@ from snakepit_bridge.exceptions import (
     SessionNotFoundError,
 )
 from snakepit_bridge.protocol.token import Token, new_epoch
+from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.snapshots import checks as checking
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.memory_session import MemorySession
@@ -77,7 +78,7 @@ class MemoryStore(SnapshotStore):
             state = self._get(session) or self._create(session)
             state.check_publish(publisher, fence, expected)
             gone: Changes = dict.fromkeys(state.variables) if replace else {}
-            self._commit(state, {**gone, **changes}, publisher, author, reason)
+            self._commit(state, {**gone, **changes}, publisher, author, reason, staged=True)
             state.confirm(time.time() - age_s if looked_at is None else looked_at, heard)
             return state.token
 
@@ -95,7 +96,7 @@ class MemoryStore(SnapshotStore):
             state = self._require(session)
             state.check_publish(publisher, fence, expected)
             past = {**dict.fromkeys(state.variables), **state.state_at(to)}
-            self._commit(state, past, publisher, author, reason)
+            self._commit(state, past, publisher, author, reason, staged=False)
             state.confirm(time.time(), None)
             return state.token
 
@@ -104,8 +105,11 @@ class MemoryStore(SnapshotStore):
         with self._lock:
             state = self._require(session)
             if have is not None and have.token == state.token:
-                return have.with_confirmation(state.confirmed_at, state.heard)
-            return state.snapshot(state.token, state.variables)
+                found = have.with_confirmation(state.confirmed_at, state.heard)
+            else:
+                found = state.snapshot(state.token, state.variables)
+            found = found.with_rollout(state.rollout, found.baseline)
+        return await self.with_baseline(found, have)
 
     async def _read_at(self, session: str, token: Token) -> Snapshot:
         with self._lock:
@@ -204,6 +208,17 @@ class MemoryStore(SnapshotStore):
         with self._lock:
             return self._require(session).own_retention
 
+    async def _step_rollout(self, session: str, before: str, event: RolloutEvent) -> None:
+        with self._lock:
+            state = self._require(session)
+            state.step_rollout(before, event)
+            self._watches.notify(session, state.token)
+
+    @override
+    async def rollout_events(self, session: str, after: str = "", limit: int = 100) -> list[RolloutEvent]:
+        with self._lock:
+            return [event for event in self._require(session).rollout_events if event.position > after][:limit]
+
     @override
     async def raise_fence(self, session: str, *, publisher: str) -> int:
         with self._lock:
@@ -237,9 +252,11 @@ class MemoryStore(SnapshotStore):
     async def aclose(self) -> None:
         """Do nothing: there are no connections."""
 
-    def _commit(self, state: MemorySession, updates: Changes, publisher: str, author: str, reason: str) -> None:
+    def _commit(
+        self, state: MemorySession, updates: Changes, publisher: str, author: str, reason: str, *, staged: bool
+    ) -> None:
         before, state.default_retention = state.token, self._retention
-        token = state.commit(updates, publisher, author, reason)
+        token = state.commit(updates, publisher, author, reason, staged=staged)
         self._sessions[state.name] = state
         if token != before:
             self._watches.notify(state.name, token)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from uuid import uuid4
 
 from snakepit_bridge.exceptions import (
     FencedError,
     LabelMovedError,
     RevisionLostError,
     RevisionNotReachedError,
+    RolloutMovedError,
     SessionOwnedElsewhereError,
     StaleTokenError,
 )
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.rollouts.events import MAX_EVENTS, RolloutEvent
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RESERVED_PREFIX, RolloutRecord, RolloutState
 from snakepit_bridge.snapshots import checks
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.records import Change, Changes, Head, Label, Retention
@@ -48,6 +52,8 @@ class MemorySession:
     labelled: dict[Token, Variables] = field(default_factory=dict[Token, Variables])
     checks: dict[str, Check] = field(default_factory=dict[str, Check])
     own_retention: Retention | None = None
+    rollout: RolloutRecord | None = None
+    rollout_events: deque[RolloutEvent] = field(default_factory=lambda: deque[RolloutEvent](maxlen=MAX_EVENTS))
     expires_at: float | None = field(default_factory=lambda: time.time() + UNPUBLISHED_TTL_S)
 
     @property
@@ -88,8 +94,8 @@ class MemorySession:
         if self.authority not in ("", publisher):
             raise SessionOwnedElsewhereError(self.name, self.authority, publisher)
 
-    def commit(self, updates: Changes, publisher: str, author: str, reason: str) -> Token:
-        """Commit the updates as one revision, if they change anything.
+    def commit(self, updates: Changes, publisher: str, author: str, reason: str, *, staged: bool = True) -> Token:
+        """Commit the updates as one revision, if they change anything, and have it staged if the session asks for it.
 
         Raises:
             CheckFailedError: the new state fails a check.
@@ -99,10 +105,13 @@ class MemorySession:
         checks.enforce_checks(self.name, self.checks, after)
         self.authority = publisher
         if new or not self.published:
+            before, was_published = self.token, self.published
             self.token = Token(self.token.epoch, self.token.revision + 1)
             old = {name: self.variables.get(name) for name in new}
             self.history.append(Change(self.token, time.time(), author, reason, old, new))
             self.variables = after
+            if was_published:
+                self._stage(before, new, author, reason, staged=staged)
         self.trim()
         return self.token
 
@@ -164,7 +173,60 @@ class MemorySession:
     def forget_unlabelled(self) -> None:
         """Drop the states without a label."""
         tokens = {label.token for label in self.labels.values()}
+        if self.rollout is not None and self.rollout.is_staged:
+            tokens.add(Token.parse(self.rollout.baseline))
         self.labelled = {token: state for token, state in self.labelled.items() if token in tokens}
+
+    def step_rollout(self, before: str, event: RolloutEvent) -> None:
+        """Change the rollout.
+
+        Raises:
+            RolloutMovedError: its record isn't as expected.
+        """
+        current = "" if self.rollout is None else str(self.rollout)
+        if current != before:
+            raise RolloutMovedError(f"session:{self.name}", before, current)
+        self.rollout = event.record
+        self.forget_unlabelled()
+        self._record_event(event)
+
+    def _stage(self, before: Token, changes: Changes, author: str, reason: str, *, staged: bool) -> None:
+        """Begin a rollout of the current revision, or end the one that there is: what ``stage.lua`` does."""
+        if self.rollout is not None and not self.rollout.is_staged:
+            self.rollout = None
+        has_policy = POLICY_VARIABLE in self.variables
+        if not (staged and has_policy):
+            self._supersede(author, "the session has no rollout policy any more" if staged else reason)
+        elif all(name.startswith(RESERVED_PREFIX) for name in changes):
+            if self.rollout is not None:
+                changed = {"sequence": self.rollout.sequence + 1, "candidate": str(self.token)}
+                self.rollout = replace(self.rollout, **changed)
+        elif self.rollout is not None and self.labelled.get(Token.parse(self.rollout.baseline)) == self.variables:
+            self._supersede(author, "the session is back at the values of its baseline")
+        else:
+            self._start_rollout(before, author, reason)
+
+    def _start_rollout(self, before: Token, author: str, reason: str) -> None:
+        if self.rollout is None:
+            try:
+                self.labelled[before] = self.state_at(before)
+            except RevisionLostError:
+                return
+        baseline = str(before) if self.rollout is None else self.rollout.baseline
+        self.rollout = RolloutRecord(uuid4().hex[:16], 1, RolloutState.NEW, 0, 0, 0, 0, baseline, str(self.token))
+        self._record_event(RolloutEvent("started", self.rollout, author, reason))
+
+    def _supersede(self, author: str, reason: str) -> None:
+        if self.rollout is not None:
+            self._record_event(RolloutEvent("superseded", self.rollout, author, reason))
+            self.rollout = None
+            self.forget_unlabelled()
+
+    def _record_event(self, event: RolloutEvent) -> None:
+        now = time.time()
+        last = int(self.rollout_events[-1].position.partition("-")[0]) if self.rollout_events else 0
+        position = f"{max(round(now * 1000), last + 1):013d}-0"
+        self.rollout_events.append(replace(event, at=now, position=position))
 
     def snapshot(self, token: Token, variables: Variables) -> Snapshot:
         """Return a snapshot of one of the session's states."""
@@ -176,7 +238,7 @@ class MemorySession:
 
     def head(self) -> Head:
         """Return the session's head."""
-        return Head(self.token, self.authority, self.fence, self.confirmed_at, time.time(), self.heard)
+        return Head(self.token, self.authority, self.fence, self.confirmed_at, time.time(), self.heard, self.rollout)
 
 
 def drop_missing(variables: Changes) -> dict[str, Variable]:

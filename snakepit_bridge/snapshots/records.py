@@ -9,6 +9,7 @@ from typing import Self
 
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.rollouts.records import RolloutRecord
 from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.codec import shorten_repr
@@ -36,7 +37,7 @@ class Head:
     """The current token and authority of a session.
 
     ``confirmed_at``, and ``now`` at the time of reading, are in Unix seconds by the store's clock. ``heard`` is the
-    authority's last heartbeat; None if its silence isn't limited.
+    authority's last heartbeat; None if its silence isn't limited. ``rollout`` stages the token, if there is one.
     """
 
     token: Token
@@ -45,6 +46,7 @@ class Head:
     confirmed_at: float
     now: float = field(default=0.0, compare=False)
     heard: AuthoritySign | None = None
+    rollout: RolloutRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from snakepit_bridge.exceptions import BridgeError, RevisionLostError, SessionNo
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.snapshots import replies
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.lua import SCRIPTS
@@ -181,7 +182,7 @@ class RedisStore(SnapshotStore):
     @override
     async def read(self, session: str, have: Snapshot | None = None) -> Snapshot:
         reply = await self._run("read", SessionQuery(session), ("", "") if have is None else have.token)
-        return replies.parse_snapshot(reply, session, have)
+        return await self.with_baseline(replies.parse_snapshot(reply, session, have), have)
 
     async def _read_at(self, session: str, token: Token) -> Snapshot:
         try:
@@ -239,6 +240,19 @@ class RedisStore(SnapshotStore):
     async def retention(self, session: str) -> Retention | None:
         reply = await self._run("retain", SessionQuery(session))
         return Retention.parse(reply[1].decode()) if reply[1] else None
+
+    async def _step_rollout(self, session: str, before: str, event: RolloutEvent) -> None:
+        query, detail = SessionQuery(session, rollout=before), event.encode_detail()
+        args = (self.channel(session), before, str(event.record), event.kind, event.author, event.reason, detail)
+        await self._run("rollout", query, args, self._keys.request(session))
+
+    @override
+    async def rollout_events(self, session: str, after: str = "", limit: int = 100) -> list[RolloutEvent]:
+        args = (f"({after}" if after else "-", limit)
+        entries = (await self._run("rollout_events", SessionQuery(session), args))[1]
+        return [
+            RolloutEvent.decode(position, dict(zip(flat[::2], flat[1::2], strict=True))) for position, flat in entries
+        ]
 
     @override
     async def raise_fence(self, session: str, *, publisher: str) -> int:

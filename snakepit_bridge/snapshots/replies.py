@@ -15,18 +15,20 @@ from snakepit_bridge.exceptions import (
     LabelMovedError,
     RevisionLostError,
     RevisionNotReachedError,
+    RolloutMovedError,
     SessionNotFoundError,
     SessionOwnedElsewhereError,
     StaleTokenError,
 )
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.rollouts.records import RolloutRecord
 from snakepit_bridge.snapshots.records import STORE, Change, Head, Label
 from snakepit_bridge.snapshots.snapshot import AuthoritySign, Lineage, Snapshot
 from snakepit_bridge.variables import Variable
 
 Reply = Sequence[Any]
 
-HEAD_FIELDS = ("epoch", "revision", "run", "replid", "authority", "fence", "confirmed_at", "heard")
+HEAD_FIELDS = ("epoch", "revision", "run", "replid", "authority", "fence", "confirmed_at", "heard", "rollout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class SessionQuery:
     fence: int | None = None
     token: Token | None = None
     label: str = ""
+    rollout: str = ""
 
 
 def raise_if_refused(reply: Reply, query: SessionQuery) -> Reply:
@@ -68,7 +71,7 @@ def parse_snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapsho
     """Parse a ``same``, ``delta`` or ``full`` reply to a reader that has the snapshot ``have``."""
     confirmed_at, heard = parse_seconds(reply[1]), AuthoritySign.parse(reply[2].decode())
     if have is not None and reply[0] == b"same":
-        return have.with_confirmation(confirmed_at, heard)
+        return have.with_confirmation(confirmed_at, heard).with_rollout(parse_rollout(reply[3]), have.baseline)
     variables: dict[str, Variable] = {}
     if have is not None and reply[0] == b"delta":
         variables.update(have.variables)
@@ -78,16 +81,23 @@ def parse_snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapsho
         else:
             variables[name] = value
     lineage, authority = Lineage.parse(reply[4].decode()), reply[5].decode()
-    published_at = parse_seconds(reply[7]) if len(reply) > 7 else 0.0
+    current = len(reply) > 7
+    published_at, rollout = (parse_seconds(reply[7]), parse_rollout(reply[8])) if current else (0.0, None)
     token = parse_token(reply[3])
-    return Snapshot(session, token, variables, confirmed_at, lineage, authority, heard, published_at)
+    return Snapshot(session, token, variables, confirmed_at, lineage, authority, heard, published_at, rollout)
+
+
+def parse_rollout(text: bytes | None) -> RolloutRecord | None:
+    """Parse the record of a session's rollout; None for an empty one."""
+    return RolloutRecord.parse(text.decode()) if text else None
 
 
 def parse_head(reply: Reply) -> Head:
     """Parse a ``head`` reply."""
     heard = AuthoritySign.parse(reply[6].decode())
+    token, authority, fence = parse_token(reply[1]), reply[2].decode(), int(reply[3])
     return Head(
-        parse_token(reply[1]), reply[2].decode(), int(reply[3]), parse_seconds(reply[4]), parse_seconds(reply[5]), heard
+        token, authority, fence, parse_seconds(reply[4]), parse_seconds(reply[5]), heard, parse_rollout(reply[7])
     )
 
 
@@ -101,10 +111,10 @@ def parse_plain_head(fields: Reply, server: Reply, now: float) -> Head | None:
     """
     if fields[0] is None or fields[2:4] != server or fields[1] == b"0":
         return None
-    epoch, revision, _, _, authority, fence, confirmed_at, heard = fields
+    epoch, revision, _, _, authority, fence, confirmed_at, heard, rollout = fields
     token = Token(int(epoch), int(revision))
     sign = AuthoritySign.parse((heard or b"").decode())
-    return Head(token, authority.decode(), int(fence), parse_seconds(confirmed_at), now, sign)
+    return Head(token, authority.decode(), int(fence), parse_seconds(confirmed_at), now, sign, parse_rollout(rollout))
 
 
 def parse_change(entry: Reply) -> Change:
@@ -140,6 +150,7 @@ _REFUSALS: dict[bytes, Callable[[SessionQuery, str], BridgeError]] = {
     b"fenced": lambda query, found: FencedError(query.session, query.fence or 0, int(found)),
     b"stale": lambda query, found: StaleTokenError(query.session, str(query.expected), found),
     b"relabelled": lambda query, found: LabelMovedError(query.session, str(query.expected), found, query.label),
+    b"restaged": lambda query, found: RolloutMovedError(f"session:{query.session}", query.rollout, found),
     b"lost": lambda query, found: RevisionLostError(query.session, str(query.token), found),
     b"ahead": lambda query, found: RevisionNotReachedError(query.session, str(query.token), found, 0.0),
 }

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from snakepit_bridge.exceptions import RevisionLostError, VariableNotFoundError
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.rollouts.records import RolloutRecord
 from snakepit_bridge.variables import Variable
 
 
@@ -79,6 +80,8 @@ class Snapshot:
     ``confirmed_at`` is when the session's authority was last known to agree, in Unix seconds by the store's clock;
     ``authority`` is its name, and ``heard`` its last heartbeat; None if its silence isn't limited. ``published_at`` is
     when this revision was published, by the store's clock; 0 if that isn't known, as of a past revision.
+    ``rollout`` stages this revision, if there is one, and ``baseline`` is the snapshot of its baseline; None if the
+    store has lost it.
     """
 
     session: str
@@ -89,6 +92,8 @@ class Snapshot:
     authority: str = field(default="", repr=False)
     heard: AuthoritySign | None = field(default=None, repr=False)
     published_at: float = field(default=0.0, repr=False, compare=False)
+    rollout: RolloutRecord | None = field(default=None, repr=False, compare=False)
+    baseline: Snapshot | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.variables, MappingProxyType):
@@ -150,6 +155,15 @@ class Snapshot:
         if (at, heard) == (self.confirmed_at, self.heard):
             return self
         newer = replace(self, confirmed_at=at, heard=heard)
+        if "digest" in self.__dict__:
+            newer.__dict__["digest"] = self.digest
+        return newer
+
+    def with_rollout(self, rollout: RolloutRecord | None, baseline: Snapshot | None) -> Snapshot:
+        """Return a copy that is staged by a rollout, or itself if it is already."""
+        if rollout == self.rollout and baseline is self.baseline:
+            return self
+        newer = replace(self, rollout=rollout, baseline=baseline)
         if "digest" in self.__dict__:
             newer.__dict__["digest"] = self.digest
         return newer

@@ -10,9 +10,19 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import suppress
 
-from snakepit_bridge.exceptions import BridgeError, LabelNotFoundError, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    LabelNotFoundError,
+    RevisionLostError,
+    RevisionNotReachedError,
+    SessionNotFoundError,
+    StoreUnavailableError,
+)
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.records import RolloutRecord
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.records import (
     LATEST,
@@ -301,6 +311,60 @@ class SnapshotStore(ABC):
             SessionNotFoundError: the session hasn't been published.
             StoreUnavailableError: the store is unreachable.
         """
+
+    async def step_rollout(self, session: str, before: RolloutRecord | None, event: RolloutEvent) -> RolloutRecord:
+        """Change the record of a session's rollout to that of an event, and return it.
+
+        Args:
+            session: the session.
+            before: the record that it must be now; None for none.
+            event: what happens, with the new record.
+
+        Raises:
+            RolloutMovedError: the record is another one.
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
+        """
+        await self._step_rollout(session, "" if before is None else str(before), event)
+        return event.record
+
+    @abstractmethod
+    async def _step_rollout(self, session: str, before: str, event: RolloutEvent) -> None: ...
+
+    @abstractmethod
+    async def rollout_events(self, session: str, after: str = "", limit: int = 100) -> list[RolloutEvent]:
+        """Return what has happened to the rollouts of a session, oldest first.
+
+        Args:
+            session: the session.
+            after: the position of an event: only those behind it are returned.
+            limit: how many at most.
+
+        Raises:
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
+        """
+
+    async def with_baseline(self, snapshot: Snapshot, have: Snapshot | None) -> Snapshot:
+        """Return a staged snapshot with that of its rollout's baseline, and another one without.
+
+        Args:
+            snapshot: what was read.
+            have: what the reader had before, which may be the baseline, or have it.
+
+        Raises:
+            StoreUnavailableError: the store is unreachable.
+        """
+        record = snapshot.rollout
+        if record is None or not record.is_staged:
+            return snapshot.with_rollout(record, None)
+        token = Token.parse(record.baseline)
+        held = (have, None if have is None else have.baseline)
+        known = next((each for each in held if each is not None and each.token == token), None)
+        if known is None:
+            with suppress(RevisionLostError, RevisionNotReachedError):
+                known = await self._read_at(snapshot.session, token)
+        return snapshot.with_rollout(record, known and known.with_rollout(None, None))
 
     @abstractmethod
     async def raise_fence(self, session: str, *, publisher: str) -> int:

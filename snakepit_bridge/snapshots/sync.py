@@ -265,7 +265,7 @@ class ReplicaSync:
         while True:
             for session, token in (await watch.moves()).items():
                 held = self._cache.get(session)
-                if held is None or token is None or token > held.snapshot.token:
+                if held is None or token is None or _is_news(token, held.snapshot):
                     self._handle_move(session, held, token)
 
     def _handle_move(self, session: str, held: CachedSnapshot | None, token: Token | None) -> None:
@@ -322,7 +322,8 @@ class ReplicaSync:
         if head is not None:
             # As if the reply were as old as the request: staleness may be overestimated, never underestimated.
             self.contact.offset_s = head.now - asked_at
-        if (UNPUBLISHED if head is None else head.token) != held.snapshot.token:
+        rollout = None if head is None else head.rollout
+        if (UNPUBLISHED if head is None else head.token) != held.snapshot.token or rollout != held.snapshot.rollout:
             self._handle_move(session, held, None if head is None else head.token)
             return
         if (
@@ -351,3 +352,8 @@ class ReplicaSync:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
             _log.error("Replica synchronization failed; the next task restarts it.", exc_info=exc)
+
+
+def _is_news(token: Token, held: Snapshot) -> bool:
+    """Check whether an announced token is a newer one, or may tell of a step of the rollout of the one that is held."""
+    return token > held.token or (token == held.token and held.rollout is not None)

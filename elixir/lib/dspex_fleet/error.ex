@@ -36,8 +36,8 @@ defmodule DSPexFleet.Error do
              PredictionError PredictionCancelledError PredictionFailedError PredictionGivenUpError
              PredictionNotFoundError PredictionTimeoutError PredictionUnknownError ProgramError ProgramNotFoundError
              ProgramSpecError RequestIdConflictError RevisionLostError RevisionNotAppliedError
-             RevisionNotReachedError SessionError SessionNameError SessionNotFoundError SessionOwnedElsewhereError
-             StaleTokenError StalenessExceededError StoreForbiddenError StoreUnavailableError StreamEndedError
+             RevisionNotReachedError RolloutMovedError RolloutOverlapError SessionError SessionNameError
+             SessionNotFoundError SessionOwnedElsewhereError StaleTokenError StalenessExceededError StoreForbiddenError StoreUnavailableError StreamEndedError
              TooLargeError TooManyError TookTooLongError UnauthenticatedError UnknownModuleError
              UnreadableVariableError ValidationError VariableNotFoundError WriteNotShownError
            )

@@ -65,7 +65,9 @@ local function apply(changes, name, value)
 end
 
 -- One call per variable, and the changes as one field of the entry, since `unpack` fails at 8,000 items.
-local function commit(head, updates, replace)
+--
+-- If `staged` is false, the new revision is everybody's at once.
+local function commit(head, updates, replace, staged)
   if head.fresh then
     save_head(head)
   end
@@ -82,9 +84,13 @@ local function commit(head, updates, replace)
   head.authority, head.usual = PUBLISHER, USUAL
   local moved = #changes > 0 or not published(head)
   if moved then
+    local before = published(head) and token(head)
     head.revision, head.published_at = head.revision + 1, now_us()
     redis.call('XADD', HISTORY, text(head.revision) .. '-0', 'epoch', text(head.epoch),
       'at', text(now_us()), 'author', AUTHOR, 'reason', REASON, 'changes', cmsgpack.pack(changes))
+    if before then
+      stage(head, before, changes, staged, AUTHOR, REASON)
+    end
   end
   save_head(head)
   trim(head)

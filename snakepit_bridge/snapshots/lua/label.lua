@@ -24,6 +24,6 @@ if not state then
 end
 redis.call('HSET', LABELLED, at, cmsgpack.pack(flattened(state)))
 redis.call('HSET', LABELS, NAME, cmsgpack.pack({at, text(now_us()), AUTHOR, REASON}))
-forget_unlabelled()
+forget_unlabelled(head)
 live_as_before()
 return done(at)

@@ -1,4 +1,4 @@
--- needs: session, request, life, commit
+-- needs: session, request, life, state, stage, commit
 -- Commits changes to a session, all or none, and returns the token of the state with them.
 -- ARGV from 15 on: '1' if the changes are the whole state, then name, value, name, value, …; '' deletes.
 
@@ -15,4 +15,4 @@ local updates = {}
 for i = 16, #ARGV, 2 do
   updates[ARGV[i]] = ARGV[i + 1]
 end
-return commit(head, updates, ARGV[15] == '1')
+return commit(head, updates, ARGV[15] == '1', true)

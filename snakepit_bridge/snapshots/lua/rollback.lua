@@ -1,4 +1,4 @@
--- needs: session, request, life, state, commit
+-- needs: session, request, life, state, stage, commit
 -- Commits a past state as a new revision. ARGV 15 and 16: epoch and revision of that state.
 
 local earlier = answered()
@@ -17,4 +17,5 @@ local state, unreachable = state_at(head, tonumber(ARGV[15]), tonumber(ARGV[16])
 if not state then
   return unreachable
 end
-return commit(head, state, true)
+-- A rollback is for everybody at once.
+return commit(head, state, true, false)

@@ -28,9 +28,19 @@ local function by_name(flat)
   return state
 end
 
--- Deletes states without a label.
-local function forget_unlabelled()
-  local named = {}
+-- Returns the fields of the head's rollout by name, or nil.
+local function rollout_of(head)
+  local id, sequence, state, baseline, candidate =
+    string.match(head.rollout, '^(%S+) (%d+) (%S+) %d+ %d+ %d+ %d+ (%S+) (%S+)$')
+  return id and {id = id, sequence = tonumber(sequence), state = state, baseline = baseline, candidate = candidate}
+end
+
+-- Deletes states that neither a label nor a rollout needs.
+local function forget_unlabelled(head)
+  local named, rollout = {}, rollout_of(head)
+  if rollout and rollout.state ~= 'promoted' then
+    named[rollout.baseline] = true
+  end
   for _, packed in ipairs(redis.call('HVALS', LABELS)) do
     named[cmsgpack.unpack(packed)[1]] = true
   end

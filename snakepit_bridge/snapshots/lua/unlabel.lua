@@ -6,5 +6,5 @@ if not published(head) then
   return {'none'}
 end
 redis.call('HDEL', LABELS, ARGV[1])
-forget_unlabelled()
+forget_unlabelled(head)
 return {'unlabelled'}

@@ -8,11 +8,11 @@ import pytest
 
 from snakepit_bridge.snapshots import lua
 
-SHARED = {"commit", "life", "request", "session", "state"}
+SHARED = {"commit", "life", "request", "session", "stage", "state"}
 ALONE = {"confirm_all", "heads", "prune"}
 NAMES = {
     "checks", "confirm", "confirm_all", "declare", "drop", "fence", "head", "heads", "history", "label", "labels",
-    "prune", "publish", "read", "read_at", "retain", "rollback", "unlabel",
+    "prune", "publish", "read", "read_at", "retain", "rollback", "rollout", "rollout_events", "unlabel",
 }  # fmt: skip
 
 

@@ -1,0 +1,89 @@
+-- Library: what a new revision means for the session's rollout.
+
+local POLICY, RESERVED = 'dspex.rollout_policy', 'dspex.'
+local EVENTS_KEPT = 1000
+
+-- Appends an event. `detail` is JSON text.
+local function record_event(kind, record, author, reason, detail)
+  redis.call('XADD', ROLLOUTS, 'MAXLEN', '~', EVENTS_KEPT, '*', 'kind', kind, 'record', record, 'author', author,
+    'reason', reason, 'detail', detail, 'at', text(now_us()))
+end
+
+-- Returns whether the changes are of the fleet's own variables alone, which are nothing to try.
+local function are_reserved(changes)
+  for i = 1, #changes, 3 do
+    if string.sub(changes[i], 1, #RESERVED) ~= RESERVED then
+      return false
+    end
+  end
+  return true
+end
+
+local function record_text(id, sequence, state, rest, baseline, candidate)
+  return table.concat({id, text(sequence), state, rest, baseline, candidate}, ' ')
+end
+
+-- Ends the rollout without a decision: the current revision is everybody's.
+local function supersede(head, author, reason)
+  record_event('superseded', head.rollout, author, reason, '{}')
+  head.rollout = ''
+  forget_unlabelled(head)
+end
+
+-- Keeps the state of a token for as long as the rollout needs it; returns whether it can be read.
+local function keep_state(head, at)
+  local epoch, revision = string.match(at, '(%d+)%.(%d+)')
+  local state = state_at(head, tonumber(epoch), tonumber(revision))
+  if state then
+    redis.call('HSET', LABELLED, at, cmsgpack.pack(flattened(state)))
+  end
+  return state ~= nil
+end
+
+-- Returns whether the current state is that of a kept token.
+local function is_current(at)
+  local packed = redis.call('HGET', LABELLED, at)
+  if not packed then
+    return false
+  end
+  local kept, now = by_name(cmsgpack.unpack(packed)), by_name(redis.call('HGETALL', VARIABLES))
+  for name, value in pairs(now) do
+    if kept[name] ~= value then
+      return false
+    end
+    kept[name] = nil
+  end
+  return next(kept) == nil
+end
+
+-- Begins a rollout of the current revision, or drops the one that there is.
+-- before: the token before it; changes: as in the history.
+local function stage(head, before, changes, staged, author, reason)
+  local running, now = rollout_of(head), token(head)
+  if running and running.state == 'promoted' then
+    head.rollout, running = '', nil
+  end
+  local has_policy = redis.call('HGET', VARIABLES, POLICY)
+  if running and not (staged and has_policy) then
+    supersede(head, author, staged and 'the session has no rollout policy any more' or reason)
+  elseif staged and has_policy then
+    if are_reserved(changes) then
+      if running then
+        local kept = string.match(head.rollout, '^%S+ %d+ %S+ (%d+ %d+ %d+ %d+) ')
+        head.rollout = record_text(running.id, running.sequence + 1, running.state, kept, running.baseline, now)
+      end
+      return
+    end
+    if running and is_current(running.baseline) then
+      supersede(head, author, 'the session is back at the values of its baseline')
+      return
+    end
+    local baseline = running and running.baseline or before
+    if not running and not keep_state(head, before) then
+      return
+    end
+    local id = string.sub(redis.sha1hex(table.concat({HEAD, head.run, now, text(now_us())}, ' ')), 1, 16)
+    head.rollout = record_text(id, 1, 'new', '0 0 0 0', baseline, now)
+    record_event('started', head.rollout, author, reason, '{}')
+  end
+end
