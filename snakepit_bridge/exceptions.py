@@ -45,6 +45,7 @@
     │   └── PayloadLostError             inputs or a result that went by reference and aren't there any more
     ├── RolloutMovedError            a step of a rollout that another one preceded
     ├── RolloutOverlapError          a rollout of what another one stages already       (also ValueError)
+    ├── RolloutCandidateError        a candidate that can't be rolled out               (also ValueError)
     ├── DeadMessageNotFoundError              no dead message of this id
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
     │   └── StoreForbiddenError          the user lacks a right there
@@ -445,6 +446,18 @@ class RevisionNotAppliedError(SessionError):
             f"Revision {self.token} of session '{self.session}' isn't applied everywhere: {self.waiting}. "
             "Fix the errors that they report, or wait for them."
         )
+
+
+@_error
+class RolloutCandidateError(BridgeError, ValueError):
+    """A candidate that can't be rolled out. Nothing was changed."""
+
+    target: str
+    candidate: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.candidate} can't be rolled out for {self.target}: {self.problem}. Choose another candidate."
 
 
 class ProgramError(BridgeError):

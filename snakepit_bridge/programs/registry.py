@@ -13,15 +13,16 @@ from typing import Self
 from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError
 from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.programs.spec import ProgramSpec, check_name, digest
+from snakepit_bridge.programs.staging import assign_entry, parse_entry, parse_record
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.scripts import ScriptPackage
+from snakepit_bridge.rollouts.records import ArmAssignment
 
 _REFERENCE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,99})(?:@(?P<label>[A-Za-z0-9_.-]{1,100})|:(?P<version>\d{1,9}))?"
 )
-_ENTRY = re.compile(rb"(\d{1,15}) ([0-9a-f]{64})")
 _MAX_CACHED_SPECS = 512
 _SCRIPTS = ScriptPackage("snakepit_bridge.programs")
 
@@ -45,6 +46,11 @@ class Reference:
         if match is None:
             raise ProgramNotFoundError(text[:120])
         return cls(match["name"], match["label"], int(match["version"]) if match["version"] else None)
+
+    def __str__(self) -> str:
+        if self.label is not None:
+            return f"{self.name}@{self.label}"
+        return self.name if self.version is None else f"{self.name}:{self.version}"
 
     @property
     def field(self) -> str:
@@ -82,8 +88,8 @@ class ProgramRegistry:
     """
 
     def __init__(self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> None:
-        self._connection = connection
-        self._keys = FleetKeys(namespace)
+        self.connection = connection
+        self.keys = FleetKeys(namespace)
         self._specs: ThreadSafeLRUCache[str, ProgramSpec] = ThreadSafeLRUCache(_MAX_CACHED_SPECS)
 
     async def register(self, name: str, spec: ProgramSpec) -> Program:
@@ -98,73 +104,101 @@ class ProgramRegistry:
         check_name(name)
         encoded = spec.encode()
         content = digest(encoded)
-        client = self._connection.client
+        client = self.connection.client
         # A name without a version is harmless, a version without a name would be hidden: so the name is added first.
-        await self._connection.wait_bounded(client.sadd(self._keys.programs, name))
-        keys = [self._keys.program_versions(name), self._keys.program_spec(name, content)]
-        entry: bytes = await self._connection.run(_SCRIPTS["register"], keys, [content, encoded])
-        version, _ = _parse_entry(name, entry)
+        await self.connection.wait_bounded(client.sadd(self.keys.programs, name))
+        keys = [self.keys.program_versions(name), self.keys.program_spec(name, content)]
+        entry: bytes = await self.connection.run(_SCRIPTS["register"], keys, [content, encoded])
+        version, _ = parse_entry(name, entry)
         return Program(name, version, content, spec)
 
     async def get(self, reference: str) -> Program:
         """Return the program that a reference resolves to now; specs are cached in this process.
+
+        A label resolves to what it points at, also while it is staged: that is the baseline.
 
         Raises:
             ProgramNotFoundError: no such program, version or label.
             StoreUnavailableError: Redis can't be reached.
         """
         wanted = Reference.parse(reference)
-        versions = self._keys.program_versions(wanted.name)
-        entry = await self._connection.execute_read("HGET", versions, wanted.field)
-        if entry is None:
-            raise ProgramNotFoundError(reference, await self._list_alternatives(wanted.name))
-        version, content = _parse_entry(wanted.name, entry)
-        return Program(wanted.name, version, content, await self._load_spec(wanted.name, content))
+        entry = await self.connection.execute_read("HGET", self.keys.program_versions(wanted.name), wanted.field)
+        return await self._load(wanted, entry)
 
-    async def label(self, name: str, label: str, version: int) -> None:
-        """Point a label such as ``prod`` at a version.
+    async def resolve(self, reference: str, key: str, now_s: float) -> tuple[Program, ArmAssignment | None]:
+        """Return the program that a request gets for a reference, and its arm if that is a label which is staged.
+
+        Args:
+            reference: of the program.
+            key: the request's targeting key.
+            now_s: the time in Unix seconds.
+
+        Raises:
+            ProgramNotFoundError: no such program, version or label.
+            StoreUnavailableError: Redis can't be reached.
+            ValueError: the key is too long.
+        """
+        wanted = Reference.parse(reference)
+        if wanted.label is None:
+            return await self.get(reference), None
+        fields = wanted.field, f"rollout:{wanted.label}"
+        entry, record = await self.connection.execute_read("HMGET", self.keys.program_versions(wanted.name), *fields)
+        assignment = None
+        if entry is not None and record is not None:
+            rollout = parse_record(wanted.name, record)
+            entry, assignment = assign_entry(wanted.name, wanted.label, entry, rollout, key, now_s)
+        return await self._load(wanted, entry), assignment
+
+    async def label(self, name: str, label: str, version: int, *, author: str = "", reason: str = "") -> None:
+        """Point a label such as ``prod`` at a version; a rollout of the label ends, unless the label stays there.
+
+        Args:
+            name, label, version: what is to point where.
+            author, reason: of the event, if a rollout ends.
 
         Raises:
             ProgramNotFoundError: there is no such version.
         """
-        entry = await self._connection.wait_bounded(
-            self._connection.client.hget(self._keys.program_versions(name), f"version:{version}")
-        )
-        if entry is None:
-            raise ProgramNotFoundError(f"{name}:{version}", await self._list_alternatives(name))
         check_name(label)
-        await self._connection.wait_bounded(
-            self._connection.client.hset(self._keys.program_versions(name), f"label:{label}", entry)
-        )
+        keys = [self.keys.program_versions(name), self.keys.program_rollouts(name, label)]
+        if not await self.connection.run(_SCRIPTS["label"], keys, [label, version, author, reason]):
+            raise ProgramNotFoundError(f"{name}:{version}", await self._list_alternatives(name))
 
     async def list(self) -> list[ProgramListing]:
         """Return every program, by name."""
         names = await self._list_names()
         if not names:
             return []
-        pipeline = self._connection.client.pipeline(transaction=False)
+        pipeline = self.connection.client.pipeline(transaction=False)
         for name in names:
-            pipeline.hgetall(self._keys.program_versions(name))
-        found = await self._connection.wait_bounded(pipeline.execute())
+            pipeline.hgetall(self.keys.program_versions(name))
+        found = await self.connection.wait_bounded(pipeline.execute())
         return [_build_listing(name, fields) for name, fields in zip(names, found, strict=True) if fields]
 
+    async def _load(self, wanted: Reference, entry: bytes | None) -> Program:
+        if entry is None:
+            raise ProgramNotFoundError(str(wanted), await self._list_alternatives(wanted.name))
+        version, content = parse_entry(wanted.name, entry)
+        return Program(wanted.name, version, content, await self._load_spec(wanted.name, content))
+
     async def _list_names(self) -> list[str]:
-        found = await self._connection.wait_bounded(self._connection.client.smembers(self._keys.programs))
+        found = await self.connection.wait_bounded(self.connection.client.smembers(self.keys.programs))
         return sorted(_as_bytes(name).decode() for name in found)
 
     async def _list_alternatives(self, name: str) -> list[str]:
         """Return suggestions: the references of the same program if it exists, else all names."""
-        fields = await self._connection.wait_bounded(self._connection.client.hkeys(self._keys.program_versions(name)))
-        if not fields:
+        keys = await self.connection.wait_bounded(self.connection.client.hkeys(self.keys.program_versions(name)))
+        if not keys:
             return await self._list_names()
-        spelt = [_as_bytes(field).decode().replace("label:", "@").replace("version:", ":") for field in fields]
-        return [name, *(name + field for field in spelt if field != "latest")]
+        fields = (_as_bytes(key).decode().partition(":") for key in keys)
+        marks = {"label": "@", "version": ":"}
+        return [name, *(f"{name}{marks[kind]}{text}" for kind, _, text in fields if kind in marks)]
 
     async def _load_spec(self, name: str, content: str) -> ProgramSpec:
         spec = self._specs.get(content)
         if spec is None:
-            found = await self._connection.wait_bounded(
-                self._connection.client.get(self._keys.program_spec(name, content))
+            found = await self.connection.wait_bounded(
+                self.connection.client.get(self.keys.program_spec(name, content))
             )
             encoded = b"" if found is None else _as_bytes(found)
             if digest(encoded) != content:
@@ -182,17 +216,10 @@ def _as_bytes(answer: bytes | str) -> bytes:
     return answer
 
 
-def _parse_entry(name: str, entry: bytes | str) -> tuple[int, str]:
-    match = _ENTRY.fullmatch(_as_bytes(entry))
-    if match is None:
-        raise ProgramSpecError(name, "its versions", "Redis holds something else there; restore that key")
-    return int(match[1]), match[2].decode()
-
-
 def _build_listing(name: str, fields: dict[bytes, bytes]) -> ProgramListing:
     labels = {
-        field.decode().removeprefix("label:"): _parse_entry(name, entry)[0]
+        field.decode().removeprefix("label:"): parse_entry(name, entry)[0]
         for field, entry in sorted(fields.items())
         if field.startswith(b"label:")
     }
-    return ProgramListing(name, _parse_entry(name, fields[b"latest"])[0], labels)
+    return ProgramListing(name, parse_entry(name, fields[b"latest"])[0], labels)

@@ -78,12 +78,15 @@ _APPLYING = Part("expire hdel hset time zadd zremrangebyscore", keys=(*_SESSION,
 _WANTING = Part(keys=("{ns}:wanted",), scripts="snakepit_bridge.elixir/ demand")
 _LEASING = Part(scripts="snakepit_bridge.redis/ lease")
 
-_PROGRAMS = Part("get hgetall smembers", reads=("{ns}:programs", "{ns}:{{p:*"))
+_PROGRAMS = Part("get hgetall hmget smembers", reads=("{ns}:programs", "{ns}:{{p:*"))
 _REGISTERING = Part(
-    "hget hset sadd smembers",
+    "hget sadd smembers",
     keys=("{ns}:programs", "{ns}:{{p:*"),
-    scripts="snakepit_bridge.programs/ register",
+    scripts="snakepit_bridge.programs/ label register",
 )
+# Workers take the steps that the controller decides on; everybody else also starts rollouts and looks at them.
+_STAGING = Part(keys=("{ns}:{{p:*",), scripts="snakepit_bridge.programs/ read_rollout step_rollout")
+_STARTING = Part(keys=("{ns}:{{p:*", "{ns}:rollouts"), scripts="snakepit_bridge.programs/ rollout_events start_rollout")
 _PAYLOADS = Part("expire get set", keys=("{ns}:payload:*",))
 
 # A client looks for a message wherever it may be: after a reused idempotency key, or if no result arrives.
@@ -187,7 +190,7 @@ _GATEWAY = Part(keys=("{ns}:{{o:*", "{ns}:{{g:*", "{ns}:{{t:*"))
 
 _APPLICATION = (
     _CONNECTION, _SCRIPTS, _READING, _PUBLISHING, _KEEPING, _WANTING, _LEASING, _PROGRAMS, _REGISTERING,
-    _PAYLOADS, _SUBMITTING, _AWAITING, _CANCELLING, _BINDING,
+    _STAGING, _STARTING, _PAYLOADS, _SUBMITTING, _AWAITING, _CANCELLING, _BINDING,
 )  # fmt: skip
 
 PARTS: dict[Role, tuple[Part, ...]] = {
@@ -195,8 +198,9 @@ PARTS: dict[Role, tuple[Part, ...]] = {
     Role.gateway: (*_APPLICATION, _STREAMING, _GATEWAY, _WATCHING_MESSAGES, _WATCHING_SESSIONS, _COSTS),
     Role.operator: (*_APPLICATION, _APPLIED, _CONTROLLED, _CONTROL, _OPERATING, _COSTS),
     Role.worker: (
-        _CONNECTION, _SCRIPTS, _READING, _KEEPING, _APPLYING, _WANTING, _PROGRAMS, _PAYLOADS, _COMPOSED, _BINDING,
-        _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS, _STALLING,
+        _CONNECTION, _SCRIPTS, _READING, _KEEPING, _APPLYING, _WANTING, _PROGRAMS, _STAGING, _PAYLOADS, _COMPOSED,
+        _BINDING, _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS,
+        _STALLING,
     ),
     Role.refresher: (
         _CONNECTION, _SCRIPTS, _REFRESHING, _LEASING, _WATCHING_MESSAGES, _WATCHING_SESSIONS,

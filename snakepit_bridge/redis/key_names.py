@@ -68,6 +68,15 @@ class FleetKeys:
         """Return the key of a program's spec by its digest."""
         return f"{self.namespace}:{{p:{name}}}:spec:{digest}"
 
+    def program_rollouts(self, name: str, label: str) -> str:
+        """Return the key of the stream of what has happened to the rollouts of a program's label."""
+        return f"{self.namespace}:{{p:{name}}}:rollouts:{label}"
+
+    @property
+    def rollouts(self) -> str:
+        """The set of targets that have a rollout."""
+        return f"{self.namespace}:rollouts"
+
     @property
     def stalls(self) -> str:
         """The list of recent stalls of worker processes."""

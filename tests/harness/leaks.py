@@ -19,6 +19,8 @@ PERMANENT: dict[str, str] = {
     r"[^:{]+:\{.*\}:(head|variables|history|labels|labelled|checks)": "a session, which lives until it is dropped",
     r"[^:{]+:programs": "the index of programs",
     r"[^:{]+:\{p:.*\}:(versions|spec:.*)": "a registered program, which is never changed or removed",
+    r"[^:{]+:\{p:.*\}:rollouts:.*": "what has happened to a label's rollouts, the latest thousand events",
+    r"[^:{]+:rollouts": "the index of what is staged",
 }
 """Patterns of whole key names, and why keys of that name have no expiry."""
 

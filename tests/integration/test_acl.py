@@ -26,10 +26,15 @@ from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import PredictionTimeoutError, ProgramNotFoundError
 from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.programs.registry import ProgramRegistry
+from snakepit_bridge.programs.rollouts import ProgramRollouts
+from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.acl import PARTS, Role, scripted_commands
 from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.records import RolloutState
 from snakepit_bridge.snapshots import Retention, SnapshotStore
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Variable
@@ -115,6 +120,7 @@ def test_each_role_has_the_rights_that_its_work_takes_and_no_others(server: Righ
     usage = Usage(server.admin)
     with usage.recording(), no_refusal(server), playing(server, tmp_path) as play:
         client_works(play)
+        asyncio.run(label_is_staged(server.url("client")))
         asyncio.run(gateway_works(play, server))
         asyncio.run(refresher_works(server))
         operator_works(play, server, tmp_path)
@@ -246,6 +252,7 @@ async def gateway_works(play: Stage, server: RightsServer) -> None:
         await client.predictions.Cancel(pb.PredictionRequest(id=sent.handle.id), metadata=client.metadata)
     play.fleet.handle(task).get()
     await fleet_is_watched(server.url("gateway"))
+    await label_is_staged(server.url("gateway"))
 
 
 async def fleet_is_watched(url: str) -> None:
@@ -256,6 +263,25 @@ async def fleet_is_watched(url: str) -> None:
     assert (await SessionsReader(fleet).read()).sessions
     await fleet.store.aclose()
     await fleet.connection.aclose()
+
+
+async def label_is_staged(url: str) -> None:
+    """Starts a rollout of a label, pauses it and looks at it."""
+    name = fresh("staged")
+    connection = RedisConnection(url)
+    registry = ProgramRegistry(connection)
+    rollouts = ProgramRollouts(registry)
+    for output in "ab":
+        spec = {"module": "Predict", "signature": f"question -> {output}"}
+        await registry.register(name, ProgramSpec.parse(spec, program=name))
+    await registry.label(name, "prod", 1)
+    record = await rollouts.start(name, "prod", 2, "{}")
+    after = record.change(RolloutState.PAUSED)
+    await rollouts.step(name, "prod", record, RolloutEvent("paused", after))
+    assert await rollouts.read(name, "prod")
+    assert len(await rollouts.events(name, "prod")) == 2
+    await registry.resolve(f"{name}@prod", "key", 0.0)
+    await connection.aclose()
 
 
 async def refresher_works(server: RightsServer) -> None:
@@ -309,6 +335,7 @@ def operator_works(play: Stage, server: RightsServer, folder: Path) -> None:
     lines.write_text('{"question": "why?"}\n{"question": "how?"}\n', encoding="utf-8")
     task = play.fleet.submit("plain", {"question": fresh("q")})
     task.get()
+    asyncio.run(label_is_staged(server.url("operator")))
     play.fleet.app.send_task("nobody.knows", queue=play.fleet.queue)
     for words in COMMANDS:
         if words.startswith("dead "):

@@ -36,9 +36,9 @@ defmodule DSPexFleet.Error do
              PredictionError PredictionCancelledError PredictionFailedError PredictionGivenUpError
              PredictionNotFoundError PredictionTimeoutError PredictionUnknownError ProgramError ProgramNotFoundError
              ProgramSpecError RequestIdConflictError RevisionLostError RevisionNotAppliedError
-             RevisionNotReachedError RolloutMovedError RolloutOverlapError SessionError SessionNameError
-             SessionNotFoundError SessionOwnedElsewhereError StaleTokenError StalenessExceededError StoreForbiddenError StoreUnavailableError StreamEndedError
-             TooLargeError TooManyError TookTooLongError UnauthenticatedError UnknownModuleError
+             RevisionNotReachedError RolloutCandidateError RolloutMovedError RolloutOverlapError SessionError
+             SessionNameError SessionNotFoundError SessionOwnedElsewhereError StaleTokenError
+             StalenessExceededError StoreForbiddenError StoreUnavailableError StreamEndedError TooLargeError TooManyError TookTooLongError UnauthenticatedError UnknownModuleError
              UnreadableVariableError ValidationError VariableNotFoundError WriteNotShownError
            )
            |> Map.new(&{&1, &1 |> String.replace_suffix("Error", "") |> Macro.underscore() |> String.to_atom()})

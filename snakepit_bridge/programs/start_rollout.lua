@@ -1,0 +1,24 @@
+-- needs: rollout_functions
+-- Starts the rollout of a label.
+--
+-- KEYS[1]  hash of the program
+-- KEYS[2]  stream of the label's rollouts
+-- ARGV     label, the version that it is expected to point at ("<n> <digest>"), record, policy, author, reason
+--
+-- Returns {'started'}, {'moved', the label's version} or {'overlap', the record of the open rollout}; nothing is written
+-- in the last two cases. Running it twice starts it once.
+local LABEL, EXPECTED, RECORD, POLICY, AUTHOR, REASON = unpack(ARGV)
+local found = redis.call('HMGET', PROGRAM, 'label:' .. LABEL, 'rollout:' .. LABEL)
+local entry, record = found[1], found[2]
+if record == RECORD then
+  return {'started'}
+end
+if entry ~= EXPECTED then
+  return {'moved', entry or ''}
+end
+if is_open(record) then
+  return {'overlap', record}
+end
+redis.call('HSET', PROGRAM, 'rollout:' .. LABEL, RECORD, 'rollout_policy:' .. LABEL, POLICY)
+record_event('started', RECORD, AUTHOR, REASON, '{}')
+return {'started'}
