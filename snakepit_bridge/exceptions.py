@@ -4,6 +4,7 @@
     ├── ValidationError                  a value breaks its type or a constraint        (also ValueError)
     │   └── CheckFailedError             values that together break a check of their session
     ├── InputError                       a prediction's inputs don't fit its program    (also ValueError)
+    ├── ScoreError                       a score that can't be one                      (also ValueError)
     ├── BindingError                     a binding that could not take effect           (also ValueError)
     ├── UnknownModuleError               a module name that nobody registered           (also ValueError)
     ├── VariableNotFoundError                                                           (also ValueError)
@@ -37,6 +38,7 @@
     │   ├── PredictionCancelledError
     │   ├── PredictionTimeoutError            the client stopped waiting; the task goes on   (also TimeoutError)
     │   ├── PredictionUnknownError       a task of which there is no trace
+    │   ├── PredictionNotScorableError   a score of a prediction without a result
     │   ├── PredictionFailedError             the program raised something of its own
     │   ├── PredictionGivenUpError            no worker could finish it; it is in the dead-letter list
     │   ├── LMCallOutsidePredictionError  an LM call on a worker that belongs to no prediction
@@ -196,6 +198,17 @@ class InputError(BridgeError, ValueError):
     def __str__(self) -> str:
         wants = f" The program takes: {', '.join(self.expected)}." if self.expected else ""
         return f"Program '{self.program}' can't take input '{self.field}': {self.problem}.{wants}"
+
+
+@_error
+class ScoreError(BridgeError, ValueError):
+    """A score that is refused; nothing was stored. ``field`` names the part of it that is wrong."""
+
+    field: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"The score's {self.field} is refused: {self.problem}."
 
 
 @_error
@@ -620,6 +633,19 @@ class PredictionUnknownError(PredictionError):
         return (
             f"Prediction {self.task_id} is unknown: it has no result, and isn't in {self.looked_in}. "
             "Check the id, the Redis database, the namespace and the queue; a result may also have expired."
+        )
+
+
+@_error
+class PredictionNotScorableError(PredictionError):
+    """A score of a prediction that has no result: it is unknown, goes on, or its result has expired."""
+
+    task_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"Prediction {self.task_id} can't be scored: it has no result. Check its id, or wait until it has ended; "
+            "a result may also have expired, and can be kept longer (DSPEX_RESULT_EXPIRES_S)."
         )
 
 

@@ -26,6 +26,7 @@ _LIBRARY_COMMANDS = {
         "replay:replay": (
             "Make a finished prediction again under its exact revision and program version, and show both."
         ),
+        "score:score": "Score a finished prediction, or show its scores.",
         "programs:register": "Register a program as its newest version.",
         "programs:programs": "List the registered programs with their newest versions and labels.",
         "programs:label": "Point a label such as prod at a version of a program.",

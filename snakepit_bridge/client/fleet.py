@@ -45,6 +45,7 @@ from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespa
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection, mask_url
 from snakepit_bridge.redis.key_names import FleetKeys, IdempotencyKey
+from snakepit_bridge.releases.scores import DEFAULT_SCORER, Score, ScoreValue
 from snakepit_bridge.snapshots.acknowledgements import Acks, ProcessAck
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 
@@ -264,6 +265,16 @@ class Fleet:
     def handle(self, task_id: str) -> Handle:
         """Return a handle for a task that was submitted before, here or elsewhere."""
         return Handle(task_id, self.results, self.chunks, self.payloads, self._wait_s, finder=self._finder)
+
+    def score(
+        self, task_id: str, name: str, value: ScoreValue, *, comment: str = "", scorer: str = DEFAULT_SCORER
+    ) -> Score:
+        """Score a prediction that has ended, submitted here or elsewhere; see :meth:`Handle.score`."""
+        return self.handle(task_id).score(name, value, comment=comment, scorer=scorer)
+
+    def scores(self, task_id: str) -> list[Score]:
+        """Return a prediction's scores, by name and scorer; none where nobody scored it."""
+        return self.handle(task_id).scores()
 
     def replay(self, task_id: str, timeout: float | None = None) -> Replay:
         """Make a finished prediction again, under the token and the program version that its provenance names.

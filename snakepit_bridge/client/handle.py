@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 from celery.states import PENDING
 
 from snakepit_bridge.client.results import TaskResult
+from snakepit_bridge.client.scoring import open_scores, score_prediction
 from snakepit_bridge.exceptions import PredictionTimeoutError, PredictionUnknownError, StoreUnavailableError
 from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.redis.outages import retry_through_outages
+from snakepit_bridge.releases.scores import DEFAULT_SCORER, Score, ScoreValue
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
     from snakepit_bridge.client.task_lookup import TaskFinder
     from snakepit_bridge.delivery.payloads import Payloads
     from snakepit_bridge.protocol.messages import Result
-from snakepit_bridge.redis.outages import retry_through_outages
 
 # How long to wait for a result before looking the task up in the broker.
 _FIRST_WAIT_S = 3.0
@@ -126,6 +128,44 @@ class Handle:
     async def acancel(self) -> bool:
         """Cancel the prediction as :meth:`cancel` does, from any event loop."""
         return await run_on_home_loop(self._results.cancel(self.id))
+
+    def score(self, name: str, value: ScoreValue, *, comment: str = "", scorer: str = DEFAULT_SCORER) -> Score:
+        """Say how good the prediction was, once it has ended; return the stored score.
+
+        It replaces the score of the same name and scorer, and is kept as long as the prediction's result. It counts
+        for the arms of rollouts that the prediction ran under; one of a prediction that failed counts for none.
+
+        Args:
+            name: what is scored, such as ``helpful``.
+            value: a number from 0 to 1, a boolean, which counts as 0 or 1, or a label of up to 100 characters, which
+                is counted and not averaged.
+            comment: why, up to 4 KiB.
+            scorer: who says so.
+
+        Raises:
+            ScoreError: a part of the score can't be, or the prediction has too many; nothing was stored.
+            PredictionNotScorableError: the prediction has no result: it goes on, is unknown, or the result expired.
+            PayloadLostError: the result was stored beside its message, and isn't there any more.
+            StoreUnavailableError: Redis is away.
+        """
+        return run_blocking(self._score(name, value, comment, scorer))
+
+    async def ascore(self, name: str, value: ScoreValue, *, comment: str = "", scorer: str = DEFAULT_SCORER) -> Score:
+        """Score the prediction as :meth:`score` does, from any event loop."""
+        return await run_on_home_loop(self._score(name, value, comment, scorer))
+
+    def scores(self) -> list[Score]:
+        """Return the prediction's scores, by name and scorer; none where nobody scored it.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        return run_blocking(open_scores(self._payloads).read(self.id))
+
+    async def _score(self, name: str, value: ScoreValue, comment: str, scorer: str) -> Score:
+        return await score_prediction(
+            self._results, self._payloads, self.id, name, value, comment=comment, scorer=scorer
+        )
 
     async def _get(self, wait_s: float | None) -> FleetPrediction:
         wait_s = self._wait_s if wait_s is None else wait_s

@@ -68,7 +68,7 @@ class Results:
 
     async def outcome(self, task_id: str) -> TaskResult:
         """Return a task's current state; PENDING also for an unknown id."""
-        return parse_task_result(self._app, task_id, await self._connection.execute_read("GET", self._key(task_id)))
+        return parse_task_result(self._app, task_id, await self._connection.execute_read("GET", self.key_of(task_id)))
 
     async def wait(self, task_id: str, timeout_s: float, replies: str | None = None) -> Result:
         """Return a task's result once it has one. An outage of the server costs time and nothing else.
@@ -101,7 +101,7 @@ class Results:
             await self.retry_through_outages(self._subscribe_to_replies)
             return await self._wait_for_final(task_id)
         heard = partial(self._on_message, task_id)
-        channel = self._key(task_id)
+        channel = self.key_of(task_id)
         try:
             await self.retry_through_outages(lambda: self._subscription.subscribe(channel, heard))
             return await self._wait_for_final(task_id)
@@ -115,7 +115,7 @@ class Results:
             StoreUnavailableError: the result backend is away.
         """
         args = (self._encode_cancellation(task_id), self._expires_s(), cancel_channel(self._namespace), task_id)
-        return bool(await self._connection.execute_script(lua.SCRIPTS["cancel"], [self._key(task_id)], args))
+        return bool(await self._connection.execute_script(lua.SCRIPTS["cancel"], [self.key_of(task_id)], args))
 
     async def subscribe(self, channel: str, heard: Callable[[], None]) -> Callable[[], Any]:
         """Call ``heard`` on each message of a channel and after each reconnect; return the unsubscribe function."""
@@ -195,7 +195,8 @@ class Results:
         self._outage: StoreUnavailableError | None = None
         self._opening = asyncio.Lock()
 
-    def _key(self, task_id: str) -> str:
+    def key_of(self, task_id: str) -> str:
+        """Return the key of a task's result, which is also the task's own channel."""
         return self._app.backend.get_key_for_task(task_id).decode()
 
     def _encode_cancellation(self, task_id: str) -> str:

@@ -131,6 +131,12 @@ _OPERATING = Part(
     scripts="snakepit_bridge.delivery/ backlog drop retry",
 )
 
+_SCORING = Part(
+    "hvals time",
+    keys=("{ns}:{{t:*", "{ns}:{{r:*"),
+    scripts="snakepit_bridge.releases/ score",
+)
+
 # Who exports the fleet's metrics reads what waits, the limits, and how sessions are applied.
 _WATCHING_MESSAGES = Part(
     "hgetall",
@@ -194,9 +200,12 @@ _APPLICATION = (
 )  # fmt: skip
 
 PARTS: dict[Role, tuple[Part, ...]] = {
-    Role.client: (*_APPLICATION, _OWN_KEYS, _APPLIED, _STREAMING, _COMPOSED, _COMPOSING, _CONTROLLED, _CONTROL, _COSTS),
-    Role.gateway: (*_APPLICATION, _STREAMING, _GATEWAY, _WATCHING_MESSAGES, _WATCHING_SESSIONS, _COSTS),
-    Role.operator: (*_APPLICATION, _APPLIED, _CONTROLLED, _CONTROL, _OPERATING, _COSTS),
+    Role.client: (
+        *_APPLICATION, _OWN_KEYS, _APPLIED, _STREAMING, _COMPOSED, _COMPOSING, _CONTROLLED, _CONTROL, _COSTS,
+        _SCORING,
+    ),
+    Role.gateway: (*_APPLICATION, _STREAMING, _GATEWAY, _WATCHING_MESSAGES, _WATCHING_SESSIONS, _COSTS, _SCORING),
+    Role.operator: (*_APPLICATION, _APPLIED, _CONTROLLED, _CONTROL, _OPERATING, _COSTS, _SCORING),
     Role.worker: (
         _CONNECTION, _SCRIPTS, _READING, _KEEPING, _APPLYING, _WANTING, _PROGRAMS, _STAGING, _PAYLOADS, _COMPOSED,
         _BINDING, _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS,

@@ -132,6 +132,21 @@ class FleetKeys:
         """Return the key of the session that a prediction was submitted under at a gateway."""
         return f"{self.namespace}:{{t:{task_id}}}:session"
 
+    def scores(self, task_id: str) -> str:
+        """Return the key of the hash of a prediction's scores."""
+        return f"{self.namespace}:{{t:{task_id}}}:scores"
+
+    def arm_counts(self, rollout: str, stage: int, arm: str, minute: int) -> str:
+        """Return the key of the counts of what ended in one minute under an arm of a rollout's stage.
+
+        Args:
+            rollout: its id.
+            stage: the stage's number.
+            arm: ``baseline`` or ``candidate``.
+            minute: since the Unix epoch.
+        """
+        return f"{self.namespace}:{{r:{rollout}}}:counts:{stage}:{arm}:{minute}"
+
     def gateway_request(self, digest: str) -> str:
         """Return the key of the record of a gateway's request."""
         return f"{self.namespace}:{{g:{digest}}}:request"

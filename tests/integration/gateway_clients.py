@@ -58,6 +58,7 @@ class Client:
         self.predictions = rpc.PredictionsStub(channel)
         self.programs = rpc.ProgramsStub(channel)
         self.costs = rpc.CostsStub(channel)
+        self.scores = rpc.ScoresStub(channel)
 
     def with_token(self, token: str | None) -> Client:
         return Client(self.channel, token)

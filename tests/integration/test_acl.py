@@ -119,7 +119,7 @@ def test_each_role_has_the_rights_that_its_work_takes_and_no_others(server: Righ
     """KINDS 32."""
     usage = Usage(server.admin)
     with usage.recording(), no_refusal(server), playing(server, tmp_path) as play:
-        client_works(play)
+        client_works(play, server)
         asyncio.run(label_is_staged(server.url("client")))
         asyncio.run(gateway_works(play, server))
         asyncio.run(refresher_works(server))
@@ -135,7 +135,7 @@ def test_each_role_has_the_rights_that_its_work_takes_and_no_others(server: Righ
     assert not left
 
 
-def client_works(play: Stage) -> None:
+def client_works(play: Stage, server: RightsServer) -> None:
     fleet, session = play.fleet, fresh("s")
     fleet.register(
         "qa", dspy.Predict("question -> answer"), bindings={"temperature": "t", "model": "m"}, cache={"ttl_s": 60}
@@ -157,6 +157,7 @@ def client_works(play: Stage) -> None:
     assert fleet.promote(session, "stable", wait_s=20)
     assert fleet.applied(session)
     assert fleet.cost("session").total.predictions
+    assert fleet.score(end_in_rollout(play, server), "helpful", 1.0)
     variables.rollback(first)
     assert variables.history()
     assert variables.diff(first) == {}
@@ -167,6 +168,17 @@ def client_works(play: Stage) -> None:
         fleet.submit("nothing", {"question": "?"}).get()
     with pytest.raises(PredictionTimeoutError):
         fleet.handle(fresh("task")).get(1)
+
+
+def end_in_rollout(play: Stage, server: RightsServer) -> str:
+    """Return the id of a prediction that has ended under an arm of a rollout."""
+    handle = play.fleet.submit("plain", {"question": fresh("q")})
+    handle.get()
+    key = play.fleet.results.key_of(handle.id)
+    stored = json.loads(str(server.admin.get(key)))
+    stored["result"]["provenance"]["arms"] = [{"rollout": "r", "arm": "candidate", "stage": 1, "target": "session:s"}]
+    server.admin.set(key, json.dumps(stored), keepttl=True)
+    return handle.id
 
 
 async def store_works(store: SnapshotStore, session: str) -> None:
@@ -223,7 +235,7 @@ def everything_at_once(play: Stage, session: str) -> None:
 
 
 async def gateway_works(play: Stage, server: RightsServer) -> None:
-    session = fresh("user")
+    session, scored = fresh("user"), await asyncio.to_thread(end_in_rollout, play, server)
     async with gateway(server.url("gateway")) as served, connected(served.grpc_address) as client:
         change = [pb.Change(name="t", value_json=b"0.25")]
         published = await client.variables.Publish(
@@ -244,6 +256,8 @@ async def gateway_works(play: Stage, server: RightsServer) -> None:
             (client.costs.Report, pb.CostReportRequest()),
             (client.variables.History, pb.HistoryRequest(session=session)),
             (client.variables.Rollback, pb.RollbackRequest(session=session, to=token)),
+            (client.scores.Score, pb.ScoreRequest(id=scored, name="helpful", value_json=b"0.5")),
+            (client.scores.List, pb.ListScoresRequest(id=scored)),
         ):
             await call(request, metadata=client.metadata)
         large = json.dumps({"question": "x" * 400_000}).encode()
@@ -322,7 +336,7 @@ async def refresher_works(server: RightsServer) -> None:
 COMMANDS = (
     "doctor", "status", "cost", "programs", "publish ops t=0.5", "variables ops", "publish ops t=0.75", "history ops",
     "mark ops stable", "diff ops stable latest", "rollback ops stable", "predict plain question=why --session ops",
-    "batch plain --input {lines} --output {out} --session ops", "replay {task}",
+    "batch plain --input {lines} --output {out} --session ops", "replay {task}", "score {task} helpful 0.5",
     "register {spec} --name asked", "label asked prod 1",
     "promote ops stable", "watch ops --count 1", "dead list", "dead retry --all", "dead drop --all",
 )  # fmt: skip
@@ -333,14 +347,13 @@ def operator_works(play: Stage, server: RightsServer, folder: Path) -> None:
     spec.write_text('{"module": "Predict", "signature": "question -> answer"}', encoding="utf-8")
     lines = folder / "lines.jsonl"
     lines.write_text('{"question": "why?"}\n{"question": "how?"}\n', encoding="utf-8")
-    task = play.fleet.submit("plain", {"question": fresh("q")})
-    task.get()
+    task = end_in_rollout(play, server)
     asyncio.run(label_is_staged(server.url("operator")))
     play.fleet.app.send_task("nobody.knows", queue=play.fleet.queue)
     for words in COMMANDS:
         if words.startswith("dead "):
             wait_until(lambda: "nobody.knows" in operate(server, "dead list"), "a dead message")
-        print(operate(server, words.format(task=task.id, spec=spec, lines=lines, out=folder / "out.jsonl")))
+        print(operate(server, words.format(task=task, spec=spec, lines=lines, out=folder / "out.jsonl")))
 
 
 def operate(server: RightsServer, words: str) -> str:

@@ -76,7 +76,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
             process.communicate(timeout=30)
 
 
-DOCUMENT = build_description(build_operations(Mock(), Mock(), Mock(), Mock()))
+DOCUMENT = build_description(build_operations(Mock(), Mock(), Mock(), Mock(), Mock()))
 described = schemathesis.openapi.from_dict(DOCUMENT)
 described.config.generation.update(deterministic=True, max_examples=30)
 

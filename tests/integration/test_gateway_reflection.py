@@ -102,6 +102,7 @@ def test_reflection_describes_every_service_and_its_methods(reflected: Reflected
         "dspex.fleet.v1.Predictions",
         "dspex.fleet.v1.Programs",
         "dspex.fleet.v1.Costs",
+        "dspex.fleet.v1.Scores",
         "grpc.health.v1.Health",
     }
     for service in reflected.services():

@@ -16,6 +16,7 @@ from workers.gateway.access.authentication import GrantScope
 from workers.gateway.api.costs import CostReports, count_days
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
+from workers.gateway.api.scores import PredictionScores
 from workers.gateway.api.variables import Variables
 from workers.gateway.call import ClientCall
 
@@ -55,12 +56,13 @@ class Operation:
 
 
 def build_operations(
-    variables: Variables, predictions: Predictions, programs: Programs, costs: CostReports
+    variables: Variables, predictions: Predictions, programs: Programs, costs: CostReports, scores: PredictionScores
 ) -> tuple[Operation, ...]:
     """Return all operations."""
     return (
         *_variable_operations(variables),
         *_prediction_operations(predictions),
+        *_score_operations(scores),
         *_program_operations(programs),
         Operation(
             "Costs", "Report", GrantScope.READ, pb.CostReportRequest, pb.CostReport, ("GET", "/v1/costs"),
@@ -111,6 +113,16 @@ def _prediction_operations(service: Predictions) -> tuple[Operation, ...]:
         operation("Stream", pb.StreamRequest, pb.PredictionEvent, "GET", "/{id}/stream", streaming=service.stream),
         operation("Cancel", by_id, pb.Prediction, "POST", "/{id}/cancel", unary=service.cancel),
     )  # fmt: skip
+
+
+def _score_operations(service: PredictionScores) -> tuple[Operation, ...]:
+    scope, path = GrantScope.PREDICT, "/v1/predictions/{id}/scores"
+    return (
+        Operation("Scores", "Score", scope, pb.ScoreRequest, pb.PredictionScore, ("POST", path), unary=service.score),
+        Operation(
+            "Scores", "List", scope, pb.ListScoresRequest, pb.ListScoresResponse, ("GET", path), unary=service.list
+        ),
+    )
 
 
 def _program_operations(service: Programs) -> tuple[Operation, ...]:

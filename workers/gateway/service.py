@@ -23,6 +23,7 @@ from workers.gateway.access.gate import RequestGate
 from workers.gateway.api.costs import CostReports
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
+from workers.gateway.api.scores import PredictionScores
 from workers.gateway.api.variables import Variables
 from workers.gateway.grpc.server import GrpcServer
 from workers.gateway.health import GatewayHealth
@@ -71,6 +72,7 @@ class Gateway:
             self._predictions,
             Programs(self._fleet, settings.allowed_packages, settings.imports),
             CostReports(self._fleet),
+            PredictionScores(self._fleet, self._predictions),
         )
         self._grpc = GrpcServer(operations, self._gate, settings) if settings.grpc else None
         self.health = GatewayHealth(self._fleet, self._gate.draining.is_set)

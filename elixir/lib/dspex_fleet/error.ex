@@ -30,16 +30,17 @@ defmodule DSPexFleet.Error do
              DeadMessageNotFoundError DeadlineExceededError DrainingError ElixirError ElixirFailedError
              ElixirMethodNotServedError ElixirSessionNotFoundError ElixirUnavailableError FencedError
              ForeignNamespaceError HalfWrittenError HostNotAllowedError IdempotencyConflictError InputError
-             InternalError LMError LMAnswerError LMAnswerTruncatedError LMCallOutsidePredictionError
-             LMContentRefusedError LMRefusedError LMUnavailableError LabelMovedError LabelNotFoundError
-             MalformedError MediaTypeError NotGrantedError OriginNotAllowedError OwnLMError PayloadLostError
-             PredictionError PredictionCancelledError PredictionFailedError PredictionGivenUpError
-             PredictionNotFoundError PredictionTimeoutError PredictionUnknownError ProgramError ProgramNotFoundError
-             ProgramSpecError RequestIdConflictError RevisionLostError RevisionNotAppliedError
-             RevisionNotReachedError RolloutCandidateError RolloutMovedError RolloutOverlapError SessionError
-             SessionNameError SessionNotFoundError SessionOwnedElsewhereError StaleTokenError
-             StalenessExceededError StoreForbiddenError StoreUnavailableError StreamEndedError TooLargeError TooManyError TookTooLongError UnauthenticatedError UnknownModuleError
-             UnreadableVariableError ValidationError VariableNotFoundError WriteNotShownError
+             InternalError LMAnswerError LMAnswerTruncatedError LMCallOutsidePredictionError LMContentRefusedError
+             LMError LMRefusedError LMUnavailableError LabelMovedError LabelNotFoundError MalformedError
+             MediaTypeError NotGrantedError OriginNotAllowedError OwnLMError PayloadLostError
+             PredictionCancelledError PredictionError PredictionFailedError PredictionGivenUpError
+             PredictionNotFoundError PredictionNotScorableError PredictionTimeoutError PredictionUnknownError
+             ProgramError ProgramNotFoundError ProgramSpecError RequestIdConflictError RevisionLostError
+             RevisionNotAppliedError RevisionNotReachedError RolloutCandidateError RolloutMovedError
+             RolloutOverlapError ScoreError SessionError SessionNameError SessionNotFoundError
+             SessionOwnedElsewhereError StaleTokenError StalenessExceededError StoreForbiddenError
+             StoreUnavailableError StreamEndedError TooLargeError TooManyError TookTooLongError UnauthenticatedError
+             UnknownModuleError UnreadableVariableError ValidationError VariableNotFoundError WriteNotShownError
            )
            |> Map.new(&{&1, &1 |> String.replace_suffix("Error", "") |> Macro.underscore() |> String.to_atom()})
 

@@ -118,12 +118,37 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
   end
 
   test "costs are reported", %{ctx: ctx} do
+    Variables.publish!(ctx, warmth: 0.5)
     handle = DSPexFleet.submit!(ctx, program(), %{question: fresh("cost")})
     assert {:ok, _prediction} = DSPexFleet.await(handle)
     assert %{by: "program", rows: [_ | _], total: total} = DSPexFleet.Costs.report!(ctx)
     assert total.predictions >= 1
     assert total.usage.calls >= 1
     assert {:error, %Error{}} = DSPexFleet.Costs.report(ctx, by: :team)
+  end
+
+  test "a finished prediction is scored, and the last score of a name and scorer counts", %{ctx: ctx} do
+    Variables.publish!(ctx, warmth: 0.5)
+    handle = DSPexFleet.submit!(ctx, program(), %{question: fresh("scored")})
+    assert {:ok, _prediction} = DSPexFleet.await(handle)
+    assert {:ok, %{value: 0.25}} = Scores.score(handle, :helpful, 0.25)
+
+    assert %{scorer: "application", at: %DateTime{}} =
+             Scores.score!(handle, "helpful", 1, comment: "on second thoughts")
+
+    Scores.score!(handle, :correct, true, scorer: "jo")
+    Scores.score!(handle, :tone, "friendly")
+
+    assert [
+             %{name: "correct", value: true, scorer: "jo"},
+             %{name: "helpful", value: 1.0, comment: "on second thoughts"},
+             %{name: "tone", value: "friendly"}
+           ] = Scores.list!(handle)
+
+    assert {:error, %Error{reason: :score, fields: ["value", _]}} = Scores.score(handle, :helpful, 2)
+    elsewhere = %{handle | id: "nobody"}
+    assert {:error, %Error{reason: :prediction_not_found}} = Scores.score(elsewhere, :helpful, 1.0)
+    assert {:error, %Error{reason: :prediction_not_found}} = Scores.list(elsewhere)
   end
 
   test "programs are registered, listed and read", %{ctx: ctx} do

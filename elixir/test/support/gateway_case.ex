@@ -13,7 +13,7 @@ defmodule DSPexFleet.GatewayCase do
   using do
     quote do
       import DSPexFleet.GatewayCase
-      alias DSPexFleet.{Connection, Context, Error, Prediction, Programs, Snapshot, Token, Variable, Variables}
+      alias DSPexFleet.{Connection, Context, Error, Prediction, Programs, Scores, Snapshot, Token, Variable, Variables}
       @moduletag :gateway
       @moduletag timeout: 120_000
     end

@@ -84,11 +84,11 @@ class Predictions:
 
     async def get(self, request: pb.PredictionRequest, call: ClientCall) -> pb.Prediction:
         """Return the state of a prediction."""
-        return converters.prediction_message(request.id, await self._authorized_outcome(request.id, call))
+        return converters.prediction_message(request.id, await self.authorized_outcome(request.id, call))
 
     async def wait(self, request: pb.AwaitRequest, call: ClientCall) -> pb.Prediction:
         """Wait until a prediction ends or the timeout expires, and return its state."""
-        outcome = await self._authorized_outcome(request.id, call)
+        outcome = await self.authorized_outcome(request.id, call)
         timeout_s = require_seconds(request.timeout_s, "timeout_s")
         # Leave time for the response to reach the client before the call times out.
         wait_s = min(timeout_s or call.remaining_s, max(0.0, call.remaining_s - _ANSWER_MARGIN_S))
@@ -99,7 +99,7 @@ class Predictions:
     async def stream(self, request: pb.StreamRequest, call: ClientCall) -> AsyncGenerator[pb.PredictionEvent]:
         """Yield each new state of a prediction, the chunks of its output, and finally its result."""
         after = _parse_position(request.after)
-        outcome, last_state = await self._authorized_outcome(request.id, call), pb.PREDICTION_STATE_UNSPECIFIED
+        outcome, last_state = await self.authorized_outcome(request.id, call), pb.PREDICTION_STATE_UNSPECIFIED
         async with aclosing(ChunkPump(self._fleet.chunks.open(request.id, after=after), call.draining)) as chunk_pump:
             while not call.draining.is_set():
                 state = _pending_state(outcome)
@@ -122,11 +122,25 @@ class Predictions:
 
     async def cancel(self, request: pb.PredictionRequest, call: ClientCall) -> pb.Prediction:
         """Cancel a prediction unless it has ended, and return its state."""
-        outcome = await self._authorized_outcome(request.id, call)
+        outcome = await self.authorized_outcome(request.id, call)
         if not outcome.ready:
             await self._fleet.handle(request.id).acancel()
             outcome = await self._outcome(request.id)
         return converters.prediction_message(request.id, outcome)
+
+    async def authorized_outcome(self, task_id: str, call: ClientCall) -> TaskResult:
+        """Return a prediction's outcome, if the caller's grant covers its session.
+
+        Raises:
+            PredictionNotFoundError: it doesn't exist, or the grant doesn't cover its session, which looks the same.
+        """
+        require_name(task_id, "id", MAX_ID_LENGTH)
+        owner = await self._fleet.connection.wait_bounded(self._fleet.connection.client.get(self._key(task_id)))
+        outcome = await self._outcome(task_id)
+        session = owner.decode() if isinstance(owner, bytes) else _recorded_session(outcome)
+        if session is None or not call.grant.covers(session):
+            raise PredictionNotFoundError(task_id)
+        return outcome
 
     def close(self) -> None:
         """Shut down the threads."""
@@ -156,20 +170,6 @@ class Predictions:
             return replace(outcome, result=await self._fleet.payloads.load_result(outcome.result))
         except PayloadLostError as exc:
             return TaskResult(states.FAILURE, error=exc)
-
-    async def _authorized_outcome(self, task_id: str, call: ClientCall) -> TaskResult:
-        """Return a prediction's outcome, if the caller's grant covers its session.
-
-        Raises:
-            PredictionNotFoundError: it doesn't exist, or the grant doesn't cover its session, which looks the same.
-        """
-        require_name(task_id, "id", MAX_ID_LENGTH)
-        owner = await self._fleet.connection.wait_bounded(self._fleet.connection.client.get(self._key(task_id)))
-        outcome = await self._outcome(task_id)
-        session = owner.decode() if isinstance(owner, bytes) else _recorded_session(outcome)
-        if session is None or not call.grant.covers(session):
-            raise PredictionNotFoundError(task_id)
-        return outcome
 
     async def _record_sessions(self, owned: Sequence[tuple[str, str]]) -> None:
         """Record the session of each prediction.

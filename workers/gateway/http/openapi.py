@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from snakepit_bridge.costs.report import COST_DIMENSIONS, MAX_SINCE_S
+from snakepit_bridge.releases.scores import MAX_COMMENT_BYTES, MAX_TEXT, NAME_PATTERN
 from workers.gateway.call import MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from workers.gateway.http.transcoding import REQUIRED, enum_names, fields_of, is_json, json_name
 from workers.gateway.operations import Operation
@@ -26,13 +27,18 @@ _SUMMARIES = {
     "Stream": "Stream the progress of a prediction as server-sent events; the last one carries the result.",
     "Cancel": "Cancel a prediction unless it has ended.",
     "Register": "Build a program from its spec, and store the spec as the next version.",
-    "List": "Return programs sorted by name, in pages.",
+    "Score": "Score a prediction that has ended; a score of the same name and scorer is replaced.",
     "Report": "Return what the predictions that ended lately cost, by program, session, revision or LM profile.",
 }
-_GET_SUMMARIES = {
-    "Variables": "Return the current snapshot, the first at or past `at_least`, or exactly the one at `exactly`.",
-    "Predictions": "Return the state of a prediction without waiting.",
-    "Programs": "Return a program by `name`, `name@label` or `name:version`, with its spec.",
+# Of methods that several services have.
+_SERVICE_SUMMARIES = {
+    ("Variables", "Get"): (
+        "Return the current snapshot, the first at or past `at_least`, or exactly the one at `exactly`."
+    ),
+    ("Predictions", "Get"): "Return the state of a prediction without waiting.",
+    ("Programs", "Get"): "Return a program by `name`, `name@label` or `name:version`, with its spec.",
+    ("Programs", "List"): "Return programs sorted by name, in pages.",
+    ("Scores", "List"): "Return a prediction's scores, by name and scorer.",
 }
 _SCALARS: dict[int, Schema] = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
@@ -79,6 +85,16 @@ _MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
     ("CostReportRequest", "by"): {"type": "string", "enum": ["", *COST_DIMENSIONS]},
     ("CostReportRequest", "since_s"): {"type": "number", "minimum": 0, "maximum": MAX_SINCE_S},
     ("RegisterRequest", "labels"): _NAME,
+    ("ScoreRequest", "name"): {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
+    ("ScoreRequest", "value_json"): {
+        "anyOf": [
+            {"type": "number", "minimum": 0, "maximum": 1},
+            {"type": "boolean"},
+            {"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
+        ]
+    },
+    ("ScoreRequest", "comment"): {"type": "string", "maxLength": MAX_COMMENT_BYTES},
+    ("ScoreRequest", "scorer"): {"type": "string", "maxLength": MAX_TEXT},
     ("StreamRequest", "after"): {"type": "string", "pattern": r"^(\d{1,19}-\d{1,19})?$"},
 }
 _MESSAGE_RULES: dict[str, Schema] = {
@@ -146,7 +162,11 @@ def build_description(operations: Iterable[Operation], *, requires_token: bool =
         paths.setdefault(path, {})[method.lower()] = _operation_object(operation, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "DSPex fleet", "version": "1", "description": "Variables, predictions, programs and costs."},
+        "info": {
+            "title": "DSPex fleet",
+            "version": "1",
+            "description": "Variables, predictions, scores, programs and costs.",
+        },
         **({"security": [{"bearer": []}]} if requires_token else {}),
         "paths": paths,
         "components": {
@@ -165,7 +185,7 @@ def _operation_object(operation: Operation, schemas: dict[str, Schema]) -> Schem
     document: Schema = {
         "operationId": f"{operation.service}_{operation.method}",
         "tags": [operation.service],
-        "summary": _GET_SUMMARIES[operation.service] if operation.method == "Get" else _SUMMARIES[operation.method],
+        "summary": _SERVICE_SUMMARIES.get((operation.service, operation.method)) or _SUMMARIES[operation.method],
         "description": f"Needs the scope `{operation.scope}`.",
         "parameters": [
             *map(_path_parameter, in_path),

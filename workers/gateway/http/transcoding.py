@@ -28,6 +28,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "PublishRequest": ("changes",),
     "RegisterRequest": ("name", "spec"),
     "RollbackRequest": ("to",),
+    "ScoreRequest": ("name", "value"),
     "SubmitBatchRequest": ("requests",),
     "SubmitRequest": ("program",),
 }

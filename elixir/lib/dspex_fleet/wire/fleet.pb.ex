@@ -523,6 +523,58 @@ defmodule Dspex.Fleet.V1.LMUsage do
   field :cost_usd, 7, proto3_optional: true, type: :string, json_name: "costUsd"
 end
 
+defmodule Dspex.Fleet.V1.ScoreRequest do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.ScoreRequest",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :id, 1, type: :string
+  field :name, 2, type: :string
+  field :value_json, 3, type: :bytes, json_name: "valueJson"
+  field :comment, 4, type: :string
+  field :scorer, 5, type: :string
+end
+
+defmodule Dspex.Fleet.V1.PredictionScore do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.PredictionScore",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :name, 1, type: :string
+  field :value_json, 2, type: :bytes, json_name: "valueJson"
+  field :comment, 3, type: :string
+  field :scorer, 4, type: :string
+  field :at, 5, type: Google.Protobuf.Timestamp
+end
+
+defmodule Dspex.Fleet.V1.ListScoresRequest do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.ListScoresRequest",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :id, 1, type: :string
+end
+
+defmodule Dspex.Fleet.V1.ListScoresResponse do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.ListScoresResponse",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :scores, 1, repeated: true, type: Dspex.Fleet.V1.PredictionScore
+end
+
 defmodule Dspex.Fleet.V1.Variables.Service do
   @moduledoc false
 
@@ -599,4 +651,20 @@ defmodule Dspex.Fleet.V1.Costs.Stub do
   @moduledoc false
 
   use GRPC.Stub, service: Dspex.Fleet.V1.Costs.Service
+end
+
+defmodule Dspex.Fleet.V1.Scores.Service do
+  @moduledoc false
+
+  use GRPC.Service, name: "dspex.fleet.v1.Scores", protoc_gen_elixir_version: "0.17.0"
+
+  rpc :Score, Dspex.Fleet.V1.ScoreRequest, Dspex.Fleet.V1.PredictionScore
+
+  rpc :List, Dspex.Fleet.V1.ListScoresRequest, Dspex.Fleet.V1.ListScoresResponse
+end
+
+defmodule Dspex.Fleet.V1.Scores.Stub do
+  @moduledoc false
+
+  use GRPC.Stub, service: Dspex.Fleet.V1.Scores.Service
 end

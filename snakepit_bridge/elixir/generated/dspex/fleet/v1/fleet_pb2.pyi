@@ -457,3 +457,43 @@ class LMUsage(_message.Message):
     reasoning_tokens: int
     cost_usd: str
     def __init__(self, calls: _Optional[int] = ..., unpriced_calls: _Optional[int] = ..., input_tokens: _Optional[int] = ..., cached_input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., cost_usd: _Optional[str] = ...) -> None: ...
+
+class ScoreRequest(_message.Message):
+    __slots__ = ("id", "name", "value_json", "comment", "scorer")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_JSON_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    SCORER_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    value_json: bytes
+    comment: str
+    scorer: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., value_json: _Optional[bytes] = ..., comment: _Optional[str] = ..., scorer: _Optional[str] = ...) -> None: ...
+
+class PredictionScore(_message.Message):
+    __slots__ = ("name", "value_json", "comment", "scorer", "at")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_JSON_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    SCORER_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value_json: bytes
+    comment: str
+    scorer: str
+    at: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., value_json: _Optional[bytes] = ..., comment: _Optional[str] = ..., scorer: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ListScoresRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class ListScoresResponse(_message.Message):
+    __slots__ = ("scores",)
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    scores: _containers.RepeatedCompositeFieldContainer[PredictionScore]
+    def __init__(self, scores: _Optional[_Iterable[_Union[PredictionScore, _Mapping]]] = ...) -> None: ...

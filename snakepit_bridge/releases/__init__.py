@@ -1,0 +1,1 @@
+"""Releases: what Redis keeps of staged rollouts, from the scores of predictions to the decisions about candidates."""
