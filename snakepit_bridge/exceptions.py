@@ -48,6 +48,7 @@
     ├── RolloutMovedError            a step of a rollout that another one preceded
     ├── RolloutOverlapError          a rollout of what another one stages already       (also ValueError)
     ├── RolloutCandidateError        a candidate that can't be rolled out               (also ValueError)
+    ├── RolloutPolicyError           an invalid policy of a rollout                     (also ValueError)
     ├── DeadMessageNotFoundError              no dead message of this id
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
     │   └── StoreForbiddenError          the user lacks a right there
@@ -735,6 +736,18 @@ class PayloadLostError(PredictionError):
             f"The payload {self.digest[:12]}… is unavailable: {self.problem}. "
             f"Submit the prediction again; if it was only late, keep results longer (DSPEX_RESULT_EXPIRES_S)."
         )
+
+
+@_error
+class RolloutPolicyError(BridgeError, ValueError):
+    """An invalid policy of a rollout; nothing was started. ``where`` is a path such as ``stages[1].share``."""
+
+    where: str
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"The rollout policy is refused at {self.where}: found {self.found}. {self.remedy}"
 
 
 @_error

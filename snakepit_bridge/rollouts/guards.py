@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
-from snakepit_bridge.rollouts.confidence import Interval, ValueSum, bound_mean
+from snakepit_bridge.rollouts.confidence import EVEN, Interval, Prior, ValueSum, bound_contrast, bound_mean
 
 
-class GuardVerdict(Enum):
-    """What is known of a candidate."""
+class GuardVerdict(StrEnum):
+    """What is known of a candidate.
+
+    ``breached``: it does more harm than is allowed. ``healthy``: it does not. ``open``: neither is known.
+    """
 
     BREACHED = "breached"
     HEALTHY = "healthy"
     OPEN = "open"
+
+    @classmethod
+    def of(cls, harm: Interval) -> GuardVerdict:
+        """Return the verdict on the plausible values of the harm that isn't allowed."""
+        return cls.BREACHED if harm.low > 0 else cls.HEALTHY if harm.high <= 0 else cls.OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +42,21 @@ class Comparison:
     """A candidate beside its baseline, in a metric of which less is better.
 
     Attributes:
-        baseline, candidate: the plausible means of each arm.
-        harm: the plausible values, lowest and highest, of how much worse the candidate is than its margin allows.
-        verdict: breached, healthy (no plausible value is harmful), or open.
+        baseline, candidate: the plausible means of each arm by itself; no baseline if it is a fixed bound.
+        harm: the plausible values of how much worse the candidate is than is allowed.
     """
 
-    baseline: Interval
+    baseline: Interval | None
     candidate: Interval
-    harm: tuple[float, float]
-    verdict: GuardVerdict
+    harm: Interval
+
+    @property
+    def verdict(self) -> GuardVerdict:
+        """What is known of the candidate."""
+        return GuardVerdict.of(self.harm)
 
 
-def compare(baseline: ValueSum, candidate: ValueSum, margin: Margin, alpha: float) -> Comparison:
+def compare(baseline: ValueSum, candidate: ValueSum, margin: Margin, alpha: float, prior: Prior = EVEN) -> Comparison:
     """Compare two arms; the comparison may be repeated with every new value.
 
     Args:
@@ -53,28 +64,23 @@ def compare(baseline: ValueSum, candidate: ValueSum, margin: Margin, alpha: floa
         candidate: the values of the arm that is tried.
         margin: what is allowed.
         alpha: the probability that a harmless candidate is ever called harmful; several guards share theirs.
+        prior: of each arm's mean, chosen before the first value.
     """
-    trusted, tried = bound_mean(baseline, alpha / 2), bound_mean(candidate, alpha / 2)
-    factor = 1 + margin.relative
-    low = tried.low - factor * trusted.high - margin.absolute
-    high = tried.high - factor * trusted.low - margin.absolute
-    verdict = GuardVerdict.BREACHED if low > 0 else GuardVerdict.HEALTHY if high <= 0 else GuardVerdict.OPEN
-    return Comparison(trusted, tried, (low, high), verdict)
+    contrast = bound_contrast(baseline, candidate, 1 + margin.relative, alpha, prior)
+    return Comparison(
+        bound_mean(baseline, alpha, prior),
+        bound_mean(candidate, alpha, prior),
+        Interval(contrast.low - margin.absolute, contrast.high - margin.absolute),
+    )
 
 
-def bound_absolute(candidate: ValueSum, largest: float, alpha: float) -> GuardVerdict:
+def compare_with_bound(candidate: ValueSum, largest: float, alpha: float, prior: Prior = EVEN) -> Comparison:
     """Compare a candidate with a fixed bound instead of a baseline.
 
     Args:
         candidate: the values of the arm that is tried.
         largest: the largest mean that is allowed.
-        alpha: as in :func:`compare`.
+        alpha, prior: as in :func:`compare`.
     """
-    tried = bound_mean(candidate, alpha)
-    return (
-        GuardVerdict.BREACHED
-        if tried.low > largest
-        else GuardVerdict.HEALTHY
-        if tried.high <= largest
-        else GuardVerdict.OPEN
-    )
+    tried = bound_mean(candidate, alpha, prior)
+    return Comparison(None, tried, Interval(tried.low - largest, tried.high - largest))

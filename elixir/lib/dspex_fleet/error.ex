@@ -37,7 +37,7 @@ defmodule DSPexFleet.Error do
              PredictionNotFoundError PredictionNotScorableError PredictionTimeoutError PredictionUnknownError
              ProgramError ProgramNotFoundError ProgramSpecError RequestIdConflictError RevisionLostError
              RevisionNotAppliedError RevisionNotReachedError RolloutCandidateError RolloutMovedError
-             RolloutOverlapError ScoreError SessionError SessionNameError SessionNotFoundError
+             RolloutOverlapError RolloutPolicyError ScoreError SessionError SessionNameError SessionNotFoundError
              SessionOwnedElsewhereError StaleTokenError StalenessExceededError StoreForbiddenError
              StoreUnavailableError StreamEndedError TooLargeError TooManyError TookTooLongError UnauthenticatedError
              UnknownModuleError UnreadableVariableError ValidationError VariableNotFoundError WriteNotShownError

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snakepit_bridge.rollouts.confidence import ValueSum, bound_mean
+from snakepit_bridge.rollouts.confidence import (
+    EVEN,
+    RARE,
+    Interval,
+    ValueSum,
+    bound_contrast,
+    bound_mean,
+    log_martingale,
+)
 
 SAMPLES = st.integers(0, 5_000).flatmap(
     lambda count: st.floats(0, count).map(lambda total: ValueSum(count, min(float(count), total)))
@@ -50,10 +59,10 @@ def test_bounds_are_symmetric_in_success_and_failure(sample: ValueSum) -> None:
 @pytest.mark.parametrize("draw", ["errors", "scores"])
 def test_the_mean_is_hardly_ever_outside_at_any_look(draw: str) -> None:
     """A fixed-sample interval of the same level would be left by most of these runs."""
-    alpha, runs, left = 0.1, 200, 0
+    alpha, runs, left = 0.1, 100, 0
     for seed in range(runs):
         source, sample = random.Random(seed), ValueSum()
-        for _ in range(400):
+        for _ in range(300):
             value = float(source.random() < 0.05) if draw == "errors" else source.betavariate(2, 3)
             sample += ValueSum(1, value)
             found = bound_mean(sample, alpha)
@@ -67,3 +76,77 @@ def test_the_mean_is_hardly_ever_outside_at_any_look(draw: str) -> None:
 def test_sums_that_values_in_the_unit_interval_cant_have_are_rejected(count: int, total: float) -> None:
     with pytest.raises(ValueError, match="can't have the sum"):
         ValueSum(count, total)
+
+
+def contrast(baseline: ValueSum, candidate: ValueSum, factor: float = 1.0, alpha: float = 0.05) -> Interval:
+    return bound_contrast(baseline, candidate, factor, alpha, RARE)
+
+
+@given(SAMPLES, SAMPLES, st.floats(0.5, 3))
+def test_a_contrast_contains_the_measured_one(baseline: ValueSum, candidate: ValueSum, factor: float) -> None:
+    found = contrast(baseline, candidate, factor)
+    assert -factor - 1e-9 <= found.low <= found.high <= 1 + 1e-9
+    if baseline.count and candidate.count:
+        assert found.low <= candidate.mean - factor * baseline.mean + 1e-9
+        assert found.high >= candidate.mean - factor * baseline.mean - 1e-9
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.floats(0, 1), st.floats(0, 1), st.sampled_from([0.8, 1.0, 1.5]))
+@settings(max_examples=25)
+def test_a_contrast_is_that_of_the_plausible_pairs(
+    few: int, many: int, share: float, other: float, factor: float
+) -> None:
+    """The same bound, by trying a grid of all pairs of means."""
+    baseline, candidate = ValueSum(few, min(few, few * share)), ValueSum(many, min(many, many * other))
+    found = contrast(baseline, candidate, factor)
+    grid = [step / 120 for step in range(121)]
+    logs = [[log_martingale(arm, mean, RARE) for mean in grid] for arm in (baseline, candidate)]
+    inside = [
+        tried - factor * trusted
+        for trusted, first in zip(grid, logs[0], strict=True)
+        for tried, second in zip(grid, logs[1], strict=True)
+        if first + second < -math.log(0.05)
+    ]
+    assert all(found.low - 1e-9 <= value <= found.high + 1e-9 for value in inside)
+    # The region ends in tips, into which the grid doesn't reach far.
+    assert not inside or min(inside) - found.low < 0.15
+    assert not inside or found.high - max(inside) < 0.15
+
+
+@given(SAMPLES, SAMPLES)
+def test_a_contrast_the_other_way_round_is_the_opposite(baseline: ValueSum, candidate: ValueSum) -> None:
+    found, back = contrast(baseline, candidate), contrast(candidate, baseline)
+    assert found.low == pytest.approx(-back.high, abs=1e-4)
+    assert found.high == pytest.approx(-back.low, abs=1e-4)
+
+
+@pytest.mark.parametrize(("rate", "factor"), [(0.01, 1.0), (0.3, 1.0), (0.02, 1.5)])
+def test_a_contrast_is_hardly_ever_left_at_any_look(rate: float, factor: float) -> None:
+    alpha, runs, left = 0.2, 120, 0
+    for seed in range(runs):
+        source, baseline, candidate = random.Random(seed), ValueSum(), ValueSum()
+        for _ in range(60):
+            baseline += ValueSum(10, float(sum(source.random() < rate for _ in range(10))))
+            candidate += ValueSum(10, float(sum(source.random() < factor * rate for _ in range(10))))
+            found = contrast(baseline, candidate, factor, alpha)
+            if not found.low <= 0 <= found.high:
+                left += 1
+                break
+    assert left <= alpha * runs
+
+
+def test_two_arms_of_equal_size_are_told_apart_sooner_than_by_a_bound_for_each() -> None:
+    baseline, candidate = ValueSum(700, 7), ValueSum(700, 34)
+    assert contrast(baseline, candidate).low > 0
+    assert bound_mean(candidate, 0.025, RARE).low < bound_mean(baseline, 0.025, RARE).high
+
+
+def test_a_rare_mean_is_bounded_more_tightly_where_it_is_expected() -> None:
+    errors = ValueSum(500, 10)
+    rare, even = bound_mean(errors, 0.05, RARE), bound_mean(errors, 0.05, EVEN)
+    assert rare.high - rare.low < 0.9 * (even.high - even.low)
+
+
+def test_counts_of_years_stay_exact_enough() -> None:
+    found = contrast(ValueSum(10**10, 10**8), ValueSum(10**10, 1.001 * 10**8))
+    assert 0 < found.low < 1e-5 < found.high < 2e-5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snakepit_bridge.rollouts.confidence import ValueSum
-from snakepit_bridge.rollouts.guards import GuardVerdict, Margin, bound_absolute, compare
+from snakepit_bridge.rollouts.guards import GuardVerdict, Margin, compare, compare_with_bound
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_candidate_is_judged_by_both_arms_and_the_margin(
 
 def test_the_harm_says_how_much_is_plausible() -> None:
     found = compare(ValueSum(10_000, 100), ValueSum(2_000, 200), Margin(), 0.05)
-    assert 0.05 < found.harm[0] < 0.09 < found.harm[1] < 0.13
+    assert 0.05 < found.harm.low < 0.09 < found.harm.high < 0.13
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_the_harm_says_how_much_is_plausible() -> None:
     ],
 )
 def test_a_fixed_bound_needs_no_baseline(candidate: ValueSum, verdict: GuardVerdict) -> None:
-    assert bound_absolute(candidate, 0.05, 0.05) is verdict
+    assert compare_with_bound(candidate, 0.05, 0.05).verdict is verdict
