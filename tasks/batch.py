@@ -17,6 +17,7 @@ from snakepit_bridge.telemetry import TELEMETRY
 from tasks.errors import translate_error
 from tasks.prediction import PreparedProgram, encode_for_storage, prepare, run
 from tasks.requests import Delivery
+from tasks.revisions import REFUSALS
 from tasks.routing import move_to_code_queue
 from tasks.runtime import Runtime
 from tasks.spending import track_spending
@@ -137,14 +138,15 @@ class Batch:
             Ignore: the program executes code, and the batch was moved to the code queue.
         """
         try:
-            prepared = await prepare(self._runtime, self._request, self._delivery)
+            prepared = await self._prepare()
         except BridgeError as exc:
             await self._committer.commit_error_for_all(inputs, exc)
             return
-        await retry_through_outages(
-            lambda: move_to_code_queue(self._runtime, prepared.applied.bound, self._batch_delivery),
-            deadline=self._request.deadline,
-        )
+        if prepared is not None:
+            bound = prepared.applied.bound
+            await retry_through_outages(
+                lambda: move_to_code_queue(self._runtime, bound, self._batch_delivery), deadline=self._request.deadline
+            )
         runs = [asyncio.create_task(mark_coroutine(each.task_id, self._trace_input(prepared, each))) for each in inputs]
         try:
             outcomes = await asyncio.gather(*runs, return_exceptions=True)
@@ -155,7 +157,14 @@ class Batch:
         for exc in (outcome for outcome in outcomes if outcome is not None):
             raise exc
 
-    async def _trace_input(self, prepared: PreparedProgram, item: Input) -> None:
+    async def _prepare(self) -> PreparedProgram | None:
+        """Prepare what the inputs share; None if the baseline is refused, since the arm of an input may not be."""
+        try:
+            return await prepare(self._runtime, self._request, self._delivery, key="")
+        except REFUSALS:
+            return None
+
+    async def _trace_input(self, prepared: PreparedProgram | None, item: Input) -> None:
         delivery = self._batch_delivery
         with (
             track_spending(item.task_id),
@@ -163,11 +172,13 @@ class Batch:
         ):
             await self._run_input(prepared, item)
 
-    async def _run_input(self, prepared: PreparedProgram, item: Input) -> None:
+    async def _run_input(self, prepared: PreparedProgram | None, item: Input) -> None:
         async with self._runtime.batch_slots:
             delivery = replace(self._delivery, task_id=item.task_id)
             request = replace(self._request, inputs=item.values)
             try:
+                if prepared is None or prepared.is_staged:  # each input has its own arm
+                    prepared = await prepare(self._runtime, request, delivery)
                 result = await run(self._runtime, prepared, request, delivery)
                 message = await encode_for_storage(self._runtime, result, request)
             except LMUnavailableError as exc:
@@ -175,11 +186,15 @@ class Batch:
             except BaseException as exc:  # it fails this input alone
                 if _ends_batch(exc):
                     raise
-                bound = prepared.applied.bound
-                error = translate_error(exc, program=bound.program.name, model=bound.choice.lm.model)
-                await self._commit_error(item, error)
+                await self._commit_error(item, self._translate(exc, prepared))
             else:
                 await self._committer.commit_result(item, message)
+
+    def _translate(self, error: BaseException, prepared: PreparedProgram | None) -> BridgeError:
+        if prepared is None:
+            return translate_error(error, program=self._request.program, model="")
+        bound = prepared.applied.bound
+        return translate_error(error, program=bound.program.name, model=bound.choice.lm.model)
 
     async def _commit_error(self, item: Input, error: BridgeError) -> None:
         TELEMETRY.tracer.current_span().fail(type(error).__name__)

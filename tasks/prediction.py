@@ -31,8 +31,10 @@ from snakepit_bridge.programs.codec import encode_completions, encode_outputs
 from snakepit_bridge.protocol.messages import PredictionRequest, Result, chunks_key
 from snakepit_bridge.protocol.provenance import Provenance, Timings
 from snakepit_bridge.redis.outages import retry_through_outages
+from snakepit_bridge.rollouts.records import ArmAssignment
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
 from snakepit_bridge.telemetry import TELEMETRY
+from tasks.arms import choose_revision, record_arms
 from tasks.containment import ContainedCoroutine
 from tasks.errors import find_bridge_error, merge_lm_failure, translate_error
 from tasks.prediction_context import PredictionContext, activate
@@ -52,6 +54,8 @@ class PreparedProgram:
 
     Attributes:
         served: the snapshot that meets the requirement, and its staleness.
+        arms: the arms of rollouts that it is assigned to.
+        is_staged: whether another request could run under another revision.
         applied: the program bound to it.
         snapshot_ms, bind_ms: the duration of both steps in milliseconds.
     """
@@ -60,6 +64,8 @@ class PreparedProgram:
     applied: AppliedProgram
     snapshot_ms: float
     bind_ms: float
+    arms: tuple[ArmAssignment, ...] = ()
+    is_staged: bool = False
 
 
 async def run_prediction(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Result:
@@ -72,18 +78,27 @@ async def run_prediction(runtime: Runtime, request: PredictionRequest, delivery:
     return await run(runtime, await prepare(runtime, request, delivery), request, delivery)
 
 
-async def prepare(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> PreparedProgram:
+async def prepare(
+    runtime: Runtime, request: PredictionRequest, delivery: Delivery, *, key: str | None = None
+) -> PreparedProgram:
     """Read the snapshot that a request requires and bind its program to it; the inputs don't matter.
 
     Outages of the store are retried until the deadline, unless the outage policy allows running without it.
+
+    Args:
+        runtime: the process's runtime.
+        request: the request.
+        delivery: how it was delivered.
+        key: what rollouts assign it by: its own key or its task if None, and the baseline without one.
 
     Raises:
         BridgeError: the program or session doesn't exist, the requirement isn't met, or the binding is refused.
         DeadlineExceededError: the store was unavailable until the deadline.
     """
+    key = (request.key or delivery.task_id) if key is None else key
     try:
         return await retry_through_outages(
-            lambda: OPEN_FILES.wait_for_files(lambda: _prepare_once(runtime, request, delivery.worker)),
+            lambda: OPEN_FILES.wait_for_files(lambda: _prepare_once(runtime, request, delivery.worker, key)),
             deadline=request.deadline,
         )
     except StoreUnavailableError:
@@ -91,26 +106,29 @@ async def prepare(runtime: Runtime, request: PredictionRequest, delivery: Delive
         raise
 
 
-async def _prepare_once(runtime: Runtime, request: PredictionRequest, worker: str) -> PreparedProgram:
+async def _prepare_once(runtime: Runtime, request: PredictionRequest, worker: str, key: str) -> PreparedProgram:
     clock, tracer = _LapTimer(), TELEMETRY.tracer
     with tracer.span("snapshot", attributes={"dspex.requirement": str(request.requirement)}) as span:
         served = await runtime.sessions.serve(
             request.session, request.requirement, _parse_freshness_policy(runtime, request)
         )
+        now_s = runtime.sessions.replica.store_time()
+        chosen, arm = choose_revision(served.snapshot, request, key, now_s)
+        arms, is_staged = record_arms(arm), served.snapshot.baseline is not None
         program = await runtime.registry.get(request.program)
-        found = request.session, str(served.snapshot.token), program.name, program.version
+        found = request.session, str(chosen.token), program.name, program.version
         span.set_attributes(describe_binding(*found))
     # Binding may fail, or settle for an earlier revision.
     record_binding(*found)
     snapshot_ms = clock.lap_ms()
     runtime.binder.start(worker)
     with tracer.span("bind") as span:
-        applied = await runtime.binder.apply(program, served.snapshot, request.requirement)
+        applied = await runtime.binder.apply(program, chosen, request.requirement)
         await _keep_snapshot(runtime, served, applied)
         bound = request.session, str(applied.snapshot.token), program.name, program.version
         span.set_attributes(describe_binding(*bound))
     record_binding(*bound)
-    return PreparedProgram(served, applied, snapshot_ms, clock.lap_ms())
+    return PreparedProgram(served, applied, snapshot_ms, clock.lap_ms(), arms, is_staged)
 
 
 async def run(runtime: Runtime, prepared: PreparedProgram, request: PredictionRequest, delivery: Delivery) -> Result:
@@ -149,7 +167,7 @@ async def _run_once(
     outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
     timings = Timings(queued_ms, prepared.snapshot_ms, prepared.bind_ms, clock.lap_ms())
     usage = prediction.get_lm_usage()
-    provenance = _build_provenance(prepared.applied, prepared.served, request, delivery, scope, usage, started, timings)
+    provenance = _build_provenance(prepared, request, delivery, scope, usage, started, timings)
     record_result(provenance)
     # Inputs that were passed by reference are stored by reference.
     stored_inputs = request.inputs if is_reference(request.inputs) else values
@@ -293,8 +311,7 @@ def check_deadline(request: PredictionRequest, delivery: Delivery) -> None:
 
 
 def _build_provenance(
-    applied: AppliedProgram,
-    served: ServedSnapshot,
+    prepared: PreparedProgram,
     request: PredictionRequest,
     delivery: Delivery,
     scope: PredictionContext,
@@ -302,7 +319,8 @@ def _build_provenance(
     started: float,
     timings: Timings,
 ) -> Provenance:
-    bound, snapshot, by_profile = applied.bound, applied.snapshot, scope.spending.close()
+    applied, served, by_profile = prepared.applied, prepared.served, scope.spending.close()
+    bound, snapshot = applied.bound, applied.snapshot
     total = sum_usage(by_profile.values())
     return Provenance(
         task_id=delivery.task_id,
@@ -334,6 +352,7 @@ def _build_provenance(
         dropped=dict(scope.tally.dropped),
         cost_usd=None if total.unpriced_calls else format_usd(total.cost_pico),
         lm_usage=encode_by_profile(by_profile),
+        arms=[arm.encode() for arm in prepared.arms],
     )
 
 

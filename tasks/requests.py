@@ -27,10 +27,11 @@ from snakepit_bridge.protocol.messages import (
     check_session,
     is_result,
 )
+from snakepit_bridge.protocol.targeting import Attributes, check_attributes, check_key
 
-_FLAGS = ("chained", "escaped")
 _KNOWN_KEYWORDS = {
-    "v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream", "namespace", *_FLAGS,
+    "v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream", "namespace", "key",
+    "attributes", "chained", "escaped",
 }  # fmt: skip
 
 
@@ -79,7 +80,7 @@ def parse_request(program: str, inputs: Any, keywords: Mapping[str, Any], *, nam
         ForeignNamespaceError: it was sent in another namespace.
         ConfigurationError: its version or one of its keywords is unknown.
         SessionNameError: its session name is invalid.
-        BridgeError: its requirement is malformed.
+        BridgeError: its requirement, its targeting key or its attributes are malformed.
     """
     if unknown := keywords.keys() - _KNOWN_KEYWORDS:
         raise ConfigurationError(f"The request says {', '.join(sorted(unknown))}, which this worker doesn't know.")
@@ -88,6 +89,7 @@ def parse_request(program: str, inputs: Any, keywords: Mapping[str, Any], *, nam
         raise ConfigurationError(
             f"The request has version {version}, this worker reads {VERSION}. Upgrade the older side."
         )
+    key, attributes = _parse_targeting(keywords)
     sent_in = str(keywords.get("namespace") or "")
     if sent_in and sent_in != namespace:
         raise ForeignNamespaceError(sent_in, namespace)
@@ -102,8 +104,19 @@ def parse_request(program: str, inputs: Any, keywords: Mapping[str, Any], *, nam
         keywords.get("outage"),
         bool(keywords.get("stream", False)),
         sent_in,
-        *(bool(keywords.get(name, False)) for name in _FLAGS),
+        chained=bool(keywords.get("chained", False)),
+        escaped=bool(keywords.get("escaped", False)),
+        key=key,
+        attributes=attributes,
     )
+
+
+def _parse_targeting(keywords: Mapping[str, Any]) -> tuple[str, Attributes | None]:
+    key, attributes = keywords.get("key"), keywords.get("attributes")
+    try:
+        return "" if key is None else check_key(key), None if attributes is None else check_attributes(attributes)
+    except ValueError as exc:
+        raise BridgeError(str(exc)) from None
 
 
 def parse_delivery(task: Task) -> Delivery:

@@ -49,7 +49,8 @@ _REPORT_INTERVAL_S = 0.25
 _IDLE_S = 60.0
 _MAX_SESSIONS = 10_000
 _MAX_PROGRAMS = 64
-_REFUSALS = (BindingError, ProgramSpecError, UnknownModuleError, ValidationError, VariableNotFoundError)
+REFUSALS = (BindingError, ProgramSpecError, UnknownModuleError, ValidationError, VariableNotFoundError)
+"""What binding a program to a revision raises if they don't fit each other."""
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class RevisionBinder:
         recent, key = self._touch(snapshot.session), (program.name, program.version)
         try:
             bound = await self._programs.abind(program, snapshot)
-        except _REFUSALS as exc:
+        except REFUSALS as exc:
             last = self._record_refusal(recent, key, program, snapshot)
             if last is None or not _may_fall_back(snapshot, last, requirement):
                 raise

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from snakepit_bridge.protocol.provenance import Provenance
+from snakepit_bridge.rollouts.records import ArmAssignment
 from snakepit_bridge.telemetry import TELEMETRY
 
 UNKNOWN = "unknown"
@@ -23,6 +24,7 @@ class Subject:
         sent_at: Unix seconds by the client's clock; 0 if unknown.
         started_at: when this delivery started, by the performance counter; 0 if it wasn't processed.
         program, session, token: what it is bound to.
+        arms: the arms of rollouts and experiments that it is assigned to.
         provenance: of its result.
     """
 
@@ -34,6 +36,7 @@ class Subject:
     program: str = UNKNOWN
     session: str = ""
     token: str = ""
+    arms: tuple[ArmAssignment, ...] = ()
     provenance: Provenance | None = None
 
     @property

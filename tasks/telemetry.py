@@ -125,7 +125,9 @@ def record_input(task_id: str, program: str, attempt: int, queue: str, sent_at: 
     known = current_subject.get() or Subject()
     started = time.perf_counter()
     token = current_subject.set(
-        replace(known, task_id=task_id, reference=program, sent_at=sent_at, started_at=started, provenance=None)
+        replace(
+            known, task_id=task_id, reference=program, sent_at=sent_at, started_at=started, arms=(), provenance=None
+        )
     )
     try:
         with tracer.share({}), span:

@@ -42,6 +42,7 @@ from snakepit_bridge.protocol.messages import (
     is_result,
 )
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
+from snakepit_bridge.protocol.targeting import Attributes
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection, mask_url
 from snakepit_bridge.redis.key_names import FleetKeys, IdempotencyKey
@@ -183,6 +184,8 @@ class Fleet:
         deadline: float | None = None,
         idempotency_key: IdempotencyKey | None = None,
         stream: bool = False,
+        key: str | None = None,
+        attributes: Attributes | None = None,
     ) -> Handle:
         """Enqueue one prediction and return its handle at once.
 
@@ -200,6 +203,9 @@ class Fleet:
             deadline: seconds from now after which the answer is worth nothing.
             idempotency_key: the same key with the same request is one prediction, however often it is submitted.
             stream: whether ``handle.stream()`` can follow the answer while the LM writes it.
+            key: what rollouts and experiments assign it by, such as a user's id: the same key gets the same arm.
+                Without one each prediction is assigned by itself.
+            attributes: what is known of its origin, such as ``{"plan": "pro"}``, for experiments on a segment.
 
         Raises:
             InputError: the inputs aren't a mapping of JSON values.
@@ -207,10 +213,12 @@ class Fleet:
             RevisionLostError: the store can't give the token to run under any more.
             StoreUnavailableError: the broker is away.
             SessionNameError: what was given as the session can't be one.
-            ValueError: a token, the priority or the outage contract is malformed, or ``at_least`` and ``exactly`` are
-                both given.
+            ValueError: a token, the priority, the outage contract, the key or an attribute is malformed, or
+                ``at_least`` and ``exactly`` are both given.
         """
-        terms = SubmitOptions(session, at_least, exactly, max_staleness, outage, priority, deadline, stream)
+        terms = SubmitOptions(
+            session, at_least, exactly, max_staleness, outage, priority, deadline, stream, key, attributes
+        )
         request = self._build_request(program, terms)
         [sent] = self._publisher.submit(
             request,
@@ -234,22 +242,28 @@ class Fleet:
         priority: int = DEFAULT_PRIORITY,
         deadline: float | None = None,
         idempotency_keys: Sequence[IdempotencyKey | None] | None = None,
+        key: str | None = None,
+        attributes: Attributes | None = None,
     ) -> list[Handle]:
         """Enqueue predictions for many inputs as one message and return a handle for each, in their order.
 
-        One worker process runs them all, many at a time, under one snapshot; each ends by itself, with a result or an
-        error of its own, and is cancelled by itself. A batch costs a fraction of as many single messages.
+        One worker process runs them all, many at a time, under one snapshot, or one for each arm of a rollout; each
+        ends by itself, with a result or an error of its own, and is cancelled by itself. A batch costs a fraction of as
+        many single messages.
 
         Args:
             program: as in :meth:`submit`.
             inputs: the inputs of each prediction.
-            session, at_least, exactly, max_staleness, outage, priority, deadline: as in :meth:`submit`, for all.
+            session, at_least, exactly, max_staleness, outage, priority, deadline, key, attributes: as in
+                :meth:`submit`, for all.
             idempotency_keys: a key or None for each of the inputs. Inputs whose key is known aren't sent again.
 
         Raises:
             what :meth:`submit` does, and ValueError: there are more or fewer keys than inputs. Nothing was sent.
         """
-        terms = SubmitOptions(session, at_least, exactly, max_staleness, outage, priority, deadline)
+        terms = SubmitOptions(
+            session, at_least, exactly, max_staleness, outage, priority, deadline, key=key, attributes=attributes
+        )
         named = [prepare_inputs(program, given, self._bounds) for given in inputs]
         keys = [None] * len(named) if idempotency_keys is None else list(idempotency_keys)
         if len(keys) != len(named):

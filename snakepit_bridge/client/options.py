@@ -11,6 +11,7 @@ from snakepit_bridge.exceptions import InputError
 from snakepit_bridge.protocol.json_values import ValueBounds, find_problem
 from snakepit_bridge.protocol.messages import MOST_URGENT, PredictionRequest, Requirement, check_session
 from snakepit_bridge.protocol.plain_values import UnfitValueError, to_plain_value
+from snakepit_bridge.protocol.targeting import Attributes, check_attributes, check_key
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 
@@ -27,12 +28,15 @@ class SubmitOptions:
     priority: int
     deadline: float | None
     stream: bool = False
+    key: str | None = None
+    attributes: Attributes | None = None
 
     def build_request(self, program: str, namespace: str) -> PredictionRequest:
         """Return what the predictions of a program under these conditions have in common.
 
         Raises:
-            ValueError: a token, the priority or the outage contract is malformed, or two of them exclude each other.
+            ValueError: a token, the priority, the outage contract, the key or an attribute is malformed, or two of
+                them exclude each other.
         """
         check_priority(self.priority)
         check_session(self.session)
@@ -47,6 +51,8 @@ class SubmitOptions:
             outage=None if self.outage is None else str(accepted.outage),
             stream=self.stream,
             namespace=namespace,
+            key="" if self.key is None else check_key(self.key),
+            attributes=None if self.attributes is None else check_attributes(self.attributes),
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, cast
 
 from snakepit_bridge.exceptions import SessionNameError
 from snakepit_bridge.protocol.json_values import escape, unescape
+from snakepit_bridge.protocol.targeting import Attributes
 from snakepit_bridge.protocol.token import Token
 
 PREDICT = "tasks.predict"
@@ -160,6 +161,8 @@ class PredictionRequest:
         chained: whether the inputs may be a previous task's result. The inputs alone can't tell: an object of the same
             form may be ordinary data.
         escaped: whether the inputs of the message are escaped (see json_values.py).
+        key: what its assignment to the arms of rollouts sticks to; without one it is its task.
+        attributes: what is known of its origin, for experiments on a segment.
     """
 
     program: str
@@ -174,6 +177,8 @@ class PredictionRequest:
     namespace: str = ""
     chained: bool = False
     escaped: bool = False
+    key: str = ""
+    attributes: Attributes | None = None
 
     def keywords(self) -> dict[str, Any]:
         """Return the keyword arguments of the Celery message, without those that equal their defaults."""
@@ -192,6 +197,10 @@ class PredictionRequest:
             keywords["outage"] = self.outage
         if self.namespace:
             keywords["namespace"] = self.namespace
+        if self.key:
+            keywords["key"] = self.key
+        if self.attributes:
+            keywords["attributes"] = dict(self.attributes)
         keywords |= {name: True for name in ("stream", "chained", "escaped") if getattr(self, name)}
         return keywords
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -47,6 +47,8 @@ class Provenance:
         lm_usage: LM profile that answered to what its calls used: ``calls``, ``unpriced_calls``, ``input_tokens`` and
             the ``cached_input_tokens`` among them, ``output_tokens`` and the ``reasoning_tokens`` among them, and
             ``cost_usd``; None if no call of it is priced. Calls of earlier attempts are counted, cached answers aren't.
+        arms: the arms of rollouts and experiments that it ran under, each with ``rollout`` (its id), ``arm``, ``stage``
+            and ``target``, the session or the program's label that is staged; none if it wasn't assigned.
     """
 
     task_id: str
@@ -78,6 +80,17 @@ class Provenance:
     dropped: Mapping[str, str] = field(default_factory=dict[str, str])
     cost_usd: str | None = None
     lm_usage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    arms: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def rollout(self) -> str:
+        """The id of the rollout or experiment that it took part in, the first one of several; empty if of none."""
+        return str(self.arms[0]["rollout"]) if self.arms else ""
+
+    @property
+    def arm(self) -> str:
+        """The arm that it was assigned to in ``rollout``; empty if to none."""
+        return str(self.arms[0]["arm"]) if self.arms else ""
 
     @property
     def truncated(self) -> bool:

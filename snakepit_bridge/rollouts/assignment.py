@@ -11,11 +11,10 @@ import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
 
+from snakepit_bridge.protocol.targeting import MAX_KEY_BYTES
+
 MILLION = 1_000_000
 """The whole, in the unit of shares."""
-
-MAX_KEY_BYTES = 1_024
-"""Bytes of a targeting key in UTF-8."""
 
 _BUCKETS = 1 << 64
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from snakepit_bridge.rollouts.assignment import MILLION, is_candidate
 
@@ -137,6 +137,10 @@ class ArmAssignment:
     arm: str
     stage: int
     target: str
+
+    def encode(self) -> dict[str, Any]:
+        """Return the JSON form that provenance has."""
+        return {"rollout": self.rollout, "arm": self.arm, "stage": self.stage, "target": self.target}
 
 
 def assign(record: RolloutRecord, key: str, now_s: float, target: str) -> ArmAssignment:

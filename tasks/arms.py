@@ -1,0 +1,48 @@
+"""Which arm of its session's rollout a request runs under.
+
+The record of the rollout has come with the snapshot, so that this needs no round trip. A process that is behind assigns
+by the stage that it knows; one that has followed the session within its lease knows each stage before it begins.
+"""
+
+from __future__ import annotations
+
+from snakepit_bridge.protocol.messages import PredictionRequest
+from snakepit_bridge.rollouts.records import CANDIDATE, ArmAssignment, RolloutState, assign
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from tasks.subject import current_subject
+
+_MEASURED = (RolloutState.RUNNING, RolloutState.PAUSED)
+
+
+def choose_revision(
+    newest: Snapshot, request: PredictionRequest, key: str, now_s: float
+) -> tuple[Snapshot, ArmAssignment | None]:
+    """Return the snapshot that a request runs under, and the arm that it is counted for; None if for none.
+
+    Only requests for the latest revision are assigned. One for at least some token gets the baseline where that is
+    enough.
+
+    Args:
+        newest: the session's newest snapshot that meets the requirement.
+        request: the request.
+        key: what it is assigned by; without one it gets the baseline.
+        now_s: the store's time in Unix seconds.
+    """
+    record, baseline, required = newest.rollout, newest.baseline, request.requirement
+    if record is None or baseline is None or not record.is_staged or required.kind == "exactly":
+        return newest, None
+    if required.token is not None:
+        return (baseline if required.token <= baseline.token else newest), None
+    if not key:
+        return baseline, None
+    arm = assign(record, key, now_s, f"session:{newest.session}")
+    return newest if arm.arm == CANDIDATE else baseline, arm if record.state in _MEASURED else None
+
+
+def record_arms(*arms: ArmAssignment | None) -> tuple[ArmAssignment, ...]:
+    """Record what the current prediction is assigned to, for the counts of its end, and return it."""
+    assigned = tuple(arm for arm in arms if arm is not None)
+    subject = current_subject.get()
+    if subject is not None:
+        subject.arms = assigned
+    return assigned
