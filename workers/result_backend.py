@@ -24,6 +24,7 @@ from celery.worker import state as worker
 from config.settings import FleetSettings
 from snakepit_bridge.client.lua import FINAL_STATE
 from snakepit_bridge.costs.hourly_sums import SUMS, EndedPrediction, script_arguments
+from snakepit_bridge.costs.usage import LMUsage, sum_usage
 from snakepit_bridge.exceptions import BridgeError, copy_error
 from snakepit_bridge.process.home_loop import can_switch_out, run_blocking
 from snakepit_bridge.protocol.messages import REPLY_CHANNEL
@@ -32,13 +33,15 @@ from snakepit_bridge.redaction import redact_all
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.scripts import Script, source
+from snakepit_bridge.releases.commit_counts import COUNTS, count_arguments, count_failure, count_success
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.runtime import HasRuntime
 from tasks.spending import find_spending
+from tasks.subject import current_subject
 from tasks.telemetry import record_commit
 from workers.task_ends import PREDICTIONS, program_reference, to_bridge_error
 
-_COMMIT = Script(source("workers", "commit", final_state=FINAL_STATE, sums=SUMS))
+_COMMIT = Script(source("workers", "commit", final_state=FINAL_STATE, sums=SUMS, counts=COUNTS))
 # An answer has been paid for: retry storing it for long before the task is requeued.
 _MAX_WAIT_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
@@ -202,16 +205,32 @@ class CommitBackend(RedisBackend):
         if len(encoded) > self._MAX_STR_VALUE_SIZE:
             raise BackendStoreError("The result is too large for Redis.", state=state, task_id=task_id)
         expires = self.failure_expires if state == FAILURE else None
-        keys, args = self._cost_arguments(task_id, state)
-        return [self.get_key_for_task(task_id), *keys], [encoded, expires or self.expires or 0, replies, task_id, *args]
+        counted, counts = self._count_arguments(task_id, state, result)
+        summed, sums = self._cost_arguments(task_id, state, first_key=2 + len(counted))
+        keys = [self.get_key_for_task(task_id), *counted, *summed]
+        return keys, [encoded, expires or self.expires or 0, replies, task_id, *counts, *sums]
 
-    def _cost_arguments(self, task_id: str, state: str) -> tuple[list[Any], list[Any]]:
+    def _count_arguments(self, task_id: str, state: str, result: Any) -> tuple[list[Any], list[Any]]:
+        """Return what the commit script adds to the counts of arms, and their keys."""
+        subject, spending = current_subject.get(), find_spending(task_id)
+        is_assigned = subject is not None and subject.task_id == task_id and subject.arms
+        if subject is None or not is_assigned or not is_final_state(state):
+            return [], [0, 0]
+        usage = LMUsage() if spending is None else sum_usage(spending.close().values())
+        made = subject.provenance
+        if state == SUCCESS and made is not None:
+            counts = count_success(usage, made.timings.run_ms, is_cached=bool(made.cached or made.shared))
+        else:
+            counts = count_failure(usage, str(result.get("exc_type") or "") if isinstance(result, dict) else "")
+        return count_arguments(self._fleet_keys, subject.arms, counts, now_s=time.time(), first_key=2)
+
+    def _cost_arguments(self, task_id: str, state: str, *, first_key: int) -> tuple[list[Any], list[Any]]:
         """Return what the commit script adds to the sums of costs, and their keys; nothing for what isn't an end."""
         spending, days = find_spending(task_id), self._settings.cost_days
         if spending is None or not spending.program or not days or not is_final_state(state):
             return [], []
         ended = EndedPrediction(spending.program, spending.session, spending.token, state != SUCCESS, spending.close())
-        return script_arguments(self._fleet_keys, ended, now_s=time.time(), days=days, first_key=2)
+        return script_arguments(self._fleet_keys, ended, now_s=time.time(), days=days, first_key=first_key)
 
     @cached_property
     def _settings(self) -> FleetSettings:

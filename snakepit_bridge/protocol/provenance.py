@@ -80,7 +80,7 @@ class Provenance:
     dropped: Mapping[str, str] = field(default_factory=dict[str, str])
     cost_usd: str | None = None
     lm_usage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    arms: Sequence[Mapping[str, Any]] = ()
+    arms: Sequence[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
 
     @property
     def rollout(self) -> str:

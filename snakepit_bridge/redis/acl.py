@@ -159,10 +159,10 @@ _CLAIMING = Part(
 )
 _COMMITTING = Part(
     "get mget",
-    keys=("celery-task-meta-*", "{ns}:cost:*"),
+    keys=("celery-task-meta-*", "{ns}:cost:*", "{ns}:{{r:*"),
     channels=("celery-task-meta-*", "{ns}:replies:*"),
     scripts="snakepit_bridge.costs/ sums",
-    script_commands="get publish set",
+    script_commands="expire get hincrby publish set",
 )
 _COSTS = Part("hscan", reads=("{ns}:cost:*",))
 _WRITING_PIECES = Part("exists expire publish xadd", keys=("{ns}:pieces:*",), channels=("{ns}:pieces:*", "{ns}:cancel"))

@@ -108,9 +108,9 @@ async def test_each_input_ends_under_its_own_id_and_is_told_to_its_client(runtim
 async def test_the_program_is_bound_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared, prepare = list[PredictionRequest](), module.prepare
 
-    async def counted(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Any:
+    async def counted(runtime: Runtime, request: PredictionRequest, delivery: Delivery, **options: Any) -> Any:
         prepared.append(request)
-        return await prepare(runtime, request, delivery)
+        return await prepare(runtime, request, delivery, **options)
 
     monkeypatch.setattr(module, "prepare", counted)
     await batch(runtime, Stored()).run(inputs(30))

@@ -27,11 +27,18 @@ SAMPLE = Provenance(
     pid=4711,
     started_at=1764000000.25,
     timings=Timings(1.0, 0.5, 0.25, 100.0),
+    arms=[{"rollout": "r1", "arm": "candidate", "stage": 1, "target": "session:s"}],
 )
 
 
 def test_provenance_survives_json() -> None:
     assert Provenance.decode(json.loads(json.dumps(SAMPLE.encode()))) == SAMPLE
+
+
+def test_the_first_arm_is_at_hand() -> None:
+    assert (SAMPLE.rollout, SAMPLE.arm) == ("r1", "candidate")
+    unassigned = dataclasses.replace(SAMPLE, arms=[])
+    assert (unassigned.rollout, unassigned.arm) == ("", "")
 
 
 def test_fields_of_a_newer_worker_are_ignored() -> None:

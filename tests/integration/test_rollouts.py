@@ -1,0 +1,162 @@
+"""Rollouts on real workers: who gets which arm, and that each committed prediction counts once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any, cast
+
+import dspy
+import pytest
+from redis import Redis
+
+from snakepit_bridge.client.handle import Handle
+from snakepit_bridge.exceptions import InputError
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.provenance import Provenance
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutRecord, RolloutState, assign
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import wait_until
+
+NO_GUARDS = '{"stages": [{"share": 0.5, "min_s": 86400}]}'
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    with stage(tmp_path_factory.mktemp("rollouts")) as playing:
+        playing.start()
+        playing.fleet.register("qa", dspy.Predict("question -> answer"), bindings={"temperature": "warmth"})
+        yield playing
+
+
+def counts_of(play: Stage, record: RolloutRecord, arm: str) -> Counter[str]:
+    """Return what was counted of an arm, over all minutes."""
+    total: Counter[str] = Counter()
+    with Redis.from_url(play.url, decode_responses=True) as client:
+        for key in client.scan_iter(f"dspex:{{r:{record.id}}}:counts:{record.stage}:{arm}:*"):
+            fields: Any = client.hgetall(key)
+            total.update({name: int(value) for name, value in fields.items()})
+    return total
+
+
+def staged(play: Stage, share: int) -> tuple[str, Token, Token, RolloutRecord]:
+    """Return a session whose rollout is at a share, once every worker knows of it."""
+    session = fresh("session")
+    context = play.fleet.session(session).blocking
+    first = context.set_variables({"warmth": 0.1, POLICY_VARIABLE: NO_GUARDS})
+    second = context.set_variables({"warmth": 0.9})
+
+    async def begin() -> RolloutRecord:
+        head = await play.fleet.store.head(session)
+        assert head.rollout is not None
+        after = replace(head.rollout.change(RolloutState.RUNNING, stage=1, share=share), since_us=1)
+        return await play.fleet.store.step_rollout(session, head.rollout, RolloutEvent("stage", after))
+
+    record = run_blocking(begin())
+
+    def begun() -> bool:
+        keys = (f"probe-{number}" for number in range(10**6))
+        candidate = next(key for key in keys if assign(record, key, 2.0, "").arm == "candidate")
+        sent = [play.fleet.submit("qa", {"question": fresh("probe")}, session=session, key=candidate) for _ in "12345"]
+        return {each.get(30).provenance.arm for each in sent} == {"candidate"}
+
+    wait_until(begun, "all workers to know of the stage")
+    return session, first, second, record
+
+
+def provenance(handle: Handle) -> Provenance:
+    return handle.get(60).provenance
+
+
+def test_a_key_gets_its_arm_on_every_worker_and_each_end_counts_once(play: Stage) -> None:
+    session, first, second, record = staged(play, 300_000)
+    before = {arm: counts_of(play, record, arm)["n"] for arm in ("baseline", "candidate")}
+    users = [f"user-{number}" for number in range(60)]
+    sent = [(user, play.fleet.submit("qa", {"question": fresh("q")}, session=session, key=user)) for user in users * 3]
+    arms: Counter[str] = Counter()
+    for user, handle in sent:
+        made, expected = provenance(handle), assign(record, user, 2.0, f"session:{session}")
+        assert list(made.arms) == [expected.encode()]
+        assert (made.rollout, made.arm) == (record.id, expected.arm)
+        token, warmth = (second, 0.9) if expected.arm == "candidate" else (first, 0.1)
+        assert (made.token, made.variables) == (str(token), {"warmth": warmth})
+        arms[expected.arm] += 1
+    assert set(arms) == {"baseline", "candidate"}
+    for arm, number in arms.items():
+        counted = counts_of(play, record, arm)
+        assert counted["n"] - before[arm] == number
+        measured = sum(value for name, value in counted.items() if name.startswith("lat:"))
+        assert (measured, counted["in"] > 0, counted["pico"] > 0) == (counted["n"], True, True)
+
+
+def test_what_reaches_the_lm_is_the_arms(play: Stage) -> None:
+    session, _, _, record = staged(play, 500_000)
+    for user in (f"user-{number}" for number in range(20)):
+        question = fresh("q")
+        play.fleet.submit("qa", {"question": question}, session=session, key=user).get(60)
+        (asked,) = play.requests_with(question)
+        expected = 0.9 if assign(record, user, 2.0, "").arm == "candidate" else 0.1
+        assert asked.body["temperature"] == expected
+
+
+def test_each_input_of_a_batch_has_its_own_arm(play: Stage) -> None:
+    session, first, second, record = staged(play, 500_000)
+    handles = play.fleet.submit_batch("qa", [{"question": fresh("b")} for _ in range(40)], session=session)
+    tokens = set()
+    for handle in handles:
+        made, expected = provenance(handle), assign(record, handle.id, 2.0, "")
+        assert (made.arm, made.token) == (expected.arm, str(second if expected.arm == "candidate" else first))
+        tokens.add(made.token)
+    assert tokens == {str(first), str(second)}
+    keyed = play.fleet.submit_batch("qa", [{"question": fresh("b")} for _ in range(5)], session=session, key="user-1")
+    assert {provenance(handle).arm for handle in keyed} == {assign(record, "user-1", 2.0, "").arm}
+
+
+def test_requirements_beat_the_assignment_and_are_not_measured(play: Stage) -> None:
+    session, first, second, record = staged(play, 500_000)
+    before = [counts_of(play, record, arm) for arm in ("baseline", "candidate")]
+    for required, token in (
+        ({"exactly": first}, first), ({"exactly": second}, second), ({"at_least": second}, second),
+        ({"at_least": first}, first),
+    ):  # fmt: skip
+        made = provenance(play.fleet.submit("qa", {"question": fresh("q")}, session=session, **required))
+        assert (made.token, list(made.arms)) == (str(token), [])
+    assert [counts_of(play, record, arm) for arm in ("baseline", "candidate")] == before
+
+
+def test_a_failure_counts_for_its_arm_by_its_class(play: Stage) -> None:
+    session, _, _, record = staged(play, 500_000)
+    failed: Counter[str] = Counter()
+    for user in (f"user-{number}" for number in range(12)):
+        with pytest.raises(InputError):
+            play.fleet.submit("qa", {"no_such_field": user}, session=session, key=user).get(60)
+        failed[assign(record, user, 2.0, "").arm] += 1
+    assert len(failed) == 2
+    for arm, number in failed.items():
+        assert counts_of(play, record, arm)["e:InputError"] == number
+
+
+def test_a_candidate_that_no_program_can_be_bound_to_fails_its_own_keys_alone(play: Stage) -> None:
+    session = fresh("session")
+    context = play.fleet.session(session).blocking
+    context.set_variables({"warmth": 0.1, POLICY_VARIABLE: NO_GUARDS})
+    context.set_variables({"warmth": 77.0})
+    for user in (f"user-{number}" for number in range(5)):
+        handle = play.fleet.submit("qa", {"question": fresh("q")}, session=session, key=user)
+        assert provenance(handle).variables == {"warmth": 0.1}, "no stage has begun"
+    batch = play.fleet.submit_batch("qa", [{"question": fresh("b")} for _ in range(5)], session=session)
+    assert {provenance(handle).variables["warmth"] for handle in batch} == {0.1}
+    refused = wait_until(
+        lambda: [each for each in play.fleet.applied(session) if each.error], "a worker to refuse the candidate"
+    )
+    assert all("77" in each.error for each in refused)
+
+
+def test_a_key_of_a_megabyte_is_refused_before_anything_is_sent(play: Stage) -> None:
+    with pytest.raises(ValueError, match="at most 1024 bytes"):
+        play.fleet.submit("qa", {"question": "q"}, key="x" * 2**20)
+    with pytest.raises(ValueError, match="Attributes are a mapping"):
+        play.fleet.submit("qa", {"question": "q"}, attributes=cast("Any", [1]))
