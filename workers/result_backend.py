@@ -217,9 +217,11 @@ class CommitBackend(RedisBackend):
         if subject is None or not is_assigned or not is_final_state(state):
             return [], [0, 0]
         usage = LMUsage() if spending is None else sum_usage(spending.close().values())
-        made = subject.provenance
-        if state == SUCCESS and made is not None:
-            counts = count_success(usage, made.timings.run_ms, is_cached=bool(made.cached or made.shared))
+        provenance = subject.provenance
+        if state == SUCCESS and provenance is not None:
+            counts = count_success(
+                usage, provenance.timings.run_ms, is_cached=bool(provenance.cached or provenance.shared)
+            )
         else:
             counts = count_failure(usage, str(result.get("exc_type") or "") if isinstance(result, dict) else "")
         return count_arguments(self._fleet_keys, subject.arms, counts, now_s=time.time(), first_key=2)

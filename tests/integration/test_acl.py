@@ -12,6 +12,7 @@ import json
 import os
 import signal
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.backlog import read_fleet_backlog
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from snakepit_bridge.exceptions import PredictionTimeoutError, ProgramNotFoundError
+from snakepit_bridge.exceptions import PredictionTimeoutError, ProgramNotFoundError, RolloutMovedError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.programs.rollouts import ProgramRollouts
@@ -34,7 +35,7 @@ from snakepit_bridge.redis.acl import PARTS, Role, scripted_commands
 from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.rollouts.events import RolloutEvent
-from snakepit_bridge.rollouts.records import RolloutState
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutState
 from snakepit_bridge.snapshots import Retention, SnapshotStore
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Variable
@@ -119,7 +120,7 @@ def test_each_role_has_the_rights_that_its_work_takes_and_no_others(server: Righ
     """KINDS 32."""
     usage = Usage(server.admin)
     with usage.recording(), no_refusal(server), playing(server, tmp_path) as play:
-        client_works(play, server)
+        client_works(play)
         asyncio.run(label_is_staged(server.url("client")))
         asyncio.run(gateway_works(play, server))
         asyncio.run(refresher_works(server))
@@ -135,7 +136,7 @@ def test_each_role_has_the_rights_that_its_work_takes_and_no_others(server: Righ
     assert not left
 
 
-def client_works(play: Stage, server: RightsServer) -> None:
+def client_works(play: Stage) -> None:
     fleet, session = play.fleet, fresh("s")
     fleet.register(
         "qa", dspy.Predict("question -> answer"), bindings={"temperature": "t", "model": "m"}, cache={"ttl_s": 60}
@@ -157,7 +158,7 @@ def client_works(play: Stage, server: RightsServer) -> None:
     assert fleet.promote(session, "stable", wait_s=20)
     assert fleet.applied(session)
     assert fleet.cost("session").total.predictions
-    assert fleet.score(end_in_rollout(play, server), "helpful", 1.0)
+    assert fleet.score(end_in_rollout(play), "helpful", 1.0)
     variables.rollback(first)
     assert variables.history()
     assert variables.diff(first) == {}
@@ -170,15 +171,29 @@ def client_works(play: Stage, server: RightsServer) -> None:
         fleet.handle(fresh("task")).get(1)
 
 
-def end_in_rollout(play: Stage, server: RightsServer) -> str:
+def end_in_rollout(play: Stage) -> str:
     """Return the id of a prediction that has ended under an arm of a rollout."""
-    handle = play.fleet.submit("plain", {"question": fresh("q")})
-    handle.get()
-    key = play.fleet.results.key_of(handle.id)
-    stored = json.loads(str(server.admin.get(key)))
-    stored["result"]["provenance"]["arms"] = [{"rollout": "r", "arm": "candidate", "stage": 1, "target": "session:s"}]
-    server.admin.set(key, json.dumps(stored), keepttl=True)
-    return handle.id
+    session, fleet = fresh("staged"), play.fleet
+    variables = fleet.session(session).blocking
+    variables.set_variables({"t": 0.1, POLICY_VARIABLE: '{"stages": [{"share": 0.5, "min_s": 3600}]}'})
+    variables.set_variables({"t": 0.2})
+
+    def assigned() -> str:
+        handle = fleet.submit("plain", {"question": fresh("q")}, session=session)
+        return handle.id if handle.get().provenance.arm else ""
+
+    run_blocking(begin_stage(fleet.store, session))
+    return wait_until(assigned, "a prediction that is assigned to an arm")
+
+
+async def begin_stage(store: SnapshotStore, session: str) -> None:
+    """Begins the first stage, unless a worker has begun it already."""
+    before = (await store.head(session)).rollout
+    assert before is not None
+    after = before.change(RolloutState.RUNNING, stage=1, share=500_000)
+    with suppress(RolloutMovedError):
+        await store.step_rollout(session, before, RolloutEvent("stage", after))
+    assert await store.rollout_events(session)
 
 
 async def store_works(store: SnapshotStore, session: str) -> None:
@@ -235,7 +250,7 @@ def everything_at_once(play: Stage, session: str) -> None:
 
 
 async def gateway_works(play: Stage, server: RightsServer) -> None:
-    session, scored = fresh("user"), await asyncio.to_thread(end_in_rollout, play, server)
+    session, scored = fresh("user"), await asyncio.to_thread(end_in_rollout, play)
     async with gateway(server.url("gateway")) as served, connected(served.grpc_address) as client:
         change = [pb.Change(name="t", value_json=b"0.25")]
         published = await client.variables.Publish(
@@ -347,7 +362,7 @@ def operator_works(play: Stage, server: RightsServer, folder: Path) -> None:
     spec.write_text('{"module": "Predict", "signature": "question -> answer"}', encoding="utf-8")
     lines = folder / "lines.jsonl"
     lines.write_text('{"question": "why?"}\n{"question": "how?"}\n', encoding="utf-8")
-    task = end_in_rollout(play, server)
+    task = end_in_rollout(play)
     asyncio.run(label_is_staged(server.url("operator")))
     play.fleet.app.send_task("nobody.knows", queue=play.fleet.queue)
     for words in COMMANDS:

@@ -78,11 +78,11 @@ def test_a_key_gets_its_arm_on_every_worker_and_each_end_counts_once(play: Stage
     sent = [(user, play.fleet.submit("qa", {"question": fresh("q")}, session=session, key=user)) for user in users * 3]
     arms: Counter[str] = Counter()
     for user, handle in sent:
-        made, expected = provenance(handle), assign(record, user, 2.0, f"session:{session}")
-        assert list(made.arms) == [expected.encode()]
-        assert (made.rollout, made.arm) == (record.id, expected.arm)
+        found, expected = provenance(handle), assign(record, user, 2.0, f"session:{session}")
+        assert list(found.arms) == [expected.encode()]
+        assert (found.rollout, found.arm) == (record.id, expected.arm)
         token, warmth = (second, 0.9) if expected.arm == "candidate" else (first, 0.1)
-        assert (made.token, made.variables) == (str(token), {"warmth": warmth})
+        assert (found.token, found.variables) == (str(token), {"warmth": warmth})
         arms[expected.arm] += 1
     assert set(arms) == {"baseline", "candidate"}
     for arm, number in arms.items():
@@ -97,9 +97,9 @@ def test_what_reaches_the_lm_is_the_arms(play: Stage) -> None:
     for user in (f"user-{number}" for number in range(20)):
         question = fresh("q")
         play.fleet.submit("qa", {"question": question}, session=session, key=user).get(60)
-        (asked,) = play.requests_with(question)
+        (sent,) = play.requests_with(question)
         expected = 0.9 if assign(record, user, 2.0, "").arm == "candidate" else 0.1
-        assert asked.body["temperature"] == expected
+        assert sent.body["temperature"] == expected
 
 
 def test_each_input_of_a_batch_has_its_own_arm(play: Stage) -> None:
@@ -107,9 +107,9 @@ def test_each_input_of_a_batch_has_its_own_arm(play: Stage) -> None:
     handles = play.fleet.submit_batch("qa", [{"question": fresh("b")} for _ in range(40)], session=session)
     tokens = set()
     for handle in handles:
-        made, expected = provenance(handle), assign(record, handle.id, 2.0, "")
-        assert (made.arm, made.token) == (expected.arm, str(second if expected.arm == "candidate" else first))
-        tokens.add(made.token)
+        found, expected = provenance(handle), assign(record, handle.id, 2.0, "")
+        assert (found.arm, found.token) == (expected.arm, str(second if expected.arm == "candidate" else first))
+        tokens.add(found.token)
     assert tokens == {str(first), str(second)}
     keyed = play.fleet.submit_batch("qa", [{"question": fresh("b")} for _ in range(5)], session=session, key="user-1")
     assert {provenance(handle).arm for handle in keyed} == {assign(record, "user-1", 2.0, "").arm}
@@ -118,12 +118,13 @@ def test_each_input_of_a_batch_has_its_own_arm(play: Stage) -> None:
 def test_requirements_beat_the_assignment_and_are_not_measured(play: Stage) -> None:
     session, first, second, record = staged(play, 500_000)
     before = [counts_of(play, record, arm) for arm in ("baseline", "candidate")]
-    for required, token in (
+    requirements: list[tuple[dict[str, Any], Token]] = [
         ({"exactly": first}, first), ({"exactly": second}, second), ({"at_least": second}, second),
         ({"at_least": first}, first),
-    ):  # fmt: skip
-        made = provenance(play.fleet.submit("qa", {"question": fresh("q")}, session=session, **required))
-        assert (made.token, list(made.arms)) == (str(token), [])
+    ]  # fmt: skip
+    for required, token in requirements:
+        found = provenance(play.fleet.submit("qa", {"question": fresh("q")}, session=session, **required))
+        assert (found.token, list(found.arms)) == (str(token), [])
     assert [counts_of(play, record, arm) for arm in ("baseline", "candidate")] == before
 
 
