@@ -49,6 +49,8 @@
     ├── RolloutOverlapError          a rollout of what another one stages already       (also ValueError)
     ├── RolloutCandidateError        a candidate that can't be rolled out               (also ValueError)
     ├── RolloutPolicyError           an invalid policy of a rollout                     (also ValueError)
+    ├── ExperimentError              an invalid experiment                              (also ValueError)
+    ├── ExperimentNotFoundError      an experiment that doesn't run
     ├── DeadMessageNotFoundError              no dead message of this id
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
     │   └── StoreForbiddenError          the user lacks a right there
@@ -472,6 +474,34 @@ class RolloutCandidateError(BridgeError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.candidate} can't be rolled out for {self.target}: {self.problem}. Choose another candidate."
+
+
+@_error
+class ExperimentError(BridgeError, ValueError):
+    """An invalid experiment; nothing was changed. ``where`` is a path such as ``arms[1].weight``."""
+
+    experiment: str
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        named = f"Experiment '{self.experiment}'" if self.experiment else "The experiment"
+        return f"{named} is refused at {self.where}: {self.problem.rstrip('.')}. Correct it and start it again."
+
+
+@_error
+class ExperimentNotFoundError(BridgeError):
+    """An experiment that doesn't run on its target: it has ended, or never began."""
+
+    target: str
+    experiment: str
+    available: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        return (
+            f"No experiment '{self.experiment}' runs on {self.target}.{suggest_name(self.experiment, self.available)} "
+            f"Running: {join_names(self.available)}."
+        )
 
 
 class ProgramError(BridgeError):

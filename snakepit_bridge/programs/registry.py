@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError
 from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.programs.spec import ProgramSpec, check_name, digest
-from snakepit_bridge.programs.staging import assign_entry, parse_entry, parse_record
+from snakepit_bridge.programs.staging import StagedLabel, parse_entry
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.scripts import ScriptPackage
+from snakepit_bridge.rollouts.experiments import Attributes
 from snakepit_bridge.rollouts.records import ArmAssignment
 
 _REFERENCE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,99})(?:@(?P<label>[A-Za-z0-9_.-]{1,100})|:(?P<version>\d{1,9}))?"
 )
 _MAX_CACHED_SPECS = 512
+_NO_ATTRIBUTES: Attributes = MappingProxyType({})
 _SCRIPTS = ScriptPackage("snakepit_bridge.programs")
 
 
@@ -125,32 +128,37 @@ class ProgramRegistry:
         entry = await self.connection.execute_read("HGET", self.keys.program_versions(wanted.name), wanted.field)
         return await self._load(wanted, entry)
 
-    async def resolve(self, reference: str, key: str, now_s: float) -> tuple[Program, ArmAssignment | None]:
+    async def resolve(
+        self, reference: str, key: str, now_s: float, attributes: Attributes = _NO_ATTRIBUTES
+    ) -> tuple[Program, ArmAssignment | None]:
         """Return the program that a request gets for a reference, and its arm if that is a label which is staged.
 
         Args:
             reference: of the program.
             key: the request's targeting key.
             now_s: the time in Unix seconds.
+            attributes: the request's, for the segments of experiments.
 
         Raises:
             ProgramNotFoundError: no such program, version or label.
+            ProgramSpecError: Redis holds something else than what was stored.
             StoreUnavailableError: Redis can't be reached.
             ValueError: the key is too long.
         """
         wanted = Reference.parse(reference)
         if wanted.label is None:
             return await self.get(reference), None
-        fields = wanted.field, f"rollout:{wanted.label}"
-        entry, record = await self.connection.execute_read("HMGET", self.keys.program_versions(wanted.name), *fields)
-        assignment = None
-        if entry is not None and record is not None:
-            rollout = parse_record(wanted.name, record)
-            entry, assignment = assign_entry(wanted.name, wanted.label, entry, rollout, key, now_s)
+        fields = wanted.field, f"rollout:{wanted.label}", f"experiments:{wanted.label}"
+        found = await self.connection.execute_read("HMGET", self.keys.program_versions(wanted.name), *fields)
+        entry, assignment = found[0], None
+        if entry is not None:
+            entry, assignment = StagedLabel(wanted.name, wanted.label, *found).assign(key, attributes, now_s)
         return await self._load(wanted, entry), assignment
 
     async def label(self, name: str, label: str, version: int, *, author: str = "", reason: str = "") -> None:
         """Point a label such as ``prod`` at a version; a rollout of the label ends, unless the label stays there.
+
+        Experiments go on: their arms are versions, whatever the label points at.
 
         Args:
             name, label, version: what is to point where.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from snakepit_bridge.exceptions import RolloutCandidateError, RolloutMovedError, RolloutOverlapError
-from snakepit_bridge.programs.registry import Program, ProgramRegistry
-from snakepit_bridge.programs.staging import parse_record, rollout_target, to_entry
+from snakepit_bridge.programs.registry import ProgramRegistry
+from snakepit_bridge.programs.staging import parse_label_experiments, parse_record, rollout_target, to_arm, to_entry
 from snakepit_bridge.redis.scripts import ScriptPackage
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.records import RolloutRecord, RolloutState
@@ -61,7 +61,7 @@ class ProgramRollouts:
             ProgramNotFoundError: there is no such program, label or version.
             ProgramSpecError: the candidate can't be read.
             RolloutCandidateError: the label points at that version already.
-            RolloutOverlapError: the label has an open rollout.
+            RolloutOverlapError: the label has an open rollout, or an experiment runs on it.
             RolloutMovedError: the label was moved meanwhile.
             StoreUnavailableError: Redis can't be reached.
         """
@@ -71,7 +71,7 @@ class ProgramRollouts:
         candidate = await self._registry.get(f"{name}:{version}")
         if baseline.version == candidate.version:
             raise RolloutCandidateError(target, f"{name}:{version}", "the label points at it already")
-        arms = _name_version(baseline), _name_version(candidate)
+        arms = to_arm(baseline.version, baseline.digest), to_arm(candidate.version, candidate.digest)
         record = RolloutRecord(uuid.uuid4().hex, 1, RolloutState.NEW, 0, 0, 0, 0, *arms)
         # A target without a rollout is harmless, a rollout without a target would never be staged: so that goes first.
         await self._connection.wait_bounded(self._connection.client.sadd(self._keys.rollouts, target))
@@ -79,6 +79,9 @@ class ProgramRollouts:
         reply = await self._run("start_rollout", name, label, entry, str(record), policy, author, reason)
         if reply[0] == b"overlap":
             raise RolloutOverlapError(target, f"rollout {reply[1].decode().partition(' ')[0]}")
+        if reply[0] == b"experiments":
+            running = parse_label_experiments(name, reply[1])
+            raise RolloutOverlapError(target, " and ".join(f"experiment '{each.name}'" for each in running))
         if reply[0] == b"moved":
             raise RolloutMovedError(target, entry, reply[1].decode())
         return record
@@ -127,7 +130,7 @@ class ProgramRollouts:
         """
         keys = [self._keys.program_rollouts(name, label)]
         entries: Any = await self._connection.run(
-            _SCRIPTS["rollout_events"], keys, [f"({after}" if after else "-", limit]
+            _SCRIPTS["staging_events"], keys, [f"({after}" if after else "-", limit]
         )
         return [
             RolloutEvent.decode(position, dict(zip(fields[::2], fields[1::2], strict=True)))
@@ -137,8 +140,3 @@ class ProgramRollouts:
     async def _run(self, script: str, name: str, label: str, *args: str) -> list[bytes]:
         keys = [self._keys.program_versions(name), self._keys.program_rollouts(name, label)]
         return await self._connection.run(_SCRIPTS[script], keys, [label, *args])
-
-
-def _name_version(program: Program) -> str:
-    """Return a version as a record has it."""
-    return f"{program.version}:{program.digest}"

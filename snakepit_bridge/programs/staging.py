@@ -1,21 +1,72 @@
 """Which version of a program a label stands for, while it is staged: by the fields of the program's hash alone.
 
 A version is written ``3 DIGEST`` in the hash, and ``3:DIGEST`` in the record of a rollout, whose fields are separated
-by spaces.
+by spaces, and in experiments.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from snakepit_bridge.exceptions import ProgramSpecError
+from snakepit_bridge.rollouts.experiments import (
+    Attributes,
+    Experiment,
+    assign_experiment,
+    find_arm,
+    parse_experiments,
+)
 from snakepit_bridge.rollouts.records import CANDIDATE, ArmAssignment, RolloutRecord, assign
 
 _ENTRY = re.compile(rb"(\d{1,15}) ([0-9a-f]{64})")
 
 
+@dataclass(frozen=True, slots=True)
+class StagedLabel:
+    """A label as it was read.
+
+    Attributes:
+        name, label: the target.
+        entry: the version that it points at, as in the hash.
+        record: of its rollout, as stored; None for none.
+        experiments: those that run on it, as stored; None for none.
+    """
+
+    name: str
+    label: str
+    entry: bytes
+    record: bytes | None = None
+    experiments: bytes | None = None
+
+    def assign(self, key: str, attributes: Attributes, now_s: float) -> tuple[bytes, ArmAssignment | None]:
+        """Return the entry of the version that a request gets, and its arm if it is part of what runs.
+
+        Args:
+            key: the request's targeting key.
+            attributes: the request's, for the segments of experiments.
+            now_s: the time in Unix seconds.
+
+        Raises:
+            ProgramSpecError: the record or the experiments are something else.
+            ValueError: the key is too long.
+        """
+        target = rollout_target(self.name, self.label)
+        if self.record is not None:
+            record = parse_record(self.name, self.record)
+            if record.is_open:
+                assignment = assign(record, key, now_s, target)
+                return (to_entry(record.candidate).encode() if assignment.arm == CANDIDATE else self.entry), assignment
+        if self.experiments is not None:
+            experiments = parse_label_experiments(self.name, self.experiments)
+            assignment = assign_experiment(experiments, key, attributes, target)
+            if assignment is not None:
+                return to_entry(find_arm(experiments, assignment).revision).encode(), assignment
+        return self.entry, None
+
+
 def rollout_target(name: str, label: str) -> str:
-    """Return what a label is called as the target of a rollout."""
+    """Return what a label is called as the target of a rollout or an experiment."""
     return f"program:{name}@{label}"
 
 
@@ -32,9 +83,14 @@ def parse_entry(name: str, entry: bytes | str) -> tuple[int, str]:
     return int(match[1]), match[2].decode()
 
 
-def to_entry(version: str) -> str:
-    """Return the entry of the program's hash for a version as a record has it."""
-    return version.replace(":", " ")
+def to_arm(version: int, digest: str) -> str:
+    """Return a version as a record or an experiment has it."""
+    return f"{version}:{digest}"
+
+
+def to_entry(arm: str) -> str:
+    """Return the entry of the program's hash for a version as a record or an experiment has it."""
+    return arm.replace(":", " ")
 
 
 def parse_record(name: str, text: bytes) -> RolloutRecord:
@@ -51,22 +107,15 @@ def parse_record(name: str, text: bytes) -> RolloutRecord:
         ) from None
 
 
-def assign_entry(
-    name: str, label: str, entry: bytes, record: RolloutRecord, key: str, now_s: float
-) -> tuple[bytes, ArmAssignment | None]:
-    """Return the entry of the version that a request gets, and its arm while the rollout is undecided.
-
-    Args:
-        name, label: what is staged.
-        entry: what the label points at, which is the baseline.
-        record: of the label's rollout.
-        key: the request's targeting key.
-        now_s: the time in Unix seconds.
+def parse_label_experiments(name: str, text: bytes) -> tuple[Experiment, ...]:
+    """Parse the experiments that run on a label of a program; an empty text for none.
 
     Raises:
-        ValueError: the key is too long.
+        ProgramSpecError: they are something else.
     """
-    if not record.is_open:
-        return entry, None
-    assignment = assign(record, key, now_s, rollout_target(name, label))
-    return (to_entry(record.candidate).encode() if assignment.arm == CANDIDATE else entry), assignment
+    try:
+        return parse_experiments(text.decode())
+    except (TypeError, ValueError):
+        raise ProgramSpecError(
+            name, "a label's experiments", "Redis holds something else there; restore that key"
+        ) from None

@@ -5,11 +5,11 @@
 -- KEYS[2]  stream of the label's rollouts
 -- ARGV     label, the version that it is expected to point at ("<n> <digest>"), record, policy, author, reason
 --
--- Returns {'started'}, {'moved', the label's version} or {'overlap', the record of the open rollout}; nothing is written
--- in the last two cases. Running it twice starts it once.
+-- Returns {'started'}, {'moved', the label's version}, {'overlap', the record of the open rollout} or {'experiments',
+-- those that run}; nothing is written unless it is started. Running it twice starts it once.
 local LABEL, EXPECTED, RECORD, POLICY, AUTHOR, REASON = unpack(ARGV)
-local found = redis.call('HMGET', PROGRAM, 'label:' .. LABEL, 'rollout:' .. LABEL)
-local entry, record = found[1], found[2]
+local found = redis.call('HMGET', PROGRAM, 'label:' .. LABEL, 'rollout:' .. LABEL, 'experiments:' .. LABEL)
+local entry, record, experiments = found[1], found[2], found[3]
 if record == RECORD then
   return {'started'}
 end
@@ -18,6 +18,9 @@ if entry ~= EXPECTED then
 end
 if is_open(record) then
   return {'overlap', record}
+end
+if experiments then
+  return {'experiments', experiments}
 end
 redis.call('HSET', PROGRAM, 'rollout:' .. LABEL, RECORD, 'rollout_policy:' .. LABEL, POLICY)
 record_event('started', RECORD, AUTHOR, REASON, '{}')

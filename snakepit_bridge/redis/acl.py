@@ -86,7 +86,10 @@ _REGISTERING = Part(
 )
 # Workers take the steps that the controller decides on; everybody else also starts rollouts and looks at them.
 _STAGING = Part(keys=("{ns}:{{p:*",), scripts="snakepit_bridge.programs/ read_rollout step_rollout")
-_STARTING = Part(keys=("{ns}:{{p:*", "{ns}:rollouts"), scripts="snakepit_bridge.programs/ rollout_events start_rollout")
+_STARTING = Part(
+    keys=("{ns}:{{p:*", "{ns}:rollouts"),
+    scripts="snakepit_bridge.programs/ change_experiments staging_events start_rollout",
+)
 _PAYLOADS = Part("expire get set", keys=("{ns}:payload:*",))
 
 # A client looks for a message wherever it may be: after a reused idempotency key, or if no result arrives.

@@ -72,6 +72,10 @@ class FleetKeys:
         """Return the key of the stream of what has happened to the rollouts of a program's label."""
         return f"{self.namespace}:{{p:{name}}}:rollouts:{label}"
 
+    def program_experiments(self, name: str, label: str) -> str:
+        """Return the key of the stream of what has happened to the experiments on a program's label."""
+        return f"{self.namespace}:{{p:{name}}}:experiments:{label}"
+
     @property
     def rollouts(self) -> str:
         """The set of targets that have a rollout."""

@@ -46,7 +46,17 @@ def is_candidate(salt: str, key: str, share: int) -> bool:
         key: the targeting key.
         share: of the candidate, in millionths.
     """
-    return bucket(salt, key) < share * _BUCKETS // MILLION
+    return is_within(bucket(salt, key), 0, share)
+
+
+def is_within(number: int, from_share: int, to_share: int) -> bool:
+    """Check whether a bucket is in a range of a layer; ranges that meet at a share have no bucket in common.
+
+    Args:
+        number: the bucket.
+        from_share, to_share: where the range begins, and the first share behind it, in millionths.
+    """
+    return from_share * _BUCKETS // MILLION <= number < to_share * _BUCKETS // MILLION
 
 
 def choose_arm(salt: str, key: str, weights: Sequence[int]) -> int:

@@ -13,7 +13,7 @@ from typing import Any, cast
 from snakepit_bridge.exceptions import CheckFailedError, join_names
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.codec import encode_canonical, parse, shorten_repr
-from snakepit_bridge.variables.patterns import UnfitPatternError, check_pattern
+from snakepit_bridge.variables.json_schemas import build_validator, check_schema, find_violation
 from snakepit_bridge.variables.types import Tensor, to_json
 
 Check = Mapping[str, Any] | str
@@ -21,9 +21,6 @@ Check = Mapping[str, Any] | str
 
 CheckFunction = Callable[[Mapping[str, Any]], str | None]
 """Takes all values by name and returns the problem, or None."""
-
-# Keywords whose values are data, not schemas.
-_DATA_KEYWORDS = ("const", "enum", "default", "examples")
 
 _functions: dict[str, CheckFunction] = {}
 
@@ -50,16 +47,11 @@ def encode_check(name: str, check: Check) -> bytes:
     """
     if isinstance(check, str):
         return encode_canonical(check)
-    # Imported here and below, so that only sessions with schemas pay for it.
-    from jsonschema import Draft202012Validator, SchemaError
-
     try:
-        _check_patterns(check)
-        Draft202012Validator.check_schema(check)
+        check_schema(check)
         return encode_canonical(dict(check))
-    except (SchemaError, TypeError, ValueError) as exc:
-        problem = exc.message if isinstance(exc, SchemaError) else str(exc)
-        raise ValueError(f"Check '{name}' is neither a JSON schema nor the name of a function: {problem}") from None
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"Check '{name}' is neither a JSON schema nor the name of a function: {exc}") from None
 
 
 def decode_check(data: bytes) -> Check:
@@ -95,51 +87,12 @@ def _enforce_function(session: str, name: str, function: str, variables: Mapping
 
 
 def _enforce_schema(session: str, name: str, schema: Mapping[str, Any], variables: Mapping[str, Variable]) -> None:
-    from jsonschema.exceptions import best_match
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-
-    from snakepit_bridge.snapshots.schema_patterns import Validator
-
     document = {each: _to_document(variable) for each, variable in variables.items()}
-    # An empty registry: the default one would fetch remote references from the network.
-    validator = Validator(schema, registry=cast("Any", Registry()))
-    try:
-        error: Any = best_match(validator.iter_errors(document))
-    except Unresolvable as exc:
-        problem = f"its schema refers to {exc.ref}, which it doesn't hold"
-        raise CheckFailedError(join_names(variables), _format_values(variables), problem, session, name) from None
-    except RecursionError:
-        problem = "its schema refers to itself without end"
-        raise CheckFailedError(join_names(variables), _format_values(variables), problem, session, name) from None
-    except UnfitPatternError as exc:
-        raise CheckFailedError(join_names(variables), _format_values(variables), str(exc), session, name) from exc
-    if error is not None:
-        where = str(error.path[0]) if error.path else join_names(variables)
-        value = shorten_repr(error.instance) if error.path else _format_values(variables)
-        raise CheckFailedError(where, value, str(error.message).rstrip("."), session, name)
-
-
-def _check_patterns(schema: Any) -> None:
-    """Check that all patterns in a schema can be run.
-
-    Raises:
-        UnfitPatternError: a pattern can't be run.
-    """
-    if isinstance(schema, list):
-        for item in cast("list[Any]", schema):
-            _check_patterns(item)
-    if not isinstance(schema, Mapping):
-        return
-    for key, value in cast("Mapping[str, Any]", schema).items():
-        patterns = [value] if key == "pattern" else list(value) if key == "patternProperties" else []
-        for pattern in patterns:
-            if isinstance(pattern, str):
-                check_pattern(pattern)
-        if key == "unevaluatedProperties":
-            raise UnfitPatternError("unevaluatedProperties isn't supported; use additionalProperties")
-        if key not in _DATA_KEYWORDS:
-            _check_patterns(value)
+    violation = find_violation(build_validator(schema), document)
+    if violation is not None:
+        where = str(violation.path[0]) if violation.path else join_names(variables)
+        value = shorten_repr(violation.instance) if violation.path else _format_values(variables)
+        raise CheckFailedError(where, value, violation.problem, session, name)
 
 
 def _to_document(variable: Variable) -> Any:

@@ -122,6 +122,7 @@ def test_the_keys_of_sessions_and_programs_in_the_reference_are_those_that_the_c
         fleet.program_versions("qa"),
         fleet.program_spec("qa", "digest"),
         fleet.program_rollouts("qa", "prod"),
+        fleet.program_experiments("qa", "prod"),
     }
     rows = [pattern for pattern, _, _ in key_rows() if pattern.pattern.startswith((r"dspex:\{s:", r"dspex:\{p:"))]
     assert len(rows) > 10

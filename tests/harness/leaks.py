@@ -19,7 +19,7 @@ PERMANENT: dict[str, str] = {
     r"[^:{]+:\{.*\}:(head|variables|history|labels|labelled|checks|rollouts)": "a session, until it is dropped",
     r"[^:{]+:programs": "the index of programs",
     r"[^:{]+:\{p:.*\}:(versions|spec:.*)": "a registered program, which is never changed or removed",
-    r"[^:{]+:\{p:.*\}:rollouts:.*": "what has happened to a label's rollouts, the latest thousand events",
+    r"[^:{]+:\{p:.*\}:(rollouts|experiments):.*": "what has happened to a label, the latest thousand events",
     r"[^:{]+:rollouts": "the index of what is staged",
 }
 """Patterns of whole key names, and why keys of that name have no expiry."""

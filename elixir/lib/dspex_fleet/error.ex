@@ -28,7 +28,8 @@ defmodule DSPexFleet.Error do
   @reasons ~w(
              AnswerTooLargeError AuthorityAwayError BindingError BridgeError CheckFailedError ConfigurationError
              DeadMessageNotFoundError DeadlineExceededError DrainingError ElixirError ElixirFailedError
-             ElixirMethodNotServedError ElixirSessionNotFoundError ElixirUnavailableError FencedError
+             ElixirMethodNotServedError ElixirSessionNotFoundError ElixirUnavailableError
+             ExperimentError ExperimentNotFoundError FencedError
              ForeignNamespaceError HalfWrittenError HostNotAllowedError IdempotencyConflictError InputError
              InternalError LMAnswerError LMAnswerTruncatedError LMCallOutsidePredictionError LMContentRefusedError
              LMError LMRefusedError LMUnavailableError LabelMovedError LabelNotFoundError MalformedError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from snakepit_bridge.rollouts.assignment import (
     bucket,
     choose_arm,
     is_candidate,
+    is_within,
     parse_share,
 )
 
@@ -70,6 +72,12 @@ def test_arms_get_what_they_weigh() -> None:
     assert found[1] == 0
     for arm in (0, 2, 3):
         assert abs(found[arm] / 20_000 - weights[arm] / MILLION) < 0.015
+
+
+@given(st.text(max_size=40), st.lists(SHARES, min_size=1, max_size=5))
+def test_ranges_that_meet_divide_a_layer(key: str, shares: list[int]) -> None:
+    bounds = [0, *sorted(shares), MILLION]
+    assert sum(is_within(bucket("layer", key), *each) for each in pairwise(bounds)) == 1
 
 
 @pytest.mark.parametrize("weights", [[], [MILLION - 1], [MILLION + 1, -1], [MILLION, 1]])

@@ -1,6 +1,6 @@
 """A jsonschema validator that runs patterns without backtracking, instead of with Python's engine.
 
-Separate from the checks, so that only sessions with schemas pay for the import of jsonschema.
+Separate from ``json_schemas``, so that only those who have schemas pay for the import of jsonschema.
 """
 
 from __future__ import annotations
@@ -55,4 +55,4 @@ Validator: Any = validators.extend(
         "additionalProperties": _validate_additional_properties,
     },
 )
-"""Validator for draft 2020-12 without ``unevaluatedProperties``, which ``checks`` rejects."""
+"""Validator for draft 2020-12 without ``unevaluatedProperties``, which ``json_schemas`` rejects."""
