@@ -15,7 +15,8 @@ from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.errors import translate_error
-from tasks.prediction import PreparedProgram, encode_for_storage, prepare, run
+from tasks.prediction import encode_for_storage, run
+from tasks.preparation import PreparedProgram, prepare
 from tasks.requests import Delivery
 from tasks.revisions import REFUSALS
 from tasks.routing import move_to_code_queue

@@ -15,7 +15,8 @@ from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, StoreUna
 from snakepit_bridge.protocol.messages import LM_FAILING_S, LM_TRIES, PREDICT, PredictionRequest
 from snakepit_bridge.protocol.task_state import is_final
 from snakepit_bridge.redis.outages import is_outage, retry_through_outages
-from tasks.prediction import check_deadline, encode_for_storage, prepare, run
+from tasks.prediction import encode_for_storage, run
+from tasks.preparation import check_deadline, prepare
 from tasks.requests import Delivery, parse_delivery, parse_request
 from tasks.routing import move_to_code_queue
 from tasks.runtime import HasRuntime, Runtime

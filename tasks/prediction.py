@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -21,7 +21,6 @@ from snakepit_bridge.exceptions import (
     DeadlineExceededError,
     PredictionCancelledError,
     PredictionFailedError,
-    StoreUnavailableError,
     copy_error,
 )
 from snakepit_bridge.process.frames import mark_coroutine
@@ -31,13 +30,11 @@ from snakepit_bridge.programs.codec import encode_completions, encode_outputs
 from snakepit_bridge.protocol.messages import PredictionRequest, Result, chunks_key
 from snakepit_bridge.protocol.provenance import Provenance, Timings
 from snakepit_bridge.redis.outages import retry_through_outages
-from snakepit_bridge.rollouts.records import ArmAssignment
-from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
 from snakepit_bridge.telemetry import TELEMETRY
-from tasks.arms import choose_revision, record_arms
 from tasks.containment import ContainedCoroutine
 from tasks.errors import find_bridge_error, merge_lm_failure, translate_error
 from tasks.prediction_context import PredictionContext, activate
+from tasks.preparation import LapTimer, PreparedProgram, check_deadline, prepare, to_ms
 from tasks.rate_limits.admission import hold_first_permit
 from tasks.requests import Delivery, fetch_payloads, select_inputs
 from tasks.response_cache.parsed import share_answers
@@ -45,27 +42,7 @@ from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
 from tasks.spending import bind_spending
 from tasks.streaming import ChunkWriter, stream_chunks
-from tasks.telemetry import describe_binding, record_binding, record_program, record_result, record_start
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedProgram:
-    """A program bound to the snapshot of a request; a batch prepares it once for all inputs.
-
-    Attributes:
-        served: the snapshot that meets the requirement, and its staleness.
-        arms: the arms of rollouts that it is assigned to.
-        is_staged: whether another request could run under another revision.
-        applied: the program bound to it.
-        snapshot_ms, bind_ms: the duration of both steps in milliseconds.
-    """
-
-    served: ServedSnapshot
-    applied: AppliedProgram
-    snapshot_ms: float
-    bind_ms: float
-    arms: tuple[ArmAssignment, ...] = ()
-    is_staged: bool = False
+from tasks.telemetry import record_program, record_result, record_start
 
 
 async def run_prediction(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Result:
@@ -76,59 +53,6 @@ async def run_prediction(runtime: Runtime, request: PredictionRequest, delivery:
     """
     check_deadline(request, delivery)
     return await run(runtime, await prepare(runtime, request, delivery), request, delivery)
-
-
-async def prepare(
-    runtime: Runtime, request: PredictionRequest, delivery: Delivery, *, key: str | None = None
-) -> PreparedProgram:
-    """Read the snapshot that a request requires and bind its program to it; the inputs don't matter.
-
-    Outages of the store are retried until the deadline, unless the outage policy allows running without it.
-
-    Args:
-        runtime: the process's runtime.
-        request: the request.
-        delivery: how it was delivered.
-        key: what rollouts assign it by: its own key or its task if None, and the baseline without one.
-
-    Raises:
-        BridgeError: the program or session doesn't exist, the requirement isn't met, or the binding is refused.
-        DeadlineExceededError: the store was unavailable until the deadline.
-    """
-    key = (request.key or delivery.task_id) if key is None else key
-    try:
-        return await retry_through_outages(
-            lambda: OPEN_FILES.wait_for_files(lambda: _prepare_once(runtime, request, delivery.worker, key)),
-            deadline=request.deadline,
-        )
-    except StoreUnavailableError:
-        check_deadline(request, delivery)
-        raise
-
-
-async def _prepare_once(runtime: Runtime, request: PredictionRequest, worker: str, key: str) -> PreparedProgram:
-    clock, tracer = _LapTimer(), TELEMETRY.tracer
-    with tracer.span("snapshot", attributes={"dspex.requirement": str(request.requirement)}) as span:
-        served = await runtime.sessions.serve(
-            request.session, request.requirement, _parse_freshness_policy(runtime, request)
-        )
-        now_s = runtime.sessions.replica.store_time()
-        chosen, arm = choose_revision(served.snapshot, request, key, now_s)
-        arms, is_staged = record_arms(arm), served.snapshot.baseline is not None
-        program = await runtime.registry.get(request.program)
-        found = request.session, str(chosen.token), program.name, program.version
-        span.set_attributes(describe_binding(*found))
-    # Binding may fail, or settle for an earlier revision.
-    record_binding(*found)
-    snapshot_ms = clock.lap_ms()
-    runtime.binder.start(worker)
-    with tracer.span("bind") as span:
-        applied = await runtime.binder.apply(program, chosen, request.requirement)
-        await _keep_snapshot(runtime, served, applied)
-        bound = request.session, str(applied.snapshot.token), program.name, program.version
-        span.set_attributes(describe_binding(*bound))
-    record_binding(*bound)
-    return PreparedProgram(served, applied, snapshot_ms, clock.lap_ms(), arms, is_staged)
 
 
 async def run(runtime: Runtime, prepared: PreparedProgram, request: PredictionRequest, delivery: Delivery) -> Result:
@@ -148,8 +72,8 @@ async def run(runtime: Runtime, prepared: PreparedProgram, request: PredictionRe
 async def _run_once(
     runtime: Runtime, prepared: PreparedProgram, request: PredictionRequest, delivery: Delivery
 ) -> Result:
-    started, clock, bound = time.time(), _LapTimer(), prepared.applied.bound
-    queued_ms = _ms(started - delivery.sent_at) if delivery.sent_at else 0.0
+    started, clock, bound = time.time(), LapTimer(), prepared.applied.bound
+    queued_ms = to_ms(started - delivery.sent_at) if delivery.sent_at else 0.0
     pending_inputs = retry_through_outages(lambda: fetch_payloads(runtime.payloads, request), deadline=request.deadline)
     values, program = select_inputs(await pending_inputs, runtime.bounds), bound.program.name
     inputs = bound.inputs.decode(program, values)
@@ -284,32 +208,6 @@ def _attach_lm_failure(scope: PredictionContext, raised: BridgeError) -> BridgeE
     return copy_error(failure) if type(raised) is type(failure) else raised
 
 
-async def _keep_snapshot(runtime: Runtime, served: ServedSnapshot, applied: AppliedProgram) -> None:
-    """Retain the snapshot for a replay, unless the store is down and the outage policy allows running without it."""
-    try:
-        await runtime.keep(applied.snapshot)
-    except StoreUnavailableError:
-        if not served.outage:
-            raise
-
-
-def _parse_freshness_policy(runtime: Runtime, request: PredictionRequest) -> FreshnessPolicy:
-    try:
-        return FreshnessPolicy.of(request.max_staleness, request.outage, runtime.outage_policy)
-    except (TypeError, ValueError) as exc:
-        raise BridgeError(f"The request's max_staleness or outage policy is invalid: {exc}.") from None
-
-
-def check_deadline(request: PredictionRequest, delivery: Delivery) -> None:
-    """Check whether a prediction can still meet its deadline.
-
-    Raises:
-        DeadlineExceededError: the deadline has passed.
-    """
-    if request.deadline is not None and time.time() >= request.deadline:
-        raise DeadlineExceededError(delivery.task_id, round(time.time() - request.deadline, 3))
-
-
 def _build_provenance(
     prepared: PreparedProgram,
     request: PredictionRequest,
@@ -354,19 +252,3 @@ def _build_provenance(
         lm_usage=encode_by_profile(by_profile),
         arms=[arm.encode() for arm in prepared.arms],
     )
-
-
-class _LapTimer:
-    """Measures consecutive steps in milliseconds."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-
-    def lap_ms(self) -> float:
-        now = time.perf_counter()
-        lap, self._last = now - self._last, now
-        return _ms(lap)
-
-
-def _ms(seconds: float) -> float:
-    return round(max(0.0, seconds) * 1000, 3)

@@ -97,7 +97,7 @@ STEPS: dict[str, list[str]] = {
     "reading the delivery": ["tasks.predict:parse_delivery", "tasks.predict_batch:parse_delivery"],
     "looking for an end": ["tasks.runtime:Runtime.fetch_result", "tasks.runtime:Runtime.find_finished"],
     "preparing": ["tasks.predict:prepare", "tasks.batch:prepare"],
-    "serving a snapshot": ["tasks.prediction:_prepare_once"],
+    "serving a snapshot": ["tasks.preparation:_prepare_once"],
     "handing code over": ["tasks.predict:move_to_code_queue", "tasks.batch:move_to_code_queue"],
     "fetching inputs": ["tasks.prediction:fetch_payloads"],
     "taking inputs": ["tasks.prediction:select_inputs"],

@@ -14,6 +14,8 @@ from redis import Redis
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.exceptions import InputError
 from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.programs.registry import ProgramRegistry
+from snakepit_bridge.programs.rollouts import ProgramRollouts
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.rollouts.events import RolloutEvent
@@ -154,6 +156,32 @@ def test_a_candidate_that_no_program_can_be_bound_to_fails_its_own_keys_alone(pl
         lambda: [each for each in play.fleet.applied(session) if each.error], "a worker to refuse the candidate"
     )
     assert all("77" in each.error for each in refused)
+
+
+def test_a_label_that_is_staged_gives_each_key_its_version(play: Stage) -> None:
+    name = fresh("program")
+    for instruction in ("Answer.", "Answer in a word."):
+        play.fleet.register(name, dspy.Predict(dspy.make_signature("question -> answer", instruction)))
+    play.fleet.label(name, "prod", 1)
+    rollouts = ProgramRollouts(ProgramRegistry(play.fleet.connection))
+
+    async def begin() -> RolloutRecord:
+        before = await rollouts.start(name, "prod", 2, NO_GUARDS)
+        after = before.change(RolloutState.RUNNING, stage=1, share=500_000, since_us=1)
+        return await rollouts.step(name, "prod", before, RolloutEvent("stage", after))
+
+    record = run_blocking(begin())
+    versions: Counter[int] = Counter()
+    for user in (f"user-{number}" for number in range(12)):
+        found = provenance(play.fleet.submit(f"{name}@prod", {"question": fresh("q")}, key=user))
+        arm = assign(record, user, 2.0, f"program:{name}@prod")
+        assert (list(found.arms), found.version) == ([arm.encode()], 2 if arm.arm == "candidate" else 1)
+        versions[found.version] += 1
+    batch = play.fleet.submit_batch(f"{name}@prod", [{"question": fresh("b")} for _ in range(20)])
+    for handle in batch:
+        versions[(found := provenance(handle)).version] += 1
+        assert found.arm == assign(record, handle.id, 2.0, "").arm
+    assert {1: counts_of(play, record, "baseline")["n"], 2: counts_of(play, record, "candidate")["n"]} == versions
 
 
 def test_a_key_of_a_megabyte_is_refused_before_anything_is_sent(play: Stage) -> None:
