@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -175,3 +176,17 @@ def test_a_policy_is_a_value() -> None:
     assert hash(parse_policy("{}")) == hash(RolloutPolicy())
     with pytest.raises(ValueError, match="frozen"):
         parse_policy("{}").level = 0.2  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_reference_lists_every_key() -> None:
+    page = (Path(__file__).parents[3] / "docs/concepts/rollouts.md").read_text(encoding="utf-8")
+    rows = "\n".join(line for line in page.splitlines() if line.startswith("|"))
+    for key in RolloutPolicy.model_fields:
+        assert f"| `{key}` |" in rows
+    for key in Stage.model_fields:
+        assert f"| `stages[].{key}` |" in rows
+    for kind in (ErrorRateGuard, LatencyGuard, CostGuard, ScoreGuard):
+        (metric,) = get_args(kind.model_fields["metric"].annotation)
+        assert f"| `{metric}` |" in rows
+        for key in kind.model_fields:
+            assert f"`{key}`" in rows
