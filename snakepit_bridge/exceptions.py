@@ -51,6 +51,7 @@
     ├── RolloutPolicyError           an invalid policy of a rollout                     (also ValueError)
     ├── ExperimentError              an invalid experiment                              (also ValueError)
     ├── ExperimentNotFoundError      an experiment that doesn't run
+    ├── RolloutStateError            a step that the rollout's present state doesn't allow
     ├── DeadMessageNotFoundError              no dead message of this id
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
     │   └── StoreForbiddenError          the user lacks a right there
@@ -388,6 +389,20 @@ class RolloutOverlapError(BridgeError, ValueError):
         return (
             f"{self.target} is staged by {self.running} already. "
             "Wait for its end, or abort it, before another one is started."
+        )
+
+
+@_error
+class RolloutStateError(BridgeError):
+    """A step that a rollout's present state doesn't allow, or that there is no rollout for. Nothing was changed."""
+
+    target: str
+    step: str
+    found: str
+
+    def __str__(self) -> str:
+        return (
+            f"Can't {self.step} the rollout of {self.target}: {self.found}. Look at it again: dspex-fleet rollout show."
         )
 
 

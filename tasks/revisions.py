@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Iterable
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,8 @@ from snakepit_bridge.programs.bound import BoundProgram, BoundPrograms
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION, Requirement
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.releases.index import RolloutIndex
+from snakepit_bridge.releases.target_names import TargetName
 from snakepit_bridge.snapshots.acknowledgements import HEARTBEAT_INTERVAL_S, AckReport, Acks
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
 from snakepit_bridge.snapshots.replica import Replica
@@ -49,6 +52,7 @@ _REPORT_INTERVAL_S = 0.25
 _IDLE_S = 60.0
 _MAX_SESSIONS = 10_000
 _MAX_PROGRAMS = 64
+_MAX_ROLLOUTS = 10_000
 REFUSALS = (BindingError, ProgramSpecError, UnknownModuleError, ValidationError, VariableNotFoundError)
 """What binding a program to a revision raises if they don't fit each other."""
 
@@ -81,12 +85,17 @@ class RevisionBinder:
         programs: the bound programs of the process.
         sessions: its snapshots.
         acks: the store of acknowledgements.
+        rollouts: where the sessions in use are announced whose newest revision is staged; None for nowhere.
     """
 
-    def __init__(self, programs: BoundPrograms, sessions: SessionSnapshots, acks: Acks) -> None:
+    def __init__(
+        self, programs: BoundPrograms, sessions: SessionSnapshots, acks: Acks, rollouts: RolloutIndex | None = None
+    ) -> None:
         self._programs = programs
         self._sessions = sessions
         self._acks = acks
+        self._rollouts = rollouts
+        self._announced: LRUCache[str, None] = LRUCache(_MAX_ROLLOUTS)
         self._recent: TTLCache[str, _RecentPrograms] = TTLCache(_MAX_SESSIONS, _IDLE_S)
         self._reported: dict[str, Token] = {}
         self._alive_at = float("-inf")
@@ -151,6 +160,7 @@ class RevisionBinder:
         self._recent.expire()
         # A report is no use of a session or a program: those that tasks use must outlive the others.
         active = dict(peek_items(self._recent))
+        await self._announce_rollouts(active)
         idle = self._reported.keys() - active.keys()
         if idle:
             await self._acks.forget(process, idle)
@@ -161,6 +171,17 @@ class RevisionBinder:
         if due:
             await self._acks.report(process, due)
             self._reported.update({session: report.token for session, report in due.items()})
+
+    async def _announce_rollouts(self, sessions: Iterable[str]) -> None:
+        """Let the controller know of each open rollout of these sessions, once."""
+        if self._rollouts is None:
+            return
+        for session in sessions:
+            snapshot = self._sessions.replica.peek(session)
+            record = None if snapshot is None else snapshot.rollout
+            if record is not None and record.is_open and record.id not in self._announced:
+                await self._rollouts.add(str(TargetName("session", session)))
+                self._announced[record.id] = None
 
     async def _renew_demand(self) -> None:
         """Tell the refreshers which sessions are in use, so that they keep following them."""

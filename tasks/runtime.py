@@ -14,6 +14,7 @@ from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
 from snakepit_bridge.protocol.task_state import is_final
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.releases.controller import RolloutController
 from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.snapshots.freshness import FAIL, OutagePolicy
 from snakepit_bridge.snapshots.snapshot import Snapshot
@@ -42,6 +43,7 @@ class Runtime:
         cancellations: the running predictions, which can be cancelled.
         profiles: the LM profiles.
         cache: the response cache of programs that have one.
+        rollouts: moves the fleet's rollouts on, in one process at a time.
         rate_limiter: the rate limits of the whole fleet.
         quarantine: the quarantine of predictions whose workers crashed.
         batch_slots: bounds how many inputs of batches run at a time, over all batches of the process.
@@ -63,6 +65,7 @@ class Runtime:
     cancellations: CancellationRegistry
     profiles: LMProfiles
     cache: AnswerCache
+    rollouts: RolloutController
     rate_limiter: RateLimiter = field(default_factory=Unlimited)
     quarantine: Quarantine = field(default_factory=Quarantine)
     batch_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
@@ -105,6 +108,7 @@ class Runtime:
     async def aclose(self) -> None:
         """Stop the background tasks and close the connections of the running event loop."""
         for part in (
+            self.rollouts,
             self.binder,
             self.rate_limiter,
             self.cancellations,

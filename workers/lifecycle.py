@@ -45,9 +45,15 @@ from snakepit_bridge.redaction import redact
 from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
+from snakepit_bridge.redis.lease import Leases
 from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.pubsub import Subscription
 from snakepit_bridge.redis.urls import SCHEMES
+from snakepit_bridge.releases.controller import RolloutController
+from snakepit_bridge.releases.counts import StageCountsReader
+from snakepit_bridge.releases.index import RolloutIndex
+from snakepit_bridge.releases.target_opener import TargetOpener
 from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.snapshots.freshness import OutagePolicy
 from snakepit_bridge.snapshots.redis_store import RedisStore
@@ -198,10 +204,13 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     sessions = SessionSnapshots(replica, wanted, settings.requirement_wait_s)
     suspects = Quarantine()
     programs = BoundPrograms(profiles, allowed, build_limit_s=settings.build_limit_s, bounds=load_bounds())
+    registry = ProgramRegistry(connection, namespace=settings.namespace)
+    acks, keys = Acks(connection, namespace=settings.namespace), FleetKeys(settings.namespace)
+    index = RolloutIndex(connection, keys)
     return Runtime(
         sessions=sessions,
-        registry=ProgramRegistry(connection, namespace=settings.namespace),
-        binder=RevisionBinder(programs, sessions, Acks(connection, namespace=settings.namespace)),
+        registry=registry,
+        binder=RevisionBinder(programs, sessions, acks, index),
         results=connection,
         payloads=Payloads(connection, settings.namespace, settings.payload_bytes),
         store=store,
@@ -213,6 +222,12 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         cancellations=running,
         profiles=profiles,
         cache=cache,
+        rollouts=RolloutController(
+            index,
+            TargetOpener(store, acks, lambda: registry),
+            StageCountsReader(connection, keys),
+            Leases(connection).prepare(keys.rollout_lease),
+        ),
         rate_limiter=admission,
         quarantine=suspects,
         message_leases=claims,
@@ -412,7 +427,7 @@ def _before_fork(sender: Any = None, **_: Any) -> None:
 @worker_process_init.connect
 def _after_fork(**_: Any) -> None:
     load_dspy()
-    _join_rate_limits(current_app)
+    _join_fleet(current_app)
     _begin_pulse(current_app, alone=True)
 
 
@@ -420,7 +435,7 @@ def _after_fork(**_: Any) -> None:
 def _on_ready(sender: Any, **_: Any) -> None:
     # A prefork parent forks again later, and must not have an event loop or connections by then.
     if type(sender.pool).__module__ != "celery.concurrency.prefork":
-        _join_rate_limits(sender.app)
+        _join_fleet(sender.app)
         _begin_pulse(sender.app, alone=isinstance(sender.pool, SoloPool))
     report_health(sender)
 
@@ -433,10 +448,11 @@ def _begin_pulse(app: Any, *, alone: bool) -> None:
         PULSE.start(get_home_loop(), settings.hold_limit_s * _HOLD_LIMIT_SHARE if alone else settings.stall_limit_s)
 
 
-def _join_rate_limits(app: Any) -> None:
-    """Let this process release parked tasks, and warm up its LMs."""
+def _join_fleet(app: Any) -> None:
+    """Let this process release parked tasks and look after rollouts, and warm up its LMs."""
     runtime: Runtime | None = getattr(app, "runtime", None)
     if runtime is not None:
+        get_home_loop().call_soon_threadsafe(runtime.rollouts.start)
         asyncio.run_coroutine_threadsafe(runtime.rate_limiter.begin(), get_home_loop())
         warming = asyncio.run_coroutine_threadsafe(runtime.profiles.warm(), get_home_loop())
         warming.add_done_callback(lambda _: setattr(app.slot, "warm", True))

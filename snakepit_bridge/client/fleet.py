@@ -53,6 +53,7 @@ from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 if TYPE_CHECKING:
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
     from snakepit_bridge.client.fleet_program import FleetProgram
+    from snakepit_bridge.client.rollouts import Rollouts
     from snakepit_bridge.dspy_integration.bounds import TargetBounds
     from snakepit_bridge.elixir.write_back import ElixirAuthority
     from snakepit_bridge.programs.registry import Program, ProgramListing, ProgramRegistry
@@ -508,7 +509,7 @@ class Fleet:
         trial = trial and not executes_code
         spec, allowed = build_spec(name, module, self._allowed, options, bounds=bounds, trial=trial)
         check_spec(spec, allowed, program=name, bounds=bounds)
-        return run_blocking(self._registry.register(name, spec))
+        return run_blocking(self.registry.register(name, spec))
 
     def label(self, name: str, label: str, version: int) -> None:
         """Point a label such as ``prod`` at a version of a program.
@@ -516,11 +517,11 @@ class Fleet:
         Raises:
             ProgramNotFoundError: there is no such version.
         """
-        run_blocking(self._registry.label(name, label, version))
+        run_blocking(self.registry.label(name, label, version))
 
     def programs(self) -> list[ProgramListing]:
         """Return the registered programs, by name."""
-        return run_blocking(self._registry.list())
+        return run_blocking(self.registry.list())
 
     def cost(self, by: CostDimension = "program", since_s: float = 86_400.0) -> CostReport:
         """Return what predictions cost that ended lately, each counted once.
@@ -534,6 +535,18 @@ class Fleet:
             StoreUnavailableError: Redis is away.
         """
         return run_blocking(read_costs(self.connection, FleetKeys(self.namespace), by, since_s))
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """The rollouts of this fleet: start, show and steer them."""
+        from snakepit_bridge.client.rollouts import AsyncRollouts, Rollouts
+        from snakepit_bridge.releases.target_opener import TargetOpener
+
+        def open_session(name: str, author: str) -> SessionContext:
+            return self.session(name, author=author)
+
+        open_target = TargetOpener(self.store, self._acks, lambda: self.registry)
+        return Rollouts(AsyncRollouts(self.connection, self.namespace, open_target, open_session))
 
     def session(self, name: str = DEFAULT_SESSION, *, author: str = "") -> SessionContext:
         """Return a session of this fleet's store, to read its variables and to publish.
@@ -621,7 +634,8 @@ class Fleet:
         return MessagePublisher(self.app, self.payloads, queue=self.queue, keep_s=self._expires_s, url=self._url)
 
     @cached_property
-    def _registry(self) -> ProgramRegistry:
+    def registry(self) -> ProgramRegistry:
+        """The registered programs; loads DSPy."""
         from snakepit_bridge.programs.registry import ProgramRegistry
 
         return ProgramRegistry(self.connection, namespace=self.namespace)

@@ -85,10 +85,11 @@ _REGISTERING = Part(
     scripts="snakepit_bridge.programs/ label register",
 )
 # Workers take the steps that the controller decides on; everybody else also starts rollouts and looks at them.
-_STAGING = Part(keys=("{ns}:{{p:*",), scripts="snakepit_bridge.programs/ read_rollout step_rollout")
+_STAGING = Part(keys=("{ns}:{{p:*",), scripts="snakepit_bridge.programs/ read_rollout staging_events step_rollout")
 _STARTING = Part(
+    "sadd smembers",
     keys=("{ns}:{{p:*", "{ns}:rollouts"),
-    scripts="snakepit_bridge.programs/ change_experiments staging_events start_rollout",
+    scripts="snakepit_bridge.programs/ change_experiments start_rollout",
 )
 _PAYLOADS = Part("expire get set", keys=("{ns}:payload:*",))
 
@@ -184,6 +185,13 @@ _EVENTS = Part(
     keys=("{events}*",),
     channels=("/{db}.{events}/*", "/{db}.{events}/worker.*", "/{db}.{control}.pidbox"),
 )
+# The worker that leads looks after the rollouts; each tells it of those that it meets.
+_CONTROLLING = Part(
+    "hgetall sadd smembers srem time zrange",
+    keys=(*_SESSION, "{ns}:rollouts", "{ns}:rollouts:lease"),
+    channels=_SESSION,
+    scripts="snakepit_bridge.snapshots.lua/ rollout rollout_events",
+)
 _STALLING = Part("expire hdel hset", keys=("{ns}:stalls",))
 _REFRESHING = Part(
     "get time zadd zrange",
@@ -212,7 +220,7 @@ PARTS: dict[Role, tuple[Part, ...]] = {
     Role.worker: (
         _CONNECTION, _SCRIPTS, _READING, _KEEPING, _APPLYING, _WANTING, _PROGRAMS, _STAGING, _PAYLOADS, _COMPOSED,
         _BINDING, _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS,
-        _STALLING,
+        _STALLING, _LEASING, _CONTROLLING,
     ),
     Role.refresher: (
         _CONNECTION, _SCRIPTS, _REFRESHING, _LEASING, _WATCHING_MESSAGES, _WATCHING_SESSIONS,

@@ -82,6 +82,11 @@ class FleetKeys:
         return f"{self.namespace}:rollouts"
 
     @property
+    def rollout_lease(self) -> str:
+        """The lease of the process that moves rollouts on."""
+        return f"{self.rollouts}:lease"
+
+    @property
     def stalls(self) -> str:
         """The list of recent stalls of worker processes."""
         return f"{self.namespace}:stalls"

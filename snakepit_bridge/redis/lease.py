@@ -65,7 +65,7 @@ class Lease:
         await self._run("delete", record)
 
     async def acquire(self) -> bool:
-        """Try to acquire the lease, and return whether it is held now.
+        """Try to acquire the lease, or to renew it, and return whether it is held now.
 
         Raises:
             StoreUnavailableError: Redis is unreachable.
@@ -117,6 +117,10 @@ class Leases:
         self._connection = connection
         self._lease_ms = max(1, round(lease_s * 1000))
 
+    def prepare(self, key: str) -> Lease:
+        """Return a lease that isn't held yet, for an owner who acquires it again and again by itself."""
+        return Lease(key, uuid4().hex, self._connection, self._lease_ms)
+
     @asynccontextmanager
     async def acquire(self, key: str) -> AsyncGenerator[Lease]:
         """Wait for a lease and hold it within the block.
@@ -124,7 +128,7 @@ class Leases:
         Raises:
             StoreUnavailableError: Redis is unreachable.
         """
-        lease = Lease(key, uuid4().hex, self._connection, self._lease_ms)
+        lease = self.prepare(key)
         while not await _try_acquire(lease):  # noqa: ASYNC110 - another process holds it
             await asyncio.sleep(_POLL_INTERVAL_S)
         renewing = asyncio.create_task(lease.keep_renewing(), name=f"keep {key}")

@@ -9,7 +9,7 @@ from typing import Self
 
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.rollouts.records import RolloutRecord
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutRecord
 from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.codec import shorten_repr
@@ -129,10 +129,12 @@ class Retention:
 def check_changes(changes: Changes, publisher: str = STORE) -> Changes:
     """Return the changes if each is None or a valid variable under its own name.
 
-    An Elixir server is the authority on its values, so constraints are checked only for ``STORE``.
+    An Elixir server is the authority on its values, so constraints and the policy of rollouts are checked only for
+    ``STORE``.
 
     Raises:
         ValidationError: a change is not a variable, has another name, or violates its constraints.
+        RolloutPolicyError: the policy of the session's rollouts is invalid.
     """
     for name, variable in changes.items():
         if variable is None:
@@ -143,7 +145,18 @@ def check_changes(changes: Changes, publisher: str = STORE) -> Changes:
             raise ValidationError(name, f"the variable '{variable.name}'", "it must be published under its own name")
         if publisher == STORE:
             variable.constraints.check(name, variable.type, variable.value)
+            if name == POLICY_VARIABLE:
+                _check_policy(variable)
     return changes
+
+
+def _check_policy(variable: Variable) -> None:
+    # Policies bring pydantic along, which most publishers don't need.
+    from snakepit_bridge.rollouts.policy import parse_policy
+
+    if variable.type != "string":
+        raise ValidationError(variable.name, shorten_repr(variable.value), "a rollout policy is a string of JSON")
+    parse_policy(variable.value)
 
 
 def check_label_name(name: str) -> str:

@@ -35,6 +35,8 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.acl import PARTS, Role, scripted_commands
 from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
+from snakepit_bridge.releases.index import RolloutIndex
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutState
 from snakepit_bridge.snapshots import Retention, SnapshotStore
@@ -160,6 +162,7 @@ def client_works(play: Stage) -> None:
     assert fleet.applied(session)
     assert fleet.cost("session").total.predictions
     assert fleet.score(end_in_rollout(play), "helpful", 1.0)
+    rollout_is_steered(fleet)
     variables.rollback(first)
     assert variables.history()
     assert variables.diff(first) == {}
@@ -170,6 +173,21 @@ def client_works(play: Stage) -> None:
         fleet.submit("nothing", {"question": "?"}).get()
     with pytest.raises(PredictionTimeoutError):
         fleet.handle(fresh("task")).get(1)
+
+
+def rollout_is_steered(fleet: Fleet) -> None:
+    """A rollout is started, looked at, paused, resumed and aborted."""
+    session, why = fresh("steered"), {"author": "ann", "reason": "a try"}
+    fleet.session(session).blocking.set_variables({"t": 0.1})
+    assert fleet.rollouts.start(session, {"t": 0.2}, policy={}).is_open
+    wait_until(lambda: fleet.rollouts.show(session).record.stage, "a worker to begin the first stage")
+    target = f"session:{session}"
+    assert target in {staged.target for staged in fleet.rollouts.list()}
+    fleet.rollouts.pause(session, **why)
+    fleet.rollouts.resume(session, **why)
+    fleet.rollouts.abort(session, **why)
+    index = RolloutIndex(fleet.connection, FleetKeys(fleet.namespace))
+    wait_until(lambda: target not in run_blocking(index.list()), "a worker to see its end")
 
 
 def end_in_rollout(play: Stage) -> str:

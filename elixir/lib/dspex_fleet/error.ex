@@ -38,8 +38,8 @@ defmodule DSPexFleet.Error do
              PredictionNotFoundError PredictionNotScorableError PredictionTimeoutError PredictionUnknownError
              ProgramError ProgramNotFoundError ProgramSpecError RequestIdConflictError RevisionLostError
              RevisionNotAppliedError RevisionNotReachedError RolloutCandidateError RolloutMovedError
-             RolloutOverlapError RolloutPolicyError ScoreError SessionError SessionNameError SessionNotFoundError
-             SessionOwnedElsewhereError StaleTokenError StalenessExceededError StoreForbiddenError
+             RolloutOverlapError RolloutPolicyError RolloutStateError ScoreError SessionError SessionNameError
+             SessionNotFoundError SessionOwnedElsewhereError StaleTokenError StalenessExceededError StoreForbiddenError
              StoreUnavailableError StreamEndedError TooLargeError TooManyError TookTooLongError UnauthenticatedError
              UnknownModuleError UnreadableVariableError ValidationError VariableNotFoundError WriteNotShownError
            )

@@ -19,6 +19,7 @@ def runtime_on(url: str, **fields: Any) -> Runtime:
         "cancellations": nothing,
         "profiles": nothing,
         "cache": nothing,
+        "rollouts": nothing,
     }
     parts: dict[str, Any] = {
         "sessions": nothing,

@@ -1,0 +1,106 @@
+"""Start a rollout: publish a session's candidate under a policy, or stage a version of a program for a label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from snakepit_bridge.exceptions import RolloutCandidateError, RolloutOverlapError, SessionNotFoundError
+from snakepit_bridge.releases.target_names import TargetName
+from snakepit_bridge.rollouts.policy import RolloutPolicy, parse_policy
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RESERVED_PREFIX, RolloutRecord
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.variables import Variable
+
+if TYPE_CHECKING:
+    from snakepit_bridge.programs.rollouts import ProgramRollouts
+    from snakepit_bridge.session_context import SessionContext
+
+Policy = str | Mapping[str, Any] | RolloutPolicy
+"""A policy, its JSON text, or that text's value."""
+
+
+async def start_session(
+    target: TargetName, context: SessionContext, values: Mapping[str, Any], policy: Policy | None, reason: str
+) -> RolloutRecord:
+    """Publish values as the candidate of a session, and return the rollout that it begins.
+
+    Args:
+        target: the session's name.
+        context: the session, with the author.
+        values: variable name to value.
+        policy: None for the session's present one, or else the default.
+        reason: for the session's history.
+
+    Raises:
+        RolloutPolicyError: the policy is invalid.
+        RolloutCandidateError: the values are nothing to try.
+        RolloutOverlapError: the session has an open rollout.
+        BridgeError: what ``SessionContext.change`` raises.
+    """
+    text = None if policy is None else _encode(policy)
+    try:
+        now = await context.snapshot()
+    except SessionNotFoundError:
+        raise _refuse(target, values, "the session has no revision yet to compare it with") from None
+    if now.rollout is not None and now.rollout.is_open:
+        raise RolloutOverlapError(str(target), f"rollout {now.rollout.id}")
+
+    def propose(current: Mapping[str, Variable]) -> dict[str, Variable]:
+        return _propose(target, now, current, values, text)
+
+    await context.change(propose, reason=reason)
+    record = (await context.snapshot()).rollout
+    if record is None:
+        raise _refuse(target, values, "another publish has ended its rollout meanwhile")
+    return record
+
+
+async def start_program(
+    target: TargetName, rollouts: ProgramRollouts, version: int, policy: Policy | None, author: str, reason: str
+) -> RolloutRecord:
+    """Stage a version of a program for a label, and return the rollout that it begins.
+
+    Args:
+        target: the label's name.
+        rollouts: of the registry.
+        version: the candidate.
+        policy: None for the default one.
+        author, reason: of the event.
+
+    Raises:
+        RolloutPolicyError: the policy is invalid.
+        BridgeError: what ``ProgramRollouts.start`` raises.
+    """
+    text = _encode({} if policy is None else policy)
+    return await rollouts.start(target.name, target.label, version, text, author=author, reason=reason)
+
+
+def _encode(policy: Policy) -> str:
+    return (policy if isinstance(policy, RolloutPolicy) else parse_policy(policy)).encode()
+
+
+def _propose(
+    target: TargetName,
+    before: Snapshot,
+    current: Mapping[str, Variable],
+    values: Mapping[str, Any],
+    policy: str | None,
+) -> dict[str, Variable]:
+    """Return what to publish, if that begins a rollout."""
+    changes = {
+        name: current[name].with_value(value) if name in current else Variable.declare(name, value)
+        for name, value in values.items()
+    }
+    staged = {name for name in changes if not name.startswith(RESERVED_PREFIX)}
+    if not any(changes[name] != current.get(name) for name in staged):
+        raise _refuse(target, values, "it changes no variable of the session but reserved ones")
+    if policy is not None or POLICY_VARIABLE not in current:
+        changes[POLICY_VARIABLE] = Variable.declare(POLICY_VARIABLE, policy or _encode({}))
+    if before.baseline is not None and before.baseline.variables == {**current, **changes}:
+        raise _refuse(target, values, "these are the values of the baseline; publish them to end the last rollout")
+    return changes
+
+
+def _refuse(target: TargetName, values: Mapping[str, Any], problem: str) -> RolloutCandidateError:
+    return RolloutCandidateError(str(target), ", ".join(values) or "no value", problem)
