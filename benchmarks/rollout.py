@@ -1,6 +1,6 @@
 """Does a rollout leave harmless candidates alone, and how soon does it find a harmful one?
 
-Rollouts under the default policy are simulated, and looked at every second:
+Rollouts under the default policy are simulated, and looked at every second; one runs on a real worker:
 
 - ``false_rollback``: the share of ``aa_runs`` rollouts that are rolled back although both arms are equal;
 - ``false_rollback_no_margin``: the same, with a guard that allows no increase of the error rate at all;
@@ -11,7 +11,8 @@ Rollouts under the default policy are simulated, and looked at every second:
 - ``errors``: the same for other error rates;
 - ``stage_p50``: the same within one stage, by its share, since a candidate may turn bad only then;
 - ``power``: predictions of the candidate until other guards find other harm, with as many of the baseline;
-- ``coverage``: the share of runs in which bounds at 95 % contain the truth at every look.
+- ``coverage``: the share of runs in which bounds at 95 % contain the truth at every look;
+- ``hot_path_ratio``: a real worker's CPU time per prediction while a rollout runs, over that of a session without one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._simulated_rollouts import Numbers, Outcome, Traffic, log_martingales, simulate
+from benchmarks._staged_predictions import measure_hot_path
 from snakepit_bridge.rollouts.arm_counts import ArmCounts, ScoreSum
 from snakepit_bridge.rollouts.confidence import EVEN, RARE, Prior
 from snakepit_bridge.rollouts.guard_reports import evaluate
@@ -60,6 +62,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         },
         "power": {name: _power(runs // 40, *effect) for name, effect in _EFFECTS.items()},
         "coverage": {f"{mean:g}": _coverage(mean, prior, runs) for mean, prior in _MEANS},
+        "hot_path_ratio": measure_hot_path(quick=quick),
     }
 
 

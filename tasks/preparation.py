@@ -74,7 +74,9 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, delivery: 
             request.session, request.requirement, _parse_freshness_policy(runtime, request)
         )
         chosen, session_arm = choose_revision(served.snapshot, request, key, runtime.sessions.replica.store_time())
-        program, label_arm = await runtime.registry.resolve(request.program, key or delivery.task_id, time.time())
+        program, label_arm = await runtime.registry.resolve(
+            request.program, key or delivery.task_id, time.time(), request.attributes or {}
+        )
         arms = record_arms(session_arm, label_arm)
         is_staged = served.snapshot.baseline is not None or label_arm is not None
         found = request.session, str(chosen.token), program.name, program.version
