@@ -36,7 +36,8 @@ def choose_revision(
     if not key:
         return baseline, None
     arm = assign(record, key, now_s, f"session:{newest.session}")
-    return newest if arm.arm == CANDIDATE else baseline, arm if record.state in _MEASURED else None
+    is_measured = record.state in _MEASURED and arm.stage > 0
+    return newest if arm.arm == CANDIDATE else baseline, arm if is_measured else None
 
 
 def record_arms(*arms: ArmAssignment | None) -> tuple[ArmAssignment, ...]:

@@ -54,7 +54,7 @@ class StagedLabel:
         target = rollout_target(self.name, self.label)
         if self.record is not None:
             record = parse_record(self.name, self.record)
-            if record.is_open:
+            if record.is_open and record.stage:
                 assignment = assign(record, key, now_s, target)
                 return (to_entry(record.candidate).encode() if assignment.arm == CANDIDATE else self.entry), assignment
         if self.experiments is not None:

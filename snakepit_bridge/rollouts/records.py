@@ -78,7 +78,14 @@ class RolloutRecord:
         """
         if self.state is RolloutState.ROLLED_BACK:
             return 0
-        return self.share if now_s * 1e6 >= self.since_us else self.previous_share
+        return self.share if self._has_begun(now_s) else self.previous_share
+
+    def stage_at(self, now_s: float) -> int:
+        """Return the number of the stage whose share counts at a time of the store's clock, in Unix seconds."""
+        return self.stage if self._has_begun(now_s) else self.stage - 1
+
+    def _has_begun(self, now_s: float) -> bool:
+        return now_s * 1e6 >= self.since_us
 
     def change(
         self, state: RolloutState, *, stage: int | None = None, share: int | None = None, since_us: int = 0
@@ -129,7 +136,7 @@ class ArmAssignment:
     Attributes:
         rollout: the rollout's id.
         arm: ``baseline`` or ``candidate``.
-        stage: the rollout's stage that it was assigned under.
+        stage: the rollout's stage that it was assigned under; 0 before the first one.
         target: what the rollout stages: ``session:NAME`` or ``program:NAME@LABEL``.
     """
 
@@ -156,4 +163,4 @@ def assign(record: RolloutRecord, key: str, now_s: float, target: str) -> ArmAss
         ValueError: the key is too long.
     """
     arm = CANDIDATE if is_candidate(record.id, key, record.share_at(now_s)) else BASELINE
-    return ArmAssignment(record.id, arm, record.stage, target)
+    return ArmAssignment(record.id, arm, record.stage_at(now_s), target)

@@ -22,7 +22,9 @@ KEYS = [f"user-{number}" for number in range(200)]
 
 def arms_of(newest: Snapshot, now_s: float = 200.0) -> set[str]:
     chosen = {key: choose_revision(newest, LATEST, key, now_s) for key in KEYS}
-    assert all((arm is not None and arm.arm == "candidate") == (shot.token == NEW) for shot, arm in chosen.values())
+    measured = [(shot, arm) for shot, arm in chosen.values() if arm is not None]
+    assert all((arm.arm == "candidate") == (shot.token == NEW) for shot, arm in measured)
+    assert {arm.stage for _, arm in measured} <= {newest.rollout.stage_at(now_s)}
     return {key for key, (shot, _) in chosen.items() if shot.token == NEW}
 
 
@@ -33,6 +35,7 @@ def test_a_share_of_the_keys_gets_the_candidate() -> None:
 
 def test_a_stage_that_has_not_begun_does_not_count() -> None:
     assert arms_of(NEWEST, now_s=99.0) == set()
+    assert all(choose_revision(NEWEST, LATEST, key, 99.0)[1] is None for key in KEYS), "nothing is measured yet"
 
 
 def test_a_stage_only_adds_keys() -> None:
