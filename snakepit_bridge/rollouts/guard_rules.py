@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,7 +19,7 @@ _Ratio = Annotated[float, Field(ge=1, le=1_000)]
 _Usd = Annotated[float, Field(gt=0, le=1_000_000)]
 
 
-class _Rule(BaseModel):
+class _Rule(BaseModel, ABC):
     model_config = FROZEN
 
     @property
@@ -35,11 +36,11 @@ class _Rule(BaseModel):
         key, value = self.limit
         return f"{self._measure()} {key} {value:g}"
 
-    def _measure(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _measure(self) -> str: ...
 
-    def _limit_keys(self) -> tuple[str, ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def _limit_keys(self) -> tuple[str, ...]: ...
 
     def _require_one(self, *keys: str) -> None:
         given = [key for key in keys if getattr(self, key) is not None]

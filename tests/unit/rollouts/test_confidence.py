@@ -122,7 +122,7 @@ def test_a_contrast_the_other_way_round_is_the_opposite(baseline: ValueSum, cand
 
 @pytest.mark.parametrize(("rate", "factor"), [(0.01, 1.0), (0.3, 1.0), (0.02, 1.5)])
 def test_a_contrast_is_hardly_ever_left_at_any_look(rate: float, factor: float) -> None:
-    alpha, runs, left = 0.2, 120, 0
+    alpha, runs, left = 0.2, 60, 0
     for seed in range(runs):
         source, baseline, candidate = random.Random(seed), ValueSum(), ValueSum()
         for _ in range(60):
