@@ -5,6 +5,7 @@
     │   └── CheckFailedError             values that together break a check of their session
     ├── InputError                       a prediction's inputs don't fit its program    (also ValueError)
     ├── ScoreError                       a score that can't be one                      (also ValueError)
+    ├── JudgeError                       a judge that can't be one                      (also ValueError)
     ├── BindingError                     a binding that could not take effect           (also ValueError)
     ├── UnknownModuleError               a module name that nobody registered           (also ValueError)
     ├── VariableNotFoundError                                                           (also ValueError)
@@ -213,6 +214,17 @@ class ScoreError(BridgeError, ValueError):
 
     def __str__(self) -> str:
         return f"The score's {self.field} is refused: {self.problem}."
+
+
+@_error
+class JudgeError(BridgeError, ValueError):
+    """A judge that is refused, or that can't judge; ``judge`` is the judged program and the name of its scores."""
+
+    judge: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"Judge '{self.judge}' can't be used: {self.problem}."
 
 
 @_error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from celery import Celery
 from celery.states import FAILURE, SUCCESS
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
@@ -113,6 +114,7 @@ class Batch:
         request: what all inputs share.
         delivery: how the batch was delivered.
         requeuer: sends an input again.
+        app: the app by which predictions are judged; without it they aren't.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Batch:
         request: PredictionRequest,
         delivery: Delivery,
         requeuer: Requeuer,
+        app: Celery | None = None,
     ) -> None:
         self._runtime = runtime
         self._committer = committer
@@ -130,6 +133,7 @@ class Batch:
         # A single input can't be parked: the lease is on the message of the whole batch.
         self._delivery = replace(delivery, claim="")
         self._requeuer = requeuer
+        self._app = app
 
     async def run(self, inputs: Sequence[Input]) -> None:
         """Run the predictions; return once each has a result or was sent again.
@@ -181,6 +185,8 @@ class Batch:
                 if prepared is None or prepared.is_staged:  # each input has its own arm
                     prepared = await prepare(self._runtime, request, delivery)
                 result = await run(self._runtime, prepared, request, delivery)
+                if self._runtime.judging is not None and self._app is not None:
+                    await self._runtime.judging.sample(self._app, item.task_id, result)
                 message = await encode_for_storage(self._runtime, result, request)
             except LMUnavailableError as exc:
                 await self._requeue(item, exc)

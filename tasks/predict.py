@@ -15,6 +15,7 @@ from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, StoreUna
 from snakepit_bridge.protocol.messages import LM_FAILING_S, LM_TRIES, PREDICT, PredictionRequest
 from snakepit_bridge.protocol.task_state import is_final
 from snakepit_bridge.redis.outages import is_outage, retry_through_outages
+from tasks.judging import Judgement, judge, settle_failure
 from tasks.prediction import encode_for_storage, run
 from tasks.preparation import check_deadline, prepare
 from tasks.requests import Delivery, parse_delivery, parse_request
@@ -40,7 +41,7 @@ async def predict(self: Task, inputs: Any, program: str, **keywords: Any) -> dic
         parse_delivery(self),
     )
     try:
-        return await _run(runtime, request, delivery, self.backend.get_key_for_task(delivery.task_id))
+        return await _run(self, runtime, request, delivery)
     except LMUnavailableError as unavailable:
         if unavailable.again_in_s is None:
             raise
@@ -64,11 +65,12 @@ async def predict(self: Task, inputs: Any, program: str, **keywords: Any) -> dic
         raise retry from unavailable
 
 
-async def _run(runtime: Runtime, request: PredictionRequest, delivery: Delivery, result_key: bytes) -> dict[str, Any]:
+async def _run(task: Task, runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> dict[str, Any]:
+    judgement = Judgement.find(task.request.headers or {})
     try:
         check_deadline(request, delivery)
         # The stored result is awaited only once it is needed: its lookup is pipelined with the reads of prepare().
-        checked_at, key = time.monotonic(), result_key.decode()
+        checked_at, key = time.monotonic(), task.backend.get_key_for_task(delivery.task_id).decode()
         stored = runtime.fetch_result(key)
         prepared = await prepare(runtime, request, delivery)
         if is_final(await _load_result(runtime, key, stored, request)):
@@ -82,9 +84,11 @@ async def _run(runtime: Runtime, request: PredictionRequest, delivery: Delivery,
             runtime.message_leases, delivery.task_id, delivery.deliveries, delivery.claim
         ):
             result = await run(runtime, prepared, request, replace(delivery, checked_at=checked_at))
-    except BridgeError:
+        await judge(runtime.judging, task.app, judgement, delivery.task_id, result)
+    except BridgeError as exc:
         # It may have failed before its first LM call took the permit that was reserved for it.
         await runtime.rate_limiter.forget(delivery.task_id)
+        await settle_failure(runtime.judging, judgement, delivery.task_id, exc)
         raise
     return await encode_for_storage(runtime, result, request)
 

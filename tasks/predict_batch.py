@@ -63,7 +63,7 @@ async def _run_batch(
         await committer.commit_error_for_all(pending, exc)
         return
     try:
-        await Batch(runtime, committer, request, delivery, requeuer).run(pending)
+        await Batch(runtime, committer, request, delivery, requeuer, task.app).run(pending)
     except SoftTimeLimitExceeded as exc:
         limit = PredictionFailedError(program, type(exc).__name__, "the batch ran into the worker's time limit")
         await committer.commit_error_for_all(await find_unfinished(runtime, backend, pending), limit)

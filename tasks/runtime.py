@@ -19,6 +19,7 @@ from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.snapshots.freshness import FAIL, OutagePolicy
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.cancellation import CancellationRegistry
+from tasks.judging import Judging
 from tasks.message_lease import MessageLeases
 from tasks.quarantine import Quarantine
 from tasks.rabbitmq_deliveries import CrashCounter
@@ -52,6 +53,7 @@ class Runtime:
         bounds: maximum depth and size of an input.
         outage_policy: the outage policy of predictions that set none.
         shares_process: whether tasks share a process, so that programs that execute code must run elsewhere.
+        judging: the judges of predictions; None where nothing is judged.
     """
 
     sessions: SessionSnapshots
@@ -74,6 +76,7 @@ class Runtime:
     bounds: ValueBounds = BOUNDS
     outage_policy: OutagePolicy = FAIL
     shares_process: bool = False
+    judging: Judging | None = None
 
     async def ended(self, result_key: str) -> bool:
         """Check whether a task has its final result; a cancelled or redelivered one may have it before it starts.
@@ -117,6 +120,8 @@ class Runtime:
             self.results,
         ):
             await part.aclose()
+        if self.judging is not None:
+            await self.judging.aclose()
         if self.message_leases is not None:
             await self.message_leases.connection.aclose()
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from snakepit_bridge.client.message_encoder import EncodedMessage
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.rollouts.records import ArmAssignment
 from snakepit_bridge.telemetry import TELEMETRY
@@ -26,6 +27,7 @@ class Subject:
         program, session, token: what it is bound to.
         arms: the arms of rollouts and experiments that it is assigned to.
         provenance: of its result.
+        messages: messages that the commit of its result enqueues.
     """
 
     task_id: str = ""
@@ -38,6 +40,7 @@ class Subject:
     token: str = ""
     arms: tuple[ArmAssignment, ...] = ()
     provenance: Provenance | None = None
+    messages: tuple[EncodedMessage, ...] = ()
 
     @property
     def best_program(self) -> str:

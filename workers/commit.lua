@@ -2,15 +2,27 @@
 -- Commits a task's state: the first final state wins, and no state follows it.
 --
 -- KEYS[1]  the task's result, which is also the pub/sub channel of Celery's own clients
--- KEYS[2…] hashes with the counts of its arms, and with the sums of what predictions cost, if there is something to add
+-- KEYS[2…] the lists of messages to enqueue, then hashes with the counts of its arms, and with the sums of what
+--          predictions cost, if there are any
 -- ARGV[1]  the result, opaque bytes
 -- ARGV[2]  its TTL in seconds; 0 for none
 -- ARGV[3]  the reply channel of the waiting client, or ''
 -- ARGV[4]  the message for that channel: the task's id
--- ARGV[5…] what to add to the counts (see counts.lua), then what to add to the sums (see sums.lua)
+-- ARGV[5]  how many messages to enqueue, then for each its list's place in KEYS, and its bytes
+-- ARGV[…]  what to add to the counts (see counts.lua), then what to add to the sums (see sums.lua)
 --
 -- Returns false if this result is stored, now or by an earlier run of this call, or how many sums it couldn't add to;
 -- otherwise the earlier final state.
+
+-- Enqueues the messages from ARGV[first] on, and returns the place behind them.
+local function enqueue(first)
+  local behind = first + 1 + 2 * ARGV[first]
+  for at = first + 1, behind - 1, 2 do
+    redis.call('LPUSH', KEYS[tonumber(ARGV[at])], ARGV[at + 1])
+  end
+  return behind
+end
+
 local there = redis.call('GET', KEYS[1])
 if there ~= ARGV[1] and final_state(there) then
   return there
@@ -23,7 +35,7 @@ end
 -- Once for each prediction: by the run whose result counts, and not when that run's call is sent again.
 local failed = 0
 if there ~= ARGV[1] then
-  failed = add_sums(add_counts(5))
+  failed = add_sums(add_counts(enqueue(5)))
 end
 redis.call('PUBLISH', KEYS[1], ARGV[1])
 if ARGV[3] ~= '' then

@@ -22,6 +22,7 @@ from config.bounds import BoundSettings
 from config.celery import PRIORITY_STEPS
 from config.lm_profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
+from snakepit_bridge.client.broker import is_same_server
 from snakepit_bridge.client.rabbitmq import check_broker, is_rabbitmq
 from snakepit_bridge.costs.price import Price
 from snakepit_bridge.delivery.payloads import Payloads
@@ -60,6 +61,7 @@ from snakepit_bridge.snapshots.redis_store import RedisStore
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.telemetry.setup import check as check_telemetry
 from tasks.cancellation import CancellationRegistry
+from tasks.judging import Judging
 from tasks.lm_middleware.chain import LMMiddlewareChain
 from tasks.lm_middleware.retries import record_failure
 from tasks.lm_middleware.user_middleware import load_user_middleware
@@ -207,12 +209,13 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     registry = ProgramRegistry(connection, namespace=settings.namespace)
     acks, keys = Acks(connection, namespace=settings.namespace), FleetKeys(settings.namespace)
     index = RolloutIndex(connection, keys)
+    payloads = Payloads(connection, settings.namespace, settings.payload_bytes)
     return Runtime(
         sessions=sessions,
         registry=registry,
         binder=RevisionBinder(programs, sessions, acks, index),
         results=connection,
-        payloads=Payloads(connection, settings.namespace, settings.payload_bytes),
+        payloads=payloads,
         store=store,
         keep_s=settings.result_expires_s,
         concurrency_limits={
@@ -235,6 +238,9 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         bounds=ValueBounds(settings.value_depth, settings.value_bytes),
         outage_policy=OutagePolicy.parse(settings.outage),
         shares_process=shares_process,
+        judging=Judging(
+            store, payloads, settings.result_expires_s, with_commit=is_same_server(settings.broker, settings.redis)
+        ),
     )
 
 

@@ -81,6 +81,17 @@ def _plain_meta(result: Any, state: str, traceback: Any) -> dict[str, Any]:
     return {"status": state, "result": result, "traceback": traceback, "children": None, "date_done": done}
 
 
+def _message_arguments(task_id: str, state: str, *, first_key: int) -> tuple[list[Any], list[Any]]:
+    """Return the lists of the messages that the commit script enqueues, and its arguments for them."""
+    subject = current_subject.get()
+    if subject is None or subject.task_id != task_id or state != SUCCESS:
+        return [], [0]
+    args: list[Any] = [len(subject.messages)]
+    for place, each in enumerate(subject.messages, first_key):
+        args += [place, each.message]
+    return [each.key for each in subject.messages], args
+
+
 class CommitBackend(RedisBackend):
     """The backend ``workers.result_backend:CommitBackend``."""
 
@@ -205,12 +216,14 @@ class CommitBackend(RedisBackend):
         if len(encoded) > self._MAX_STR_VALUE_SIZE:
             raise BackendStoreError("The result is too large for Redis.", state=state, task_id=task_id)
         expires = self.failure_expires if state == FAILURE else None
-        counted, counts = self._count_arguments(task_id, state, result)
-        summed, sums = self._cost_arguments(task_id, state, first_key=2 + len(counted))
-        keys = [self.get_key_for_task(task_id), *counted, *summed]
-        return keys, [encoded, expires or self.expires or 0, replies, task_id, *counts, *sums]
+        lists, messages = _message_arguments(task_id, state, first_key=2)
+        counted, counts = self._count_arguments(task_id, state, result, first_key=2 + len(lists))
+        summed, sums = self._cost_arguments(task_id, state, first_key=2 + len(lists) + len(counted))
+        keys = [self.get_key_for_task(task_id), *lists, *counted, *summed]
+        kept_s = expires or self.expires or 0
+        return keys, [encoded, kept_s, replies, task_id, *messages, *counts, *sums]
 
-    def _count_arguments(self, task_id: str, state: str, result: Any) -> tuple[list[Any], list[Any]]:
+    def _count_arguments(self, task_id: str, state: str, result: Any, *, first_key: int) -> tuple[list[Any], list[Any]]:
         """Return what the commit script adds to the counts of arms, and their keys."""
         subject, spending = current_subject.get(), find_spending(task_id)
         is_assigned = subject is not None and subject.task_id == task_id and subject.arms
@@ -224,7 +237,7 @@ class CommitBackend(RedisBackend):
             )
         else:
             counts = count_failure(usage, str(result.get("exc_type") or "") if isinstance(result, dict) else "")
-        return count_arguments(self._fleet_keys, subject.arms, counts, now_s=time.time(), first_key=2)
+        return count_arguments(self._fleet_keys, subject.arms, counts, now_s=time.time(), first_key=first_key)
 
     def _cost_arguments(self, task_id: str, state: str, *, first_key: int) -> tuple[list[Any], list[Any]]:
         """Return what the commit script adds to the sums of costs, and their keys; nothing for what isn't an end."""

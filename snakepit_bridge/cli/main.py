@@ -27,6 +27,7 @@ _LIBRARY_COMMANDS = {
             "Make a finished prediction again under its exact revision and program version, and show both."
         ),
         "score:score": "Score a finished prediction, or show its scores.",
+        "judge:judge": "Have programs score a sampled share of other programs' predictions.",
         "programs:register": "Register a program as its newest version.",
         "programs:programs": "List the registered programs with their newest versions and labels.",
         "programs:label": "Point a label such as prod at a version of a program.",

@@ -53,6 +53,7 @@ from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 if TYPE_CHECKING:
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
     from snakepit_bridge.client.fleet_program import FleetProgram
+    from snakepit_bridge.client.judges import Judges
     from snakepit_bridge.client.rollouts import Rollouts
     from snakepit_bridge.dspy_integration.bounds import TargetBounds
     from snakepit_bridge.elixir.write_back import ElixirAuthority
@@ -145,6 +146,13 @@ class Fleet:
         from snakepit_bridge.snapshots import open_store
 
         return open_store(self._url, namespace=self.namespace, timeout_s=self._timeout_s)
+
+    @cached_property
+    def judges(self) -> Judges:
+        """The judges, which score a share of a program's predictions."""
+        from snakepit_bridge.client.judges import Judges
+
+        return Judges(self.store, self.registry, self.connection, self.namespace)
 
     @cached_property
     def elixir(self) -> ElixirAuthority | None:

@@ -166,8 +166,12 @@ _COMMITTING = Part(
     keys=("celery-task-meta-*", "{ns}:cost:*", "{ns}:{{r:*"),
     channels=("celery-task-meta-*", "{ns}:replies:*"),
     scripts="snakepit_bridge.costs/ sums",
-    script_commands="expire get hincrby publish set",
+    script_commands="expire get hincrby lpush publish set",
 )
+_JUDGING = Part(
+    "time", keys=("{ns}:{{j:*", "{ns}:{{t:*", "{ns}:{{r:*"), scripts="snakepit_bridge.releases/ admit score settle"
+)
+_WATCHING_JUDGES = Part("hmget zcard", reads=("{ns}:{{j:*",))
 _COSTS = Part("hscan", reads=("{ns}:cost:*",))
 _WRITING_PIECES = Part("exists expire publish xadd", keys=("{ns}:pieces:*",), channels=("{ns}:pieces:*", "{ns}:cancel"))
 _LIMITING = Part(
@@ -213,14 +217,14 @@ _APPLICATION = (
 PARTS: dict[Role, tuple[Part, ...]] = {
     Role.client: (
         *_APPLICATION, _OWN_KEYS, _APPLIED, _STREAMING, _COMPOSED, _COMPOSING, _CONTROLLED, _CONTROL, _COSTS,
-        _SCORING,
+        _SCORING, _WATCHING_JUDGES,
     ),
     Role.gateway: (*_APPLICATION, _STREAMING, _GATEWAY, _WATCHING_MESSAGES, _WATCHING_SESSIONS, _COSTS, _SCORING),
-    Role.operator: (*_APPLICATION, _APPLIED, _CONTROLLED, _CONTROL, _OPERATING, _COSTS, _SCORING),
+    Role.operator: (*_APPLICATION, _APPLIED, _CONTROLLED, _CONTROL, _OPERATING, _COSTS, _SCORING, _WATCHING_JUDGES),
     Role.worker: (
         _CONNECTION, _SCRIPTS, _READING, _KEEPING, _APPLYING, _WANTING, _PROGRAMS, _STAGING, _PAYLOADS, _COMPOSED,
         _BINDING, _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS,
-        _STALLING, _LEASING, _CONTROLLING,
+        _STALLING, _LEASING, _CONTROLLING, _JUDGING,
     ),
     Role.refresher: (
         _CONNECTION, _SCRIPTS, _REFRESHING, _LEASING, _WATCHING_MESSAGES, _WATCHING_SESSIONS,

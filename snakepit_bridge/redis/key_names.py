@@ -156,6 +156,20 @@ class FleetKeys:
         """
         return f"{self.namespace}:{{r:{rollout}}}:counts:{stage}:{arm}:{minute}"
 
+    def judge_open(self, program: str, name: str) -> str:
+        """Return the key of the sorted set of a judge's predictions that wait or run."""
+        return f"{self._judge(program, name)}:open"
+
+    def judge_hour(self, program: str, name: str, hour: int) -> str:
+        """Return the key of the hash of what a judge did in one hour.
+
+        Args:
+            program: the program that it judges.
+            name: of its scores.
+            hour: since the Unix epoch.
+        """
+        return f"{self._judge(program, name)}:hour:{hour}"
+
     def gateway_request(self, digest: str) -> str:
         """Return the key of the record of a gateway's request."""
         return f"{self.namespace}:{{g:{digest}}}:request"
@@ -163,6 +177,9 @@ class FleetKeys:
     def gateway_turn(self, digest: str) -> str:
         """Return the key of the lock of a gateway's request."""
         return f"{self.namespace}:{{g:{digest}}}:turn"
+
+    def _judge(self, program: str, name: str) -> str:
+        return f"{self.namespace}:{{j:{join_key(program, name)}}}"
 
     def _session(self, session: str) -> str:
         return f"{self.namespace}:{{s:{session}}}"

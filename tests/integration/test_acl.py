@@ -145,9 +145,10 @@ def client_works(play: Stage) -> None:
         "qa", dspy.Predict("question -> answer"), bindings={"temperature": "t", "model": "m"}, cache={"ttl_s": 60}
     )
     fleet.register("plain", dspy.Predict("question -> answer"))
+    fleet.register("scoring", dspy.Predict("text -> score"))
     fleet.register("judge", dspy.Predict("answers: list[str] -> verdict"))
     fleet.label("qa", "prod", 1)
-    assert [program.name for program in fleet.programs()] == ["judge", "plain", "qa"]
+    assert [program.name for program in fleet.programs()] == ["judge", "plain", "qa", "scoring"]
     # Where no answer comes, kombu looks for messages that a dead consumer left.
     assert fleet.app.control.ping(destination=["nobody@nowhere"], timeout=0.5) == []
     variables = fleet.session(session).blocking
@@ -163,6 +164,7 @@ def client_works(play: Stage) -> None:
     assert fleet.cost("session").total.predictions
     assert fleet.score(end_in_rollout(play), "helpful", 1.0)
     rollout_is_steered(fleet)
+    predictions_are_judged(fleet)
     variables.rollback(first)
     assert variables.history()
     assert variables.diff(first) == {}
@@ -188,6 +190,19 @@ def rollout_is_steered(fleet: Fleet) -> None:
     fleet.rollouts.abort(session, **why)
     index = RolloutIndex(fleet.connection, FleetKeys(fleet.namespace))
     wait_until(lambda: target not in run_blocking(index.list()), "a worker to see its end")
+
+
+def predictions_are_judged(fleet: Fleet) -> None:
+    """Have a worker judge a prediction, which takes it a few seconds to know."""
+    fleet.judges.add("plain", name="good", program="scoring", inputs={"text": "outputs.answer"}, share=1.0)
+
+    def is_judged() -> bool:
+        handle = fleet.submit("plain", {"question": fresh("q")})
+        handle.get()
+        return fleet.judges.list()[0].hour.judged > 0
+
+    wait_until(is_judged, "a prediction to be judged")
+    fleet.judges.remove("plain", "good")
 
 
 def end_in_rollout(play: Stage) -> str:
@@ -377,6 +392,8 @@ COMMANDS = (
     "doctor", "status", "cost", "programs", "publish ops t=0.5", "variables ops", "publish ops t=0.75", "history ops",
     "mark ops stable", "diff ops stable latest", "rollback ops stable", "predict plain question=why --session ops",
     "batch plain --input {lines} --output {out} --session ops", "replay {task}", "score {task} helpful 0.5",
+    "judge add plain --name polite --program scoring --input text=outputs.answer", "judge list",
+    "judge remove plain polite",
     "register {spec} --name asked", "label asked prod 1",
     "promote ops stable", "watch ops --count 1", "dead list", "dead retry --all", "dead drop --all",
 )  # fmt: skip

@@ -28,20 +28,20 @@ defmodule DSPexFleet.Error do
   @reasons ~w(
              AnswerTooLargeError AuthorityAwayError BindingError BridgeError CheckFailedError ConfigurationError
              DeadMessageNotFoundError DeadlineExceededError DrainingError ElixirError ElixirFailedError
-             ElixirMethodNotServedError ElixirSessionNotFoundError ElixirUnavailableError
-             ExperimentError ExperimentNotFoundError FencedError
-             ForeignNamespaceError HalfWrittenError HostNotAllowedError IdempotencyConflictError InputError
-             InternalError LMAnswerError LMAnswerTruncatedError LMCallOutsidePredictionError LMContentRefusedError
-             LMError LMRefusedError LMUnavailableError LabelMovedError LabelNotFoundError MalformedError
-             MediaTypeError NotGrantedError OriginNotAllowedError OwnLMError PayloadLostError
-             PredictionCancelledError PredictionError PredictionFailedError PredictionGivenUpError
-             PredictionNotFoundError PredictionNotScorableError PredictionTimeoutError PredictionUnknownError
-             ProgramError ProgramNotFoundError ProgramSpecError RequestIdConflictError RevisionLostError
-             RevisionNotAppliedError RevisionNotReachedError RolloutCandidateError RolloutMovedError
-             RolloutOverlapError RolloutPolicyError RolloutStateError ScoreError SessionError SessionNameError
-             SessionNotFoundError SessionOwnedElsewhereError StaleTokenError StalenessExceededError StoreForbiddenError
-             StoreUnavailableError StreamEndedError TooLargeError TooManyError TookTooLongError UnauthenticatedError
-             UnknownModuleError UnreadableVariableError ValidationError VariableNotFoundError WriteNotShownError
+             ElixirMethodNotServedError ElixirSessionNotFoundError ElixirUnavailableError ExperimentError
+             ExperimentNotFoundError FencedError ForeignNamespaceError HalfWrittenError HostNotAllowedError
+             IdempotencyConflictError InputError InternalError JudgeError LMAnswerError LMAnswerTruncatedError
+             LMCallOutsidePredictionError LMContentRefusedError LMError LMRefusedError LMUnavailableError
+             LabelMovedError LabelNotFoundError MalformedError MediaTypeError NotGrantedError OriginNotAllowedError
+             OwnLMError PayloadLostError PredictionCancelledError PredictionError PredictionFailedError
+             PredictionGivenUpError PredictionNotFoundError PredictionNotScorableError PredictionTimeoutError
+             PredictionUnknownError ProgramError ProgramNotFoundError ProgramSpecError RequestIdConflictError
+             RevisionLostError RevisionNotAppliedError RevisionNotReachedError RolloutCandidateError
+             RolloutMovedError RolloutOverlapError RolloutPolicyError RolloutStateError ScoreError SessionError
+             SessionNameError SessionNotFoundError SessionOwnedElsewhereError StaleTokenError StalenessExceededError
+             StoreForbiddenError StoreUnavailableError StreamEndedError TooLargeError TooManyError TookTooLongError
+             UnauthenticatedError UnknownModuleError UnreadableVariableError ValidationError VariableNotFoundError
+             WriteNotShownError
            )
            |> Map.new(&{&1, &1 |> String.replace_suffix("Error", "") |> Macro.underscore() |> String.to_atom()})
 

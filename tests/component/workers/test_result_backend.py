@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ from redis import Redis
 
 from config.settings import FleetSettings
 from snakepit_bridge.client import Fleet
+from snakepit_bridge.client.message_encoder import EncodedMessage
 from snakepit_bridge.exceptions import PredictionCancelledError
 from snakepit_bridge.process.home_loop import run_blocking
+from tasks.subject import Subject, current_subject
 from workers.app import FleetApp
 from workers.result_backend import CommitBackend
 
@@ -122,6 +126,41 @@ def test_a_commit_that_is_repeated_after_a_lost_answer_is_the_same_commit(app: F
         None,
     ]
     assert stored(redis_url, "task")["result"] == {"v": 1}
+
+
+@contextmanager
+def leaving(task_id: str, *texts: str) -> Generator[None]:
+    """Within it, a prediction leaves these messages to the commit of its result."""
+    messages = tuple(EncodedMessage("predictions", text.encode()) for text in texts)
+    token = current_subject.set(Subject(task_id, messages=messages))
+    try:
+        yield
+    finally:
+        current_subject.reset(token)
+
+
+def enqueued(url: str) -> list[bytes]:
+    with Redis.from_url(url) as client:
+        found: Any = client.lrange("predictions", 0, -1)
+    return found[::-1]
+
+
+def test_the_commit_of_a_result_enqueues_what_the_prediction_left_to_it_once(app: FleetApp, redis_url: str) -> None:
+    with leaving("task", "first", "second"):
+        call = app.backend._script_arguments("task", {"v": 1}, "SUCCESS", None, None, "")
+        for _ in range(2):
+            run_blocking(app.backend._commit_pipelined("t-1", *call, "SUCCESS", {"v": 1}))
+        commit(app, "task", {"v": 2}, "SUCCESS")
+    assert enqueued(redis_url) == [b"first", b"second"]
+
+
+def test_what_a_prediction_left_to_a_commit_that_does_not_count_is_not_enqueued(app: FleetApp, redis_url: str) -> None:
+    Fleet(redis_url).handle("cancelled").cancel()
+    for task_id, state in (("cancelled", "SUCCESS"), ("failed", "FAILURE"), ("retried", "RETRY")):
+        with leaving(task_id, task_id):
+            commit(app, task_id, {"v": 1} if state == "SUCCESS" else ValueError("no"), state)
+            commit(app, "another", {"v": 1}, "SUCCESS")
+    assert enqueued(redis_url) == []
 
 
 def test_the_client_is_told_which_task_ended_and_the_stock_channel_how(app: FleetApp, redis_url: str) -> None:
