@@ -23,7 +23,7 @@ from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.rollouts.assignment import MILLION, is_candidate
 from snakepit_bridge.rollouts.events import RolloutEvent, RolloutEventKind
-from snakepit_bridge.rollouts.records import ArmAssignment, RolloutRecord, RolloutState
+from snakepit_bridge.rollouts.records import RolloutRecord, RolloutState
 
 POLICY = '{"stages":[{"share":0.5}]}'
 VERSIONS = "dspex:{p:qa}:versions"
@@ -82,10 +82,7 @@ async def test_a_rollout_starts_with_the_baseline_alone(registry: ProgramRegistr
     stored = await rollouts.read("qa", "prod")
     assert stored is not None
     assert (stored.record, stored.policy) == (record, POLICY)
-    assert await registry.resolve("qa@prod", "user-1", stored.now_s) == (
-        old,
-        ArmAssignment(record.id, "baseline", 0, "program:qa@prod"),
-    )
+    assert await registry.resolve("qa@prod", "user-1", stored.now_s) == (old, None)
 
 
 async def test_its_start_is_an_event_with_author_and_reason_by_the_servers_clock(

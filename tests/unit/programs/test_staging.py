@@ -59,10 +59,9 @@ def test_before_its_time_the_previous_share_counts() -> None:
         assert staged(record).assign(key, {}, 9.9)[0] == expected
 
 
-def test_before_the_first_stage_all_are_assigned_to_the_baseline() -> None:
+def test_before_the_first_stage_all_have_the_baseline_and_none_is_measured() -> None:
     record = RolloutRecord("r1", 1, RolloutState.NEW, 0, 0, 0, 0, f"3:{OLD}", f"4:{NEW}")
-    expected = BASELINE, ArmAssignment("r1", "baseline", 0, "program:qa@prod")
-    assert all(staged(record).assign(key, {}, 1.0) == expected for key in KEYS)
+    assert all(staged(record).assign(key, {}, 1.0) == (BASELINE, None) for key in KEYS)
 
 
 @pytest.mark.parametrize("state", [RolloutState.ROLLED_BACK, RolloutState.PROMOTED])
