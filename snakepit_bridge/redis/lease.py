@@ -7,6 +7,8 @@ and it must not rely on anything that it read before.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -119,7 +121,9 @@ class Leases:
 
     def prepare(self, key: str) -> Lease:
         """Return a lease that isn't held yet, for an owner who acquires it again and again by itself."""
-        return Lease(key, uuid4().hex, self._connection, self._lease_ms)
+        # Unique, and for people who look at the key it says which process it is.
+        owner = f"{socket.gethostname()}/{os.getpid()}/{uuid4().hex}"
+        return Lease(key, owner, self._connection, self._lease_ms)
 
     @asynccontextmanager
     async def acquire(self, key: str) -> AsyncGenerator[Lease]:

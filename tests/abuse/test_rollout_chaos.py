@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import dspy
 import pytest
 from redis import Redis
+from redis.exceptions import RedisError
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StoreUnavailableError
@@ -24,7 +26,7 @@ from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutState, assign
 from tests.harness import servers
-from tests.harness.containers import local_redis
+from tests.harness.containers import LocalTestWorker, local_redis
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
 from workers.dev.redis_server import EmbeddedRedis
@@ -92,24 +94,29 @@ def events(play: Stage) -> list[RolloutEvent]:
 
 def kill_controller(play: Stage) -> None:
     """Kills the worker that moves rollouts on with SIGKILL, and starts it again."""
-    for worker in play.workers:
-        if holds_lease(play, worker.container.pid):
-            worker.container.kill()
-            worker.container._container.restart()
-            return
-    raise AssertionError("no worker holds the controller's lease")
+    worker = wait_until(lambda: find_controller(play), "a controller that lives", timeout_s=30)
+    worker.container.kill()
+    worker.container._container.restart()
 
 
-def holds_lease(play: Stage, pid: int) -> bool:
+def find_controller(play: Stage) -> LocalTestWorker | None:
+    """Return the worker that holds the controller's lease; a dead one's lease expires within seconds."""
     with Redis.from_url(play.url, decode_responses=True) as client:
-        owner = wait_until(lambda: client.get("dspex:rollouts:lease"), "a controller", timeout_s=20)
-    return f"/{pid}" in str(owner)
+        owner = str(client.get("dspex:rollouts:lease") or "nobody/0/")
+    return next((each for each in play.workers if each.container.pid == int(owner.split("/")[1])), None)
 
 
 def kill_redis(redis: EmbeddedRedis) -> None:
     servers.await_log_written(redis.url)
     redis.kill()
     redis.restart()
+
+    def loaded() -> bool:
+        with suppress(RedisError), Redis.from_url(redis.url) as client:
+            return client.ping() is True
+        return False
+
+    wait_until(loaded, "the data to be loaded")
 
 
 def counted(play: Stage) -> Counter[tuple[str, int, str]]:
@@ -194,25 +201,23 @@ def test_a_rollout_survives_kills_of_all_that_it_runs_on(play: Stage, redis: Emb
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_a_rollout_over_twenty_thousand_predictions(play: Stage, redis: EmbeddedRedis) -> None:
     played(play, redis, least=20_000, min_s=10.0, min_predictions=300)
 
 
 def test_a_candidate_that_fails_is_rolled_back_by_itself(play: Stage) -> None:
     variables = play.fleet.session(SESSION).blocking
-    variables.set_variables({"warmth": 0.1, POLICY_VARIABLE: policy(3_600, 10)})
     play.fleet.register("qa", dspy.Predict("question -> answer"), bindings={"temperature": "warmth", "model": "model"})
-    variables.set_variables({"model": "demo"})
-    wait_until(lambda: run_blocking(play.fleet.store.head(SESSION)).rollout, "a rollout")
+    variables.set_variables({"warmth": 0.1, "model": "demo", POLICY_VARIABLE: policy(3_600, 10)})
+    play.fleet.submit("qa", {"question": "first"}, session=SESSION).get(60)
     traffic = Traffic(Fleet(play.url, wait_s=60))
     with ThreadPoolExecutor(MOST_IN_FLIGHT) as threads:
         for _ in range(MOST_IN_FLIGHT):
             threads.submit(traffic.run)
         try:
             variables.set_variable("model", "locked")
-            ended = wait_until(
-                lambda: [e for e in events(play) if e.kind == "rolled_back"], "a rollback", timeout_s=120
-            )
+            ended = wait_until(lambda: [e for e in events(play) if e.kind == "rolled_back"], "a rollback", timeout_s=60)
             assert ended[-1].record.state is RolloutState.ROLLED_BACK
             assert ended[-1].detail
         finally:
