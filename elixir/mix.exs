@@ -47,6 +47,7 @@ defmodule DSPexFleet.MixProject do
           DSPexFleet.Handle,
           DSPexFleet.Prediction,
           DSPexFleet.Revision,
+          DSPexFleet.Rollout,
           DSPexFleet.Snapshot,
           DSPexFleet.Token,
           DSPexFleet.Values,

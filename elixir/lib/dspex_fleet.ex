@@ -50,6 +50,8 @@ defmodule DSPexFleet do
     :priority,
     :max_staleness,
     :outage,
+    :key,
+    :attributes,
     :traceparent,
     stream: false,
     timeout: Call.default_timeout()
@@ -77,6 +79,9 @@ defmodule DSPexFleet do
     * `:outage` – how to proceed while Redis or the session's authority is unavailable: `:fail`, or
       `{:serve_stale, milliseconds}` to run on variables that were confirmed at most that long ago. The fleet's setting by
       default.
+    * `:key` – what rollouts and experiments assign the prediction by, such as a user's id: the same key gets the same arm.
+      By default the prediction's own id.
+    * `:attributes` – what is known of the request's origin, such as `%{plan: "pro"}`, for experiments on a segment.
     * `:stream` – whether `stream/1` delivers the output in pieces while the LM generates it. Default `false`.
     * `:timeout` – milliseconds that submitting may take. Default 15,000.
     * `:traceparent` – the W3C trace context that the prediction's trace continues; a malformed one is ignored. By default
@@ -188,7 +193,8 @@ defmodule DSPexFleet do
   end
 
   defp request(session, program, inputs, key, opts) do
-    with {:ok, json} <- inputs |> Map.new() |> Values.encode() do
+    with {:ok, json} <- inputs |> Map.new() |> Values.encode(),
+         {:ok, attributes} <- attributes(opts[:attributes]) do
       {:ok,
        %V1.SubmitRequest{
          program: program,
@@ -200,10 +206,15 @@ defmodule DSPexFleet do
          priority: opts[:priority] || 0,
          max_staleness_s: opts[:max_staleness] && opts[:max_staleness] / 1_000,
          stream: opts[:stream],
-         outage: outage(opts[:outage])
+         outage: outage(opts[:outage]),
+         key: opts[:key] || "",
+         attributes_json: attributes
        }}
     end
   end
+
+  defp attributes(nil), do: {:ok, ""}
+  defp attributes(given), do: given |> Map.new() |> Values.encode()
 
   defp outage(nil), do: ""
   defp outage(:fail), do: "fail"

@@ -64,4 +64,7 @@ def check_attributes(attributes: object) -> Attributes:
 def _is_value(value: object) -> bool:
     if isinstance(value, str):
         return len(value) <= MAX_ATTRIBUTE_CHARACTERS
-    return isinstance(value, int | float) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer beyond what a float can hold
+        return False

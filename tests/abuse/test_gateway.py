@@ -80,7 +80,7 @@ async def test_honest_clients_are_answered_beside_thousands_of_half_sent_request
 
         assert await slowest(new_client, 20) < 2.0
         assert await slowest(old_client, 20) < 2.0
-        assert len(served._http._connections._newcomers) <= 500  # pyright: ignore[reportOptionalMemberAccess]
+        assert len(served._http._receiver._connections._newcomers) <= 500  # pyright: ignore[reportOptionalMemberAccess]
 
 
 async def test_honest_grpc_clients_are_answered_beside_more_half_sent_calls_than_there_may_be(redis_url: str) -> None:

@@ -57,6 +57,7 @@ async def test_a_value_is_published_and_read_as_plain_json(client: httpx.AsyncCl
         "variables": [{"name": "temperature", "type": "float", "value": 0.5, "constraints": {"max": 2}}],
         "authority": "store",
         "staleness_s": 0.0,
+        "staged": [],
     }
 
 

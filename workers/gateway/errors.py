@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +17,8 @@ from snakepit_bridge.elixir.write_back import WriteNotShownError
 from snakepit_bridge.elixir.write_transaction import HalfWrittenError
 from snakepit_bridge.variables.codec import encode_canonical, parse, shorten_repr
 from workers.gateway.json_text import to_strict_json
+
+_log = logging.getLogger(__name__)
 
 Code = grpc.StatusCode
 
@@ -233,6 +236,17 @@ def http_status(error: BaseException) -> int:
     if isinstance(error, MediaTypeError):
         return 415
     return 413 if isinstance(error, TooLargeError) else _HTTP[grpc_code(error)]
+
+
+def log_failure(error: BaseException, path: str) -> None:
+    """Log an error that nobody expected.
+
+    Args:
+        error: the error.
+        path: of the operation that failed.
+    """
+    if grpc_code(error) is Code.INTERNAL:
+        _log.error("%s failed", path, exc_info=error)
 
 
 def to_message(error: BaseException) -> pb.Error:

@@ -22,7 +22,7 @@ from workers.gateway.call import ClientCall
 
 PACKAGE = "dspex.fleet.v1"
 
-Unary = Callable[[Any, ClientCall], Coroutine[Any, Any, Message]]
+Unary = Callable[[Any, ClientCall], Coroutine[Any, Any, Any]]
 Streaming = Callable[[Any, ClientCall], AsyncGenerator[Message]]
 
 
@@ -33,7 +33,7 @@ class Operation:
     Attributes:
         service, method: its names in ``dspex.fleet.v1``.
         scope: the scope that a token must grant.
-        request, response: its message classes.
+        request, response: the classes of its messages.
         http: HTTP method and path, with request fields in braces.
         unary, streaming: the implementation, exactly one of the two.
         weight: returns how many calls a request counts as.

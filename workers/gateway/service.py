@@ -21,6 +21,7 @@ from snakepit_bridge.telemetry.metrics import GATEWAY_CALLS
 from snakepit_bridge.telemetry.setup import stop as stop_telemetry
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.api.costs import CostReports
+from workers.gateway.api.flags import Flags
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
 from workers.gateway.api.scores import PredictionScores
@@ -74,10 +75,11 @@ class Gateway:
             CostReports(self._fleet),
             PredictionScores(self._fleet, self._predictions),
         )
+        flags = Flags(self._fleet, self._replica)
         self._grpc = GrpcServer(operations, self._gate, settings) if settings.grpc else None
         self.health = GatewayHealth(self._fleet, self._gate.draining.is_set)
         self._health_server = HealthServer(settings.health) if settings.health else None
-        self._http = HttpServer(operations, self._gate, settings, self.health) if settings.http else None
+        self._http = HttpServer(operations, flags, self._gate, settings, self.health) if settings.http else None
         self.grpc_address = self._grpc.address if self._grpc else None
         self.http_address = self._http.address if self._http else None
 

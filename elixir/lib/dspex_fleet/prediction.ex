@@ -4,8 +4,8 @@ defmodule DSPexFleet.Prediction do
 
     * `:outputs` – a map by output field (a string), once it has succeeded: `prediction.outputs["answer"]`.
     * `:provenance` – what produced the outputs: `:token` and `:session` of the variables, `:program` and
-      `:program_version`, `:model`, `:prompt_tokens` and `:completion_tokens`, `:staleness_s`, `:outage`, `:worker`, and
-      the whole `:record`.
+      `:program_version`, `:model`, `:prompt_tokens` and `:completion_tokens`, `:staleness_s`, `:outage`, `:worker`,
+      `:arms` (of rollouts, each a map of `:rollout`, the id, `:arm`, `:stage` and `:target`), and the whole `:record`.
     * `:error` – the error of a prediction that failed or was cancelled; `DSPexFleet.await/2` returns it as
       `{:error, error}`.
   """
@@ -74,9 +74,11 @@ defmodule DSPexFleet.Prediction do
   defp provenance(%V1.Provenance{} = wire) do
     with {:ok, record} <- json(wire.record_json) do
       fields = wire |> Map.from_struct() |> Map.drop([:record_json, :token, :__unknown_fields__])
-      {:ok, Map.merge(fields, %{token: token(wire.token), record: record})}
+      {:ok, Map.merge(fields, %{token: token(wire.token), arms: Enum.map(wire.arms, &arm/1), record: record})}
     end
   end
+
+  defp arm(%V1.Arm{} = wire), do: Map.take(wire, [:rollout, :arm, :stage, :target])
 
   # A prediction without a session has no token.
   defp token(text) do

@@ -22,7 +22,7 @@ defmodule DSPexFleet.Revision do
   @spec from_wire(V1.Revision.t()) :: {:ok, t} | {:error, Error.t()}
   def from_wire(%V1.Revision{} = wire) do
     with {:ok, token} <- Snapshot.token(wire.token),
-         {:ok, changes} <- Variable.traverse(wire.changes, &change/1) do
+         {:ok, changes} <- Variable.traverse(wire.changes, &Variable.change_from_wire/1) do
       {:ok,
        %__MODULE__{
          token: token,
@@ -31,13 +31,6 @@ defmodule DSPexFleet.Revision do
          reason: wire.reason,
          changes: Map.new(changes)
        }}
-    end
-  end
-
-  defp change(%V1.VariableChange{} = wire) do
-    with {:ok, before} <- Variable.from_wire(wire.before),
-         {:ok, now} <- Variable.from_wire(Map.fetch!(wire, :after)) do
-      {:ok, {wire.name, {before, now}}}
     end
   end
 end

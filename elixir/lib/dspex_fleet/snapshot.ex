@@ -5,10 +5,13 @@ defmodule DSPexFleet.Snapshot do
     * `:variables` – a map from name (a string) to `DSPexFleet.Variable`.
     * `:confirmed_at` – when the session's authority last confirmed the snapshot; `:staleness_s` are the seconds since.
     * `:authority` – the publisher that owns the session.
+    * `:rollout` – the `DSPexFleet.Rollout` that stages this revision, or `nil`. The variables are then the candidate's, and
+      requests that aren't assigned to the candidate get the baseline's.
+    * `:staged` – where the arms differ: a map from name to `{baseline, candidate}`, each a `DSPexFleet.Variable` or `nil`.
   """
 
   alias Dspex.Fleet.V1
-  alias DSPexFleet.{Error, Token, Variable}
+  alias DSPexFleet.{Error, Rollout, Token, Variable}
 
   @type t :: %__MODULE__{
           session: String.t(),
@@ -16,10 +19,12 @@ defmodule DSPexFleet.Snapshot do
           variables: %{String.t() => Variable.t()},
           confirmed_at: DateTime.t() | nil,
           authority: String.t(),
-          staleness_s: float
+          staleness_s: float,
+          rollout: Rollout.t() | nil,
+          staged: %{String.t() => {Variable.t() | nil, Variable.t() | nil}}
         }
 
-  defstruct [:session, :token, :confirmed_at, :authority, :staleness_s, variables: %{}]
+  defstruct [:session, :token, :confirmed_at, :authority, :staleness_s, :rollout, variables: %{}, staged: %{}]
 
   @doc "Returns the value of a variable, or the default if the snapshot has no such variable."
   @spec value(t, atom | String.t(), default) :: term | default when default: term
@@ -41,7 +46,8 @@ defmodule DSPexFleet.Snapshot do
   @spec from_wire(V1.Snapshot.t()) :: {:ok, t} | {:error, Error.t()}
   def from_wire(%V1.Snapshot{} = wire) do
     with {:ok, token} <- token(wire.token),
-         {:ok, variables} <- Variable.all_from_wire(wire.variables) do
+         {:ok, variables} <- Variable.all_from_wire(wire.variables),
+         {:ok, staged} <- Variable.traverse(wire.staged, &Variable.change_from_wire/1) do
       {:ok,
        %__MODULE__{
          session: wire.session,
@@ -49,7 +55,9 @@ defmodule DSPexFleet.Snapshot do
          variables: Map.new(variables, &{&1.name, &1}),
          confirmed_at: time(wire.confirmed_at),
          authority: wire.authority,
-         staleness_s: wire.staleness_s
+         staleness_s: wire.staleness_s,
+         rollout: Rollout.from_wire(wire.rollout),
+         staged: Map.new(staged)
        }}
     end
   end

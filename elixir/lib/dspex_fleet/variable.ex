@@ -43,6 +43,16 @@ defmodule DSPexFleet.Variable do
   end
 
   @doc false
+  # Returns a change as `{name, {before, after}}`; nil stands for a variable that isn't there.
+  @spec change_from_wire(V1.VariableChange.t()) :: {:ok, {String.t(), {t | nil, t | nil}}} | {:error, Error.t()}
+  def change_from_wire(%V1.VariableChange{} = wire) do
+    with {:ok, before} <- from_wire(wire.before),
+         {:ok, now} <- from_wire(Map.fetch!(wire, :after)) do
+      {:ok, {wire.name, {before, now}}}
+    end
+  end
+
+  @doc false
   # Maps a function over a list and returns all results, or the first error.
   @spec traverse(Enumerable.t(), (term -> {:ok, item} | {:error, Error.t()})) :: {:ok, [item]} | {:error, Error.t()}
         when item: term

@@ -28,6 +28,8 @@ from workers.gateway.operations import Operation
 from workers.gateway.settings import GatewayLimits
 
 _RETRY_AFTER_S = 1.0
+# The services whose requests name a session.
+_OF_A_SESSION = ("Variables", "Flags")
 # The caller's mistake, or the caller's decision to end the call: neither is a failure of the gateway.
 _EXPECTED = (BridgeError, GeneratorExit, asyncio.CancelledError)
 
@@ -74,7 +76,7 @@ class RequestGate:
 
     async def call(
         self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None, headers: Carrier
-    ) -> Message:
+    ) -> Any:
         """Run a unary operation and return its response; errors of the operation pass through.
 
         Args:
@@ -93,7 +95,7 @@ class RequestGate:
         with _start_span(operation, headers):
             return await self._call(operation, request, grant, timeout_s)
 
-    async def _call(self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None) -> Message:
+    async def _call(self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None) -> Any:
         assert operation.unary is not None
         self._admit(operation, request, grant)
         seconds = min(self._limits.call_s, self._limits.call_s if timeout_s is None else timeout_s)
@@ -181,7 +183,7 @@ class RequestGate:
             raise DrainingError
         if self._in_flight >= self._limits.calls:
             raise TooManyError("concurrent calls", self._limits.calls, _RETRY_AFTER_S)
-        if operation.service == "Variables" and not grant.covers(require_name(request.session, "session")):
+        if operation.service in _OF_A_SESSION and not grant.covers(require_name(request.session, "session")):
             raise NotGrantedError(grant.name, operation.scope, request.session)
         self._limiter.count_call(grant, operation.weight(request))
 

@@ -15,6 +15,8 @@ from snakepit_bridge.exceptions import PredictionCancelledError, ValidationError
 from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.rollouts.assignment import MILLION
+from snakepit_bridge.rollouts.records import RolloutRecord, RolloutState
 from snakepit_bridge.snapshots import STORE, Change
 from snakepit_bridge.snapshots.records import Changes
 from snakepit_bridge.snapshots.snapshot import Snapshot
@@ -29,6 +31,7 @@ ChangeBuilder = Callable[[Mapping[str, Variable]], Changes]
 
 _TYPES = {getattr(pb, f"VARIABLE_TYPE_{kind.name}"): kind for kind in VariableType}
 _NUMBERS = {kind: number for number, kind in _TYPES.items()}
+_ROLLOUT_STATES = {state: getattr(pb, f"ROLLOUT_STATE_{state.name}") for state in RolloutState}
 
 
 def timestamp_message(seconds: float) -> Timestamp:
@@ -70,6 +73,39 @@ def snapshot_message(snapshot: Snapshot, names: Sequence[str], now: float) -> pb
         confirmed_at=timestamp_message(snapshot.confirmed_at),
         authority=snapshot.authority,
         staleness_s=0.0 if snapshot.authority in ("", STORE) else max(0.0, now - snapshot.confirmed_at),
+        **_staged_fields(snapshot, chosen, now),
+    )
+
+
+def _staged_fields(snapshot: Snapshot, names: Sequence[str], now: float) -> dict[str, Any]:
+    """Return the fields of a snapshot that tell of the rollout that stages it; none if it isn't staged."""
+    record, baseline = snapshot.rollout, snapshot.baseline
+    if record is None or not record.is_staged:
+        return {}
+    differences = {} if baseline is None else snapshot.diff(baseline)
+    return {
+        "rollout": rollout_message(f"session:{snapshot.session}", record, now),
+        "staged": [_difference_message(name, *sides) for name, sides in differences.items() if name in names],
+    }
+
+
+def rollout_message(target: str, record: RolloutRecord, now: float) -> pb.Rollout:
+    """Return a rollout as a message.
+
+    Args:
+        target: what it stages.
+        record: how far it is.
+        now: the store's time in Unix seconds, for the share.
+    """
+    return pb.Rollout(
+        target=target,
+        id=record.id,
+        state=_ROLLOUT_STATES[record.state],
+        stage=record.stage,
+        share=record.share_at(now) / MILLION,
+        baseline=record.baseline,
+        candidate=record.candidate,
+        sequence=record.sequence,
     )
 
 
@@ -85,7 +121,10 @@ def revision_message(change: Change) -> pb.Revision:
 
 
 def _variable_change_message(name: str, change: Change) -> pb.VariableChange:
-    before, after = change.before.get(name), change.after.get(name)
+    return _difference_message(name, change.before.get(name), change.after.get(name))
+
+
+def _difference_message(name: str, before: Variable | None, after: Variable | None) -> pb.VariableChange:
     return pb.VariableChange(
         name=name,
         before=None if before is None else variable_message(before),
@@ -176,6 +215,7 @@ def _succeeded_message(task_id: str, result: Result) -> pb.Prediction:
             outage=provenance.outage,
             worker=provenance.worker,
             cost_usd=provenance.cost_usd,
+            arms=[pb.Arm(**arm) for arm in provenance.arms],
             record_json=encode_json(to_strict_json(result.provenance)),
         ),
     )

@@ -10,9 +10,10 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceededError, IdempotencyConflictError, InputError
 from snakepit_bridge.protocol.messages import DEFAULT_PRIORITY, DEFAULT_SESSION, MOST_URGENT
+from snakepit_bridge.protocol.targeting import Attributes, check_attributes, check_key
 from snakepit_bridge.redis.key_names import OwnedKey
 from snakepit_bridge.snapshots.freshness import OutagePolicy
-from snakepit_bridge.variables.codec import parse
+from snakepit_bridge.variables.codec import encode_canonical, parse
 from workers.gateway.access.authentication import GrantScope
 from workers.gateway.api import converters
 from workers.gateway.call import ClientCall, require_name, require_seconds
@@ -31,7 +32,7 @@ class Submission:
     Attributes:
         program, session: the program to run and the session to bind it to.
         inputs: its inputs.
-        key: its idempotency key, if any.
+        idempotency_key: its idempotency key, if any.
         stream: whether to stream chunks of its output.
         options: further arguments of ``Fleet.submit``.
     """
@@ -39,7 +40,7 @@ class Submission:
     program: str
     session: str
     inputs: Mapping[str, Any]
-    key: OwnedKey | None
+    idempotency_key: OwnedKey | None
     stream: bool
     options: Mapping[str, Any]
 
@@ -69,7 +70,7 @@ class Submission:
             self.program,
             self.inputs,
             session=self.session,
-            idempotency_key=self.key,
+            idempotency_key=self.idempotency_key,
             stream=self.stream,
             **self.options,
         ).id
@@ -77,7 +78,8 @@ class Submission:
     @property
     def batch_key(self) -> tuple[Any, ...]:
         """The key that submissions of one batch share. Streamed ones don't share theirs: batches can't be streamed."""
-        return (self.program, self.session, *self.options.values(), id(self) if self.stream else 0)
+        options = {**self.options, "attributes": encode_canonical(self.options["attributes"])}
+        return (self.program, self.session, *options.values(), id(self) if self.stream else 0)
 
 
 def group_into_batches(submissions: Iterable[Submission]) -> list[list[Submission]]:
@@ -101,7 +103,7 @@ def enqueue_batch(fleet: Fleet, submissions: Sequence[Submission], call: ClientC
             first.program,
             [submission.inputs for submission in submissions],
             session=first.session,
-            idempotency_keys=[submission.key for submission in submissions],
+            idempotency_keys=[submission.idempotency_key for submission in submissions],
             **first.options,
         )
     except (IdempotencyConflictError, InputError):
@@ -140,7 +142,23 @@ def _parse_options(request: pb.SubmitRequest) -> dict[str, Any]:
         "max_staleness": max_staleness_s,
         "outage": _parse_outage(request.outage),
         "priority": request.priority or DEFAULT_PRIORITY,
+        "key": _parse_key(request.key),
+        "attributes": _parse_attributes(request.attributes_json),
     }
+
+
+def _parse_key(text: str) -> str | None:
+    try:
+        return check_key(text) if text else None
+    except ValueError as exc:
+        raise MalformedError("key", str(exc)) from None
+
+
+def _parse_attributes(text: bytes) -> Attributes | None:
+    try:
+        return check_attributes(parse(text)) if text else None
+    except ValueError as exc:
+        raise MalformedError("attributes", str(exc)) from None
 
 
 def _parse_outage(text: str) -> str | None:

@@ -11,6 +11,8 @@ from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import RevisionNotReachedError, SessionNotFoundError
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.rollouts.policy import parse_policy
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RESERVED_PREFIX
 from snakepit_bridge.snapshots import Changes, SnapshotStore
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
@@ -22,7 +24,6 @@ from workers.gateway.call import ClientCall, require_seconds
 from workers.gateway.errors import MalformedError, NotGrantedError, TooLargeError
 
 _DEFAULT_HISTORY, _MAX_HISTORY = 20, 1_000
-_CONTROL_PREFIX = "dspex."
 
 
 class Variables:
@@ -50,6 +51,7 @@ class Variables:
 
         def build_changes(now: Mapping[str, Variable]) -> Changes:
             changes = converters.parse_changes(request.changes, now)
+            _check_policy(changes)
             return _replace_all(now, changes, call.grant) if request.replace else changes
 
         _check_control(request.session, [change.name for change in request.changes], call.grant)
@@ -158,6 +160,17 @@ def _check_control(session: str, names: Iterable[str], grant: Grant) -> None:
         raise NotGrantedError(grant.name, GrantScope.CONTROL, session)
 
 
+def _check_policy(changes: Changes) -> None:
+    """Check the rollout policy among some changes, if there is one.
+
+    Raises:
+        RolloutPolicyError: it is invalid.
+    """
+    policy = changes.get(POLICY_VARIABLE)
+    if policy is not None:
+        parse_policy(str(policy.value))
+
+
 def _replace_all(now: Mapping[str, Variable], target: Changes, grant: Grant) -> Changes:
     """Return the changes that turn the current state into the target, except what the grant may not change."""
     changes = {**dict.fromkeys(now.keys() - target.keys()), **target}
@@ -167,7 +180,7 @@ def _replace_all(now: Mapping[str, Variable], target: Changes, grant: Grant) -> 
 
 
 def _is_control(name: str) -> bool:
-    return name.startswith(_CONTROL_PREFIX)
+    return name.startswith(RESERVED_PREFIX)
 
 
 def _select_names(snapshot: Snapshot, request: pb.WatchRequest, now: float) -> pb.Snapshot:

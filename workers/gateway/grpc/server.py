@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, cast
@@ -17,13 +16,18 @@ from grpc_reflection.v1alpha import reflection
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from workers.gateway.access.gate import RequestGate
-from workers.gateway.errors import MalformedError, StreamEndedError, grpc_code, to_brief_message, trailing_metadata
+from workers.gateway.errors import (
+    MalformedError,
+    StreamEndedError,
+    grpc_code,
+    log_failure,
+    to_brief_message,
+    trailing_metadata,
+)
 from workers.gateway.grpc.reflection import SymbolPool
 from workers.gateway.operations import PACKAGE, Operation
 from workers.gateway.request_metrics import measure_rpc
 from workers.gateway.settings import GatewayLimits, GatewaySettings, Tls
-
-_log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -228,10 +232,8 @@ def _parse(operation: Operation, data: bytes) -> Any:
 async def _abort(error: Exception, operation: Operation, context: Context) -> Any:
     if isinstance(error, grpc.aio.AbortError | grpc.aio.UsageError):
         raise error
-    code = grpc_code(error)
-    if code is grpc.StatusCode.INTERNAL:
-        _log.error("%s failed", operation.path, exc_info=error)
-    await context.abort(code, to_brief_message(error).message, trailing_metadata(error))
+    log_failure(error, operation.path)
+    await context.abort(grpc_code(error), to_brief_message(error).message, trailing_metadata(error))
 
 
 def _serialize(message: Message) -> bytes:

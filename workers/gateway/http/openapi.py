@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from snakepit_bridge.costs.report import COST_DIMENSIONS, MAX_SINCE_S
+from snakepit_bridge.protocol.targeting import MAX_ATTRIBUTE_CHARACTERS, MAX_ATTRIBUTES, MAX_KEY_BYTES
 from snakepit_bridge.releases.scores import MAX_COMMENT_BYTES, MAX_TEXT, NAME_PATTERN
 from workers.gateway.call import MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from workers.gateway.http.transcoding import REQUIRED, enum_names, fields_of, is_json, json_name
@@ -95,6 +96,13 @@ _MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
     },
     ("ScoreRequest", "comment"): {"type": "string", "maxLength": MAX_COMMENT_BYTES},
     ("ScoreRequest", "scorer"): {"type": "string", "maxLength": MAX_TEXT},
+    ("SubmitRequest", "key"): {"type": "string", "maxLength": MAX_KEY_BYTES},
+    ("SubmitRequest", "attributes_json"): {
+        "type": "object",
+        "maxProperties": MAX_ATTRIBUTES,
+        "propertyNames": {"minLength": 1, "maxLength": MAX_ATTRIBUTE_CHARACTERS},
+        "additionalProperties": {"type": ["string", "number", "boolean"], "maxLength": MAX_ATTRIBUTE_CHARACTERS},
+    },
     ("StreamRequest", "after"): {"type": "string", "pattern": r"^(\d{1,19}-\d{1,19})?$"},
 }
 _MESSAGE_RULES: dict[str, Schema] = {

@@ -11,7 +11,6 @@ from typing import Any
 
 from google.protobuf.message import Message
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -26,20 +25,21 @@ from workers.addresses import parse_address
 from workers.gateway.access.authentication import Grant
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.access.web_origins import WebOrigins
-from workers.gateway.call import MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from workers.gateway.api.flags import Flags
 from workers.gateway.errors import (
     MalformedError,
-    MediaTypeError,
-    TookTooLongError,
     TooLargeError,
     grpc_code,
     http_status,
+    log_failure,
     retry_after,
     to_message,
 )
 from workers.gateway.health import GatewayHealth
 from workers.gateway.http.connections import Connections
+from workers.gateway.http.ofrep import OfrepEndpoints
 from workers.gateway.http.openapi import build_description
+from workers.gateway.http.requests import JSON, RequestReceiver, parse_timeout
 from workers.gateway.http.transcoding import message_from_json, message_to_json, parse_texts
 from workers.gateway.http.uvicorn_config import build_config, listen
 from workers.gateway.operations import Operation
@@ -49,7 +49,6 @@ from workers.health.checks import Problems, encode_answer
 
 _log = logging.getLogger(__name__)
 
-_JSON = "application/json"
 _EVENTS = "text/event-stream"
 # Proxies and clients close a stream that is silent for a minute.
 _KEEP_ALIVE_S = 15.0
@@ -60,6 +59,7 @@ class HttpServer:
 
     Args:
         operations: the operations.
+        flags: evaluates variables as feature flags.
         gate: admits calls.
         settings: the gateway's settings.
         health: what the health endpoints answer.
@@ -68,6 +68,7 @@ class HttpServer:
     def __init__(
         self,
         operations: Iterable[Operation],
+        flags: Flags,
         gate: RequestGate,
         settings: GatewaySettings,
         health: GatewayHealth,
@@ -80,12 +81,14 @@ class HttpServer:
         self._health = health
         self._operations = tuple(operations)
         host, port = parse_address(settings.http)
-        self._web_origins = WebOrigins.from_settings(host, settings.hosts, settings.origins)
         self._socket = listen(host, port)
         self.address = f"{settings.http.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
-        self._connections = Connections(settings.limits.newcomers, settings.limits.calls + 100)
+        connections = Connections(settings.limits.newcomers, settings.limits.calls + 100)
+        web_origins = WebOrigins.from_settings(host, settings.hosts, settings.origins)
+        self._receiver = RequestReceiver(gate, settings.limits, web_origins, connections)
+        self._ofrep = OfrepEndpoints(gate, self._receiver, flags)
         self._accepting = asyncio.Event()
-        config = build_config(self.build_app(), settings, self._connections)
+        config = build_config(self.build_app(), settings, connections)
         self._server = UvicornServer(config, self._accepting.set)
         self._serving: asyncio.Task[None] | None = None
 
@@ -98,6 +101,7 @@ class HttpServer:
         routes = [self._build_route(path, methods) for path, methods in by_path.items()]
         document = encode_canonical(build_description(self._operations, requires_token=self._gate.requires_token))
         routes += [
+            *self._ofrep.routes(),
             Route("/openapi.json", self._with_sender_check(_constant_answer(document))),
             Route("/livez", _health_endpoint(self._health.live)),
             Route("/healthz", _health_endpoint(self._health.live)),  # its name in earlier versions
@@ -127,7 +131,7 @@ class HttpServer:
             operation = methods["GET" if request.method == "HEAD" else request.method]
             answer = self._handle_stream if operation.streaming else self._handle_unary
             try:
-                self._check_sender(request)
+                self._receiver.check_sender(request)
                 return await answer(operation, request)
             except ClientDisconnect:
                 return Response(status_code=499)
@@ -142,37 +146,28 @@ class HttpServer:
     ) -> Callable[[Request], Awaitable[Response]]:
         async def checked(request: Request) -> Response:
             try:
-                self._check_sender(request)
+                self._receiver.check_sender(request)
             except BridgeError as exc:
                 return _error_response(exc, request.url.path)
             return await answer(request)
 
         return checked
 
-    def _check_sender(self, request: Request) -> None:
-        headers = request.headers
-        self._web_origins.check(headers.get("host"), headers.get("origin"), headers.get("sec-fetch-site"))
-        if request.method == "POST":
-            _check_media_type(headers)
-
     async def _handle_unary(self, operation: Operation, request: Request) -> Response:
         grant, message = await self._receive(operation, request)
-        answer = await self._gate.call(operation, message, grant, _parse_timeout(request), request.headers)
-        return Response(encode_json(message_to_json(answer)), media_type=_JSON)
+        answer = await self._gate.call(operation, message, grant, parse_timeout(request), request.headers)
+        return Response(encode_json(message_to_json(answer)), media_type=JSON)
 
     async def _receive(self, operation: Operation, request: Request) -> tuple[Grant, Any]:
         """Authorize a request and parse its message; its connection is no newcomer afterwards."""
-        grant = self._gate.authorize(request.headers.get("authorization"), operation)
-        peer = request.scope.get("client")
-        if self._gate.requires_token:
-            self._connections.trust(peer)
+        grant = self._receiver.authorize(request, operation, request.headers.get("authorization"))
         message = await self._parse_message(operation, request)
-        self._connections.trust(peer)
+        self._receiver.trust(request)
         return grant, message
 
     async def _handle_stream(self, operation: Operation, request: Request) -> Response:
         grant, message = await self._receive(operation, request)
-        answers = self._gate.stream(operation, message, grant, _parse_timeout(request), request.headers)
+        answers = self._gate.stream(operation, message, grant, parse_timeout(request), request.headers)
         # Wait briefly for the first response, so that an error at the start is reported by the HTTP status.
         first = asyncio.ensure_future(anext(answers, None))
         await asyncio.wait([first], timeout=_KEEP_ALIVE_S / 100)
@@ -197,7 +192,7 @@ class HttpServer:
                     yield _encode_event(answer)
                     following = asyncio.ensure_future(anext(answers, None))
             except Exception as exc:  # noqa: BLE001 - the status has been sent, so the error is reported as an event
-                _log_failure(exc, operation.path)
+                log_failure(exc, operation.path)
                 yield b"event: error\ndata: " + _encode_error(exc) + b"\n\n"
             finally:
                 following.cancel()
@@ -211,7 +206,7 @@ class HttpServer:
             if operation.streaming and (last := request.headers.get("last-event-id")):
                 query.setdefault("after", last)
             return message_from_json(operation.request, query, "query")
-        body = await self._read_body(request, needed=operation.request is not pb.PredictionRequest)
+        body = await self._read_object(request, needed=operation.request is not pb.PredictionRequest)
         for field, max_items in self._max_items.items():
             if isinstance(items := body.get(field), list) and len(items) > max_items:
                 raise TooLargeError(f"list of {field}", max_items)
@@ -221,21 +216,10 @@ class HttpServer:
                 raise MalformedError(f"body.{key}", "it contradicts the path or query")
         return message_from_json(operation.request, fields)
 
-    async def _read_body(self, request: Request, *, needed: bool) -> dict[str, Any]:
-        max_bytes, data = self._limits.message_bytes, bytearray()
-        length = request.headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and int(length[:20]) > max_bytes:
-            raise TooLargeError("body", max_bytes)
+    async def _read_object(self, request: Request, *, needed: bool) -> dict[str, Any]:
+        data = await self._receiver.read_body(request)
         try:
-            async with asyncio.timeout(self._limits.read_s):
-                async for chunk in request.stream():
-                    data += chunk
-                    if len(data) > max_bytes:
-                        raise TooLargeError("body", max_bytes)
-        except TimeoutError:
-            raise TookTooLongError(self._limits.read_s) from None
-        try:
-            body = parse(bytes(data)) if data or needed else {}
+            body = parse(data) if data or needed else {}
         except (ValueError, RecursionError) as exc:
             raise MalformedError("body", f"it isn't JSON: {exc}") from exc
         if not isinstance(body, dict):
@@ -267,37 +251,9 @@ class _EventStreamResponse(StreamingResponse):
                 _log.info("closed an event stream: its reader accepted nothing for %g s", self._write_s)
 
 
-def _check_media_type(headers: Headers) -> None:
-    """Check that a request with a body declares JSON, which browsers send to other origins only with permission.
-
-    Raises:
-        MediaTypeError: there is a body, and its content type isn't JSON.
-    """
-    content_type = headers.get("content-type")
-    if content_type is None and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
-        return
-    if (content_type or "").partition(";")[0].strip().lower() != _JSON:
-        raise MediaTypeError(content_type or "")
-
-
-def _parse_timeout(request: Request) -> float | None:
-    text = request.headers.get("request-timeout")
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not MIN_TIMEOUT_S <= seconds <= MAX_TIMEOUT_S:
-        raise MalformedError(
-            "header request-timeout", f"it must be a number of seconds, {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S}"
-        )
-    return seconds
-
-
 def _constant_answer(text: bytes) -> Callable[[Request], Awaitable[Response]]:
     async def answer(_: Request) -> Response:
-        return Response(text, media_type=_JSON)
+        return Response(text, media_type=JSON)
 
     return answer
 
@@ -311,7 +267,7 @@ def _health_endpoint(probe: Callable[[], Problems]) -> Callable[[Request], Await
 
 def _health_response(problems: Problems) -> Response:
     status, body = encode_answer(problems)
-    return Response(body, status, {"cache-control": "no-store"}, _JSON)
+    return Response(body, status, {"cache-control": "no-store"}, JSON)
 
 
 def _encode_event(answer: Message) -> bytes:
@@ -324,21 +280,16 @@ def _encode_error(error: BaseException) -> bytes:
     return encode_canonical({"error": {**message_to_json(to_message(error)), "status": grpc_code(error).name}})
 
 
-def _log_failure(error: BaseException, path: str) -> None:
-    if http_status(error) == 500:
-        _log.error("%s failed", path, exc_info=error)
-
-
 def _error_response(error: BaseException, path: str) -> Response:
-    _log_failure(error, path)
+    log_failure(error, path)
     headers = dict(retry_after(error))
     if http_status(error) == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(_encode_error(error), http_status(error), headers, _JSON)
+    return Response(_encode_error(error), http_status(error), headers, JSON)
 
 
 async def _handle_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HttpError")
     text = encode_canonical({"error": {"kind": kind, "message": f"{error.detail}. See /openapi.json.", "fields": []}})
-    return Response(text, error.status_code, dict(error.headers or {}), _JSON)
+    return Response(text, error.status_code, dict(error.headers or {}), JSON)

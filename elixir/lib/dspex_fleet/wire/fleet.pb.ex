@@ -35,6 +35,23 @@ defmodule Dspex.Fleet.V1.PredictionState do
   field :PREDICTION_STATE_CANCELLED, 5
 end
 
+defmodule Dspex.Fleet.V1.RolloutState do
+  @moduledoc false
+
+  use Protobuf,
+    enum: true,
+    full_name: "dspex.fleet.v1.RolloutState",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :ROLLOUT_STATE_UNSPECIFIED, 0
+  field :ROLLOUT_STATE_NEW, 1
+  field :ROLLOUT_STATE_RUNNING, 2
+  field :ROLLOUT_STATE_PAUSED, 3
+  field :ROLLOUT_STATE_ROLLED_BACK, 4
+  field :ROLLOUT_STATE_PROMOTED, 5
+end
+
 defmodule Dspex.Fleet.V1.Variable do
   @moduledoc false
 
@@ -125,6 +142,8 @@ defmodule Dspex.Fleet.V1.Snapshot do
   field :confirmed_at, 4, type: Google.Protobuf.Timestamp, json_name: "confirmedAt"
   field :authority, 5, type: :string
   field :staleness_s, 6, type: :double, json_name: "stalenessS"
+  field :rollout, 7, type: Dspex.Fleet.V1.Rollout
+  field :staged, 8, repeated: true, type: Dspex.Fleet.V1.VariableChange
 end
 
 defmodule Dspex.Fleet.V1.WatchRequest do
@@ -228,6 +247,8 @@ defmodule Dspex.Fleet.V1.SubmitRequest do
   field :max_staleness_s, 9, proto3_optional: true, type: :double, json_name: "maxStalenessS"
   field :stream, 10, type: :bool
   field :outage, 11, type: :string
+  field :key, 12, type: :string
+  field :attributes_json, 13, type: :bytes, json_name: "attributesJson"
 end
 
 defmodule Dspex.Fleet.V1.Handle do
@@ -379,7 +400,40 @@ defmodule Dspex.Fleet.V1.Provenance do
   field :outage, 10, type: :bool
   field :worker, 11, type: :string
   field :cost_usd, 12, proto3_optional: true, type: :string, json_name: "costUsd"
+  field :arms, 13, repeated: true, type: Dspex.Fleet.V1.Arm
   field :record_json, 15, type: :bytes, json_name: "recordJson"
+end
+
+defmodule Dspex.Fleet.V1.Arm do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.Arm",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :rollout, 1, type: :string
+  field :arm, 2, type: :string
+  field :stage, 3, type: :uint32
+  field :target, 4, type: :string
+end
+
+defmodule Dspex.Fleet.V1.Rollout do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.Rollout",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :target, 1, type: :string
+  field :id, 2, type: :string
+  field :state, 3, type: Dspex.Fleet.V1.RolloutState, enum: true
+  field :stage, 4, type: :uint32
+  field :share, 5, type: :double
+  field :baseline, 6, type: :string
+  field :candidate, 7, type: :string
+  field :sequence, 8, type: :uint64
 end
 
 defmodule Dspex.Fleet.V1.Error do

@@ -54,6 +54,7 @@ def test_fields_have_inlined_json_lowercase_enums_and_rfc_3339_times() -> None:
     assert message_to_json(snapshot) == {
         "session": "s", "token": "1.2", "authority": "", "staleness_s": 0.5, "confirmed_at": "2026-01-02T03:04:05Z",
         "variables": [{"name": "a", "type": "float", "value": "NaN", "constraints": {"max": 2}}],
+        "staged": [],
     }  # fmt: skip
 
 

@@ -30,6 +30,15 @@ class PredictionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PREDICTION_STATE_SUCCEEDED: _ClassVar[PredictionState]
     PREDICTION_STATE_FAILED: _ClassVar[PredictionState]
     PREDICTION_STATE_CANCELLED: _ClassVar[PredictionState]
+
+class RolloutState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLLOUT_STATE_UNSPECIFIED: _ClassVar[RolloutState]
+    ROLLOUT_STATE_NEW: _ClassVar[RolloutState]
+    ROLLOUT_STATE_RUNNING: _ClassVar[RolloutState]
+    ROLLOUT_STATE_PAUSED: _ClassVar[RolloutState]
+    ROLLOUT_STATE_ROLLED_BACK: _ClassVar[RolloutState]
+    ROLLOUT_STATE_PROMOTED: _ClassVar[RolloutState]
 VARIABLE_TYPE_UNSPECIFIED: VariableType
 VARIABLE_TYPE_FLOAT: VariableType
 VARIABLE_TYPE_INTEGER: VariableType
@@ -45,6 +54,12 @@ PREDICTION_STATE_RUNNING: PredictionState
 PREDICTION_STATE_SUCCEEDED: PredictionState
 PREDICTION_STATE_FAILED: PredictionState
 PREDICTION_STATE_CANCELLED: PredictionState
+ROLLOUT_STATE_UNSPECIFIED: RolloutState
+ROLLOUT_STATE_NEW: RolloutState
+ROLLOUT_STATE_RUNNING: RolloutState
+ROLLOUT_STATE_PAUSED: RolloutState
+ROLLOUT_STATE_ROLLED_BACK: RolloutState
+ROLLOUT_STATE_PROMOTED: RolloutState
 
 class Variable(_message.Message):
     __slots__ = ("name", "type", "value_json", "constraints_json")
@@ -111,20 +126,24 @@ class GetVariablesRequest(_message.Message):
     def __init__(self, session: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., at_least: _Optional[str] = ..., exactly: _Optional[str] = ..., wait_s: _Optional[float] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("session", "token", "variables", "confirmed_at", "authority", "staleness_s")
+    __slots__ = ("session", "token", "variables", "confirmed_at", "authority", "staleness_s", "rollout", "staged")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     VARIABLES_FIELD_NUMBER: _ClassVar[int]
     CONFIRMED_AT_FIELD_NUMBER: _ClassVar[int]
     AUTHORITY_FIELD_NUMBER: _ClassVar[int]
     STALENESS_S_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    STAGED_FIELD_NUMBER: _ClassVar[int]
     session: str
     token: str
     variables: _containers.RepeatedCompositeFieldContainer[Variable]
     confirmed_at: _timestamp_pb2.Timestamp
     authority: str
     staleness_s: float
-    def __init__(self, session: _Optional[str] = ..., token: _Optional[str] = ..., variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., confirmed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., authority: _Optional[str] = ..., staleness_s: _Optional[float] = ...) -> None: ...
+    rollout: Rollout
+    staged: _containers.RepeatedCompositeFieldContainer[VariableChange]
+    def __init__(self, session: _Optional[str] = ..., token: _Optional[str] = ..., variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., confirmed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., authority: _Optional[str] = ..., staleness_s: _Optional[float] = ..., rollout: _Optional[_Union[Rollout, _Mapping]] = ..., staged: _Optional[_Iterable[_Union[VariableChange, _Mapping]]] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("session", "names", "after")
@@ -191,7 +210,7 @@ class RollbackRequest(_message.Message):
     def __init__(self, session: _Optional[str] = ..., to: _Optional[str] = ..., expected: _Optional[str] = ..., author: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SubmitRequest(_message.Message):
-    __slots__ = ("program", "session", "inputs_json", "at_least", "exactly", "deadline_s", "idempotency_key", "priority", "max_staleness_s", "stream", "outage")
+    __slots__ = ("program", "session", "inputs_json", "at_least", "exactly", "deadline_s", "idempotency_key", "priority", "max_staleness_s", "stream", "outage", "key", "attributes_json")
     PROGRAM_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -203,6 +222,8 @@ class SubmitRequest(_message.Message):
     MAX_STALENESS_S_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     OUTAGE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_JSON_FIELD_NUMBER: _ClassVar[int]
     program: str
     session: str
     inputs_json: bytes
@@ -214,7 +235,9 @@ class SubmitRequest(_message.Message):
     max_staleness_s: float
     stream: bool
     outage: str
-    def __init__(self, program: _Optional[str] = ..., session: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., at_least: _Optional[str] = ..., exactly: _Optional[str] = ..., deadline_s: _Optional[float] = ..., idempotency_key: _Optional[str] = ..., priority: _Optional[int] = ..., max_staleness_s: _Optional[float] = ..., stream: _Optional[bool] = ..., outage: _Optional[str] = ...) -> None: ...
+    key: str
+    attributes_json: bytes
+    def __init__(self, program: _Optional[str] = ..., session: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., at_least: _Optional[str] = ..., exactly: _Optional[str] = ..., deadline_s: _Optional[float] = ..., idempotency_key: _Optional[str] = ..., priority: _Optional[int] = ..., max_staleness_s: _Optional[float] = ..., stream: _Optional[bool] = ..., outage: _Optional[str] = ..., key: _Optional[str] = ..., attributes_json: _Optional[bytes] = ...) -> None: ...
 
 class Handle(_message.Message):
     __slots__ = ("id",)
@@ -307,7 +330,7 @@ class OutputPiece(_message.Message):
     def __init__(self, field: _Optional[str] = ..., text: _Optional[str] = ..., predictor: _Optional[str] = ..., call: _Optional[int] = ..., attempt: _Optional[int] = ..., replaced: _Optional[bool] = ...) -> None: ...
 
 class Provenance(_message.Message):
-    __slots__ = ("session", "token", "digest", "program", "program_version", "model", "prompt_tokens", "completion_tokens", "staleness_s", "outage", "worker", "cost_usd", "record_json")
+    __slots__ = ("session", "token", "digest", "program", "program_version", "model", "prompt_tokens", "completion_tokens", "staleness_s", "outage", "worker", "cost_usd", "arms", "record_json")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -320,6 +343,7 @@ class Provenance(_message.Message):
     OUTAGE_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     COST_USD_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
     RECORD_JSON_FIELD_NUMBER: _ClassVar[int]
     session: str
     token: str
@@ -333,8 +357,41 @@ class Provenance(_message.Message):
     outage: bool
     worker: str
     cost_usd: str
+    arms: _containers.RepeatedCompositeFieldContainer[Arm]
     record_json: bytes
-    def __init__(self, session: _Optional[str] = ..., token: _Optional[str] = ..., digest: _Optional[str] = ..., program: _Optional[str] = ..., program_version: _Optional[int] = ..., model: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., staleness_s: _Optional[float] = ..., outage: _Optional[bool] = ..., worker: _Optional[str] = ..., cost_usd: _Optional[str] = ..., record_json: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, session: _Optional[str] = ..., token: _Optional[str] = ..., digest: _Optional[str] = ..., program: _Optional[str] = ..., program_version: _Optional[int] = ..., model: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., staleness_s: _Optional[float] = ..., outage: _Optional[bool] = ..., worker: _Optional[str] = ..., cost_usd: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[Arm, _Mapping]]] = ..., record_json: _Optional[bytes] = ...) -> None: ...
+
+class Arm(_message.Message):
+    __slots__ = ("rollout", "arm", "stage", "target")
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    rollout: str
+    arm: str
+    stage: int
+    target: str
+    def __init__(self, rollout: _Optional[str] = ..., arm: _Optional[str] = ..., stage: _Optional[int] = ..., target: _Optional[str] = ...) -> None: ...
+
+class Rollout(_message.Message):
+    __slots__ = ("target", "id", "state", "stage", "share", "baseline", "candidate", "sequence")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    id: str
+    state: RolloutState
+    stage: int
+    share: float
+    baseline: str
+    candidate: str
+    sequence: int
+    def __init__(self, target: _Optional[str] = ..., id: _Optional[str] = ..., state: _Optional[_Union[RolloutState, str]] = ..., stage: _Optional[int] = ..., share: _Optional[float] = ..., baseline: _Optional[str] = ..., candidate: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("kind", "message", "fields_json")
