@@ -34,7 +34,9 @@ _LIBRARY_COMMANDS = {
     },
     "Sessions": {
         "sessions:publish": "Publish variables as one revision and print its token.",
-        "sessions:variables": "List a session's variables and its current token.",
+        "sessions:variables": (
+            "List a session's variables and its current token; of a staged one the candidate's and what differs."
+        ),
         "revisions:history": "List a session's newest revisions: time, author, reason, and changes.",
         "revisions:diff": "Show the variables that differ between two revisions of a session.",
         "revisions:rollback": "Publish an earlier revision's variables once more, and print the new token.",
@@ -45,6 +47,9 @@ _LIBRARY_COMMANDS = {
         "revisions:promote": (
             "Point a label at a revision once every worker process that holds the session applies it."
         ),
+    },
+    "Rollouts": {
+        "rollouts:rollout": "Start, show, watch or steer rollouts of a session's revisions or a program's versions.",
     },
     "The fleet": {
         "status:status": "Show which workers answer, how deep the queue is, and where each session stands.",

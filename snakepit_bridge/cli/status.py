@@ -18,6 +18,7 @@ from snakepit_bridge.cli.fleet_state import (
     find_workers,
 )
 from snakepit_bridge.cli.output import dump_json, echo, print_table
+from snakepit_bridge.cli.staged import record_fields
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import code_queue
 
@@ -92,6 +93,7 @@ def _session(head: Head, applied: list[ProcessAck]) -> dict[str, Any]:
         "authority": head.authority,
         "confirmed_s_ago": round(age, 3),
         "applied": processes,
+        "rollout": record_fields(head.rollout),
     }
 
 
@@ -140,6 +142,10 @@ def _show_sessions(sessions: dict[str, dict[str, Any]]) -> None:
         for name, session in sessions.items()
     ]
     print_table(("session", "token", "authority", "confirmed", "applied by", "refused by"), rows)
+    for name, session in sessions.items():
+        if arms := session["rollout"]:
+            echo(f"session {name} is staged ({arms['state'].replace('_', ' ')}): {100 * arms['share']:g} % get the "
+                f"candidate {arms['candidate']}, the others the baseline {arms['baseline']}")  # fmt: skip
 
 
 def _applied(session: dict[str, Any]) -> tuple[str, str]:

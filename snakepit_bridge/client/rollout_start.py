@@ -28,7 +28,7 @@ async def start_session(
     Args:
         target: the session's name.
         context: the session, with the author.
-        values: variable name to value.
+        values: variable name to value, or to the variable itself.
         policy: None for the session's present one, or else the default.
         reason: for the session's history.
 
@@ -88,10 +88,7 @@ def _propose(
     policy: str | None,
 ) -> dict[str, Variable]:
     """Return what to publish, if that begins a rollout."""
-    changes = {
-        name: current[name].with_value(value) if name in current else Variable.declare(name, value)
-        for name, value in values.items()
-    }
+    changes = {name: _change(name, value, current.get(name)) for name, value in values.items()}
     staged = {name for name in changes if not name.startswith(RESERVED_PREFIX)}
     if not any(changes[name] != current.get(name) for name in staged):
         raise _refuse(target, values, "it changes no variable of the session but reserved ones")
@@ -100,6 +97,12 @@ def _propose(
     if before.baseline is not None and before.baseline.variables == {**current, **changes}:
         raise _refuse(target, values, "these are the values of the baseline; publish them to end the last rollout")
     return changes
+
+
+def _change(name: str, value: Any, present: Variable | None) -> Variable:
+    if isinstance(value, Variable):
+        return value
+    return Variable.declare(name, value) if present is None else present.with_value(value)
 
 
 def _refuse(target: TargetName, values: Mapping[str, Any], problem: str) -> RolloutCandidateError:

@@ -13,6 +13,7 @@ from cachetools import LRUCache
 
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
+from snakepit_bridge.releases.scores import COUNTS_TTL_S
 from snakepit_bridge.rollouts.arm_counts import ArmCounts
 from snakepit_bridge.rollouts.records import BASELINE, CANDIDATE
 
@@ -75,10 +76,12 @@ class StageCountsReader:
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        first, current = int(since_s) // MINUTE_S, int(now_s) // MINUTE_S
-        known = self._known.get((rollout, stage, first))
+        current = int(now_s) // MINUTE_S
+        first = max(int(since_s) // MINUTE_S, current - COUNTS_TTL_S // MINUTE_S)
+        at = rollout, stage, int(since_s)
+        known = self._known.get(at)
         if known is None:
-            known = self._known[rollout, stage, first] = _Known(first)
+            known = self._known[at] = _Known(first)
         sums = dict(known.sums)
         # One more minute, since the time was read some time ago.
         for batch in _split(range(known.next_minute, current + 2)):

@@ -56,7 +56,7 @@ class RolloutReport:
         """Return the report as JSON values."""
         return {
             "target": self.target,
-            "rollout": record_dict(self.record),
+            "rollout": self.record.as_dict(),
             "policy": None if self.policy is None else self.policy.model_dump(exclude_none=True),
             "problem": self.problem,
             "arms": {"baseline": arm_dict(self.baseline), "candidate": arm_dict(self.candidate)},
@@ -69,23 +69,10 @@ class RolloutReport:
         }
 
 
-def record_dict(record: RolloutRecord) -> dict[str, Any]:
-    """Return a record as JSON values; the share as a number up to 1."""
-    return {
-        "id": record.id,
-        "state": record.state.value,
-        "stage": record.stage,
-        "share": record.share / MILLION,
-        "since": record.since_us / 1e6,
-        "baseline": record.baseline,
-        "candidate": record.candidate,
-    }
-
-
 def event_dict(event: RolloutEvent) -> dict[str, Any]:
     """Return an event as JSON values."""
     about = {"kind": event.kind, "at": event.at, "author": event.author, "reason": event.reason}
-    return {**about, "rollout": record_dict(event.record), "detail": dict(event.detail), "position": event.position}
+    return {**about, "rollout": event.record.as_dict(), "detail": dict(event.detail), "position": event.position}
 
 
 def arm_dict(counts: ArmCounts) -> dict[str, Any]:

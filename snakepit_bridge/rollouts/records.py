@@ -107,6 +107,18 @@ class RolloutRecord:
             since_us=self.since_us if share is None else since_us,
         )
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what people want to know of it, as JSON values; the share is a number up to 1."""
+        return {
+            "id": self.id,
+            "state": self.state.value,
+            "stage": self.stage,
+            "share": self.share / MILLION,
+            "since": self.since_us / 1e6,
+            "baseline": self.baseline,
+            "candidate": self.candidate,
+        }
+
     def __str__(self) -> str:
         numbers = (self.stage, self.share, self.previous_share, self.since_us)
         return " ".join(map(str, (self.id, self.sequence, self.state, *numbers, self.baseline, self.candidate)))
