@@ -56,7 +56,10 @@ def test_before_its_time_the_previous_share_counts() -> None:
     record = replace(RECORD, since_us=10_000_000)
     for key in KEYS:
         expected = CANDIDATE if is_candidate("r1", key, 100_000) else BASELINE
-        assert staged(record).assign(key, {}, 9.9)[0] == expected
+        entry, assignment = staged(record).assign(key, {}, 9.9)
+        assert entry == expected
+        assert assignment is not None
+        assert assignment.stage == 1
 
 
 def test_before_the_first_stage_all_have_the_baseline_and_none_is_measured() -> None:
