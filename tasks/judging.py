@@ -13,6 +13,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Self, cast
@@ -47,6 +48,7 @@ from tasks.subject import current_subject
 _PRIORITY = 0
 _REFRESH_S, _FIRST_WAIT_S = 2.0, 1.0
 _MAX_COMMENT = 1_000
+_COMMIT_WAIT_S = 10.0
 _RETRY = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
 
 _log = logging.getLogger(__name__)
@@ -107,6 +109,7 @@ class Judging:
         self._known = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
         self._encoder: MessageEncoder | None = None
+        self._results: Results | None = None
         self._told: dict[str, str] = {}
 
     async def sample(self, app: Celery, task_id: str, result: Result) -> None:
@@ -141,7 +144,11 @@ class Judging:
             PredictionNotScorableError: the judged prediction's result has expired.
             StoreUnavailableError: the outage of Redis outlasted the retries.
         """
-        results = Results(app, self._payloads.connection, namespace=self._payloads.namespace)
+        results = self._results = self._results or Results(
+            app, self._payloads.connection, namespace=self._payloads.namespace
+        )
+        if not self._with_commit:
+            await _wait_for_commit(results, judgement.task_id)
         value: Any = result.outputs.get(judgement.output)
         comment = str(result.outputs.get(judgement.comment) or "")[:_MAX_COMMENT]
         await retry_through_outages(
@@ -249,6 +256,13 @@ class Judging:
         if self._told.get(judge) != text:
             self._told[judge] = text
             _log.warning("%s", text)
+
+
+async def _wait_for_commit(results: Results, task_id: str) -> None:
+    """Wait for the result of a judged prediction, which may come after the message for its judging."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_COMMIT_WAIT_S):
+            await results.wait_for_end(task_id)
 
 
 async def judge(

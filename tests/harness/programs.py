@@ -32,6 +32,14 @@ def double(number: int) -> int:
     return 2 * number
 
 
+class IsShort(dspy.Module):
+    """Judges an answer by a function, without an LM."""
+
+    def forward(self, answer: str) -> Any:
+        """Returns whether the answer is short."""
+        return dspy.Prediction(score=len(answer) < 100)
+
+
 class WithTool(dspy.Module):
     """Runs a tool, and asks the LM."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,22 @@ from uuid import NAMESPACE_URL, uuid5
 
 import dspy
 import pytest
+from redis import Redis
 
 from snakepit_bridge.cli import main
-from snakepit_bridge.client import Handle
+from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.client.judges import JudgeReport
 from snakepit_bridge.exceptions import JudgeError, ProgramNotFoundError, ScoreError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.releases.judge_budget import HOUR_S
 from snakepit_bridge.releases.judges import JUDGES_SESSION
 from snakepit_bridge.testing import AskedQuestion
+from tests.harness.containers import local_redis
+from tests.harness.programs import IsShort
 from tests.harness.stage import Stage, echo, fresh, stage
 from tests.harness.waiting import wait_until
 
+JUDGING = "question, answer -> score: float, reason"
 INPUTS = {"question": "inputs.question", "answer": "outputs.answer"}
 
 
@@ -35,8 +40,10 @@ def answer(ask: AskedQuestion) -> Mapping[str, Any]:
 
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
-    with stage(tmp_path_factory.mktemp("judges"), answer=answer, DSPEX_PAYLOAD_BYTES="2000") as playing:
-        playing.fleet.register("judge", dspy.Predict("question, answer -> score: float, reason"))
+    with stage(
+        tmp_path_factory.mktemp("judges"), answer=answer, DSPEX_PAYLOAD_BYTES="2000", DSPEX_ALLOWED_PACKAGES="tests"
+    ) as playing:
+        playing.fleet.register("judge", dspy.Predict(JUDGING))
         yield playing
 
 
@@ -120,6 +127,41 @@ def test_a_judge_runs_under_its_own_session_and_is_not_judged(play: Stage, progr
     assert judging.body["temperature"] == 0.125
     assert await_settled(play, program).hour.judged
     assert count(report(play, judge)) == (0, 0, 0, 0)
+
+
+def test_a_function_judges_as_a_module_of_ones_own(play: Stage, program: str) -> None:
+    play.fleet.register("short", IsShort())
+    play.fleet.judges.add(program, name="short", program="short", inputs={"answer": "outputs.answer"}, share=1.0)
+    wait_until(lambda: is_judged(play, program), "the judge to be known")
+    short, long = ask(play, program), ask(play, program, "x" * 200)
+    for handle, value in ((short, True), (long, False)):
+        handle.get()
+        wait_until(lambda handle=handle: bool(handle.scores()), "the score")
+        assert scores(play, handle) == [("short", value, "", "judge")]
+    assert await_settled(play, program).hour.cost_usd == 0
+
+
+def test_scores_count_for_the_arms_of_the_judged_predictions(play: Stage, program: str) -> None:
+    add(play, program)
+    session = fresh("staged")
+    play.fleet.session(session).blocking.set_variables({"t": 0.1})
+    policy = {"stages": [{"share": 0.5, "min_s": 3_600}]}
+    rollout = play.fleet.rollouts.start(session, {"t": 0.2}, policy=policy).id
+    wait_until(lambda: play.fleet.rollouts.show(session).record.stage, "the first stage")
+    arms = Counter[str]()
+
+    def ask_some() -> bool:
+        handle = play.fleet.submit(program, {"question": fresh("q")}, session=session)
+        arms[handle.get().provenance.arm] += 1
+        wait_until(lambda: scores(play, handle) == SCORED, "the score")
+        return min(arms["baseline"], arms["candidate"]) > 2
+
+    wait_until(ask_some, "predictions of both arms")
+    with Redis.from_url(play.url, decode_responses=True) as redis:
+        for arm in ("baseline", "candidate"):
+            minutes = redis.scan_iter(f"dspex:{{r:{rollout}}}:counts:*:{arm}:*")
+            assert sum(int(str(redis.hget(minute, "s:helpful:n") or 0)) for minute in minutes) == arms[arm]
+    play.fleet.rollouts.abort(session, author="test", reason="seen")
 
 
 def test_large_fields_are_judged(play: Stage, program: str) -> None:
@@ -278,11 +320,27 @@ def test_a_judge_of_unknown_programs_is_refused(play: Stage, program: str) -> No
             play.fleet.judges.add(judged, name="helpful", program=judge, inputs=INPUTS)
 
 
+def test_with_another_broker_each_prediction_is_scored_once_too(tmp_path: Path) -> None:
+    with local_redis() as broker, local_redis() as redis:
+        url, broker_url = (each.celeryconfig["host_url"] for each in (redis, broker))
+        app = Fleet(url, broker_url=broker_url).app
+        with stage(tmp_path, url=url, app=app, answer=answer, DSPEX_BROKER_URL=broker_url) as play:
+            for name, signature in (("qa", "question -> answer"), ("judge", JUDGING)):
+                play.fleet.register(name, dspy.Predict(signature))
+            add(play, "qa")
+            before = await_settled(play, "qa").hour
+            handles = [ask(play, "qa") for _ in range(10)]
+            for handle in handles:
+                handle.get()
+                wait_until(lambda handle=handle: scores(play, handle) == SCORED, "the score")
+            found = await_settled(play, "qa").hour
+            assert (found.judged, found.failed) == (before.judged + 10, before.failed)
+
+
 def test_a_score_arrives_once_though_workers_die_in_between(tmp_path: Path) -> None:
     with stage(tmp_path, answer=answer, worker=False) as play:
         worker = play.start()
-        for name in ("qa", "judge"):
-            signature = "question -> answer" if name == "qa" else "question, answer -> score: float, reason"
+        for name, signature in (("qa", "question -> answer"), ("judge", JUDGING)):
             play.fleet.register(name, dspy.Predict(signature))
         add(play, "qa", concurrency=100)
         await_settled(play, "qa")
