@@ -1,4 +1,4 @@
-"""Which arm of its session's rollout a request runs under.
+"""Which arm of its session's rollout or experiment a request runs under.
 
 The record of the rollout has come with the snapshot, so that this needs no round trip. A process that is behind assigns
 by the stage that it knows; one that has followed the session within its lease knows each stage before it begins.
@@ -7,6 +7,8 @@ by the stage that it knows; one that has followed the session within its lease k
 from __future__ import annotations
 
 from snakepit_bridge.protocol.messages import PredictionRequest
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.rollouts.experiments import assign_experiment, find_arm, parse_experiments
 from snakepit_bridge.rollouts.records import CANDIDATE, ArmAssignment, RolloutState, assign
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.subject import current_subject
@@ -38,6 +40,18 @@ def choose_revision(
     arm = assign(record, key, now_s, f"session:{newest.session}")
     is_measured = record.state in _MEASURED and arm.stage > 0
     return newest if arm.arm == CANDIDATE else baseline, arm if is_measured else None
+
+
+def choose_experiment_arm(newest: Snapshot, request: PredictionRequest, key: str) -> tuple[Token, ArmAssignment] | None:
+    """Return the revision that a request gets in an experiment, and its arm; None if it takes part in none.
+
+    Arguments as of :func:`choose_revision`.
+    """
+    if not newest.experiments or not key or request.requirement.kind != "latest":
+        return None
+    experiments = parse_experiments(newest.experiments)
+    arm = assign_experiment(experiments, key, request.attributes or {}, f"session:{newest.session}")
+    return None if arm is None else (Token.parse(find_arm(experiments, arm).revision), arm)
 
 
 def record_arms(*arms: ArmAssignment | None) -> tuple[ArmAssignment, ...]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.process.open_files import OPEN_FILES
-from snakepit_bridge.protocol.messages import PredictionRequest
+from snakepit_bridge.protocol.messages import PredictionRequest, Requirement
 from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.rollouts.records import ArmAssignment
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.telemetry import TELEMETRY
-from tasks.arms import choose_revision, record_arms
+from tasks.arms import choose_experiment_arm, choose_revision, record_arms
 from tasks.requests import Delivery
 from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
@@ -73,12 +74,12 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, delivery: 
         served = await runtime.sessions.serve(
             request.session, request.requirement, _parse_freshness_policy(runtime, request)
         )
-        chosen, session_arm = choose_revision(served.snapshot, request, key, runtime.sessions.replica.store_time())
+        chosen, session_arm = await _choose_snapshot(runtime, served.snapshot, request, key)
         program, label_arm = await runtime.registry.resolve(
             request.program, key or delivery.task_id, time.time(), request.attributes or {}
         )
         arms = record_arms(session_arm, label_arm)
-        is_staged = served.snapshot.baseline is not None or label_arm is not None
+        is_staged = served.snapshot.is_staged or label_arm is not None
         found = request.session, str(chosen.token), program.name, program.version
         span.set_attributes(describe_binding(*found))
     # Binding may fail, or settle for an earlier revision.
@@ -92,6 +93,16 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, delivery: 
         span.set_attributes(describe_binding(*bound))
     record_binding(*bound)
     return PreparedProgram(served, applied, snapshot_ms, clock.lap_ms(), arms, is_staged)
+
+
+async def _choose_snapshot(
+    runtime: Runtime, newest: Snapshot, request: PredictionRequest, key: str
+) -> tuple[Snapshot, ArmAssignment | None]:
+    """Return the snapshot of the arm that a request is assigned to; that of an experiment is read once and cached."""
+    replica, found = runtime.sessions.replica, choose_experiment_arm(newest, request, key)
+    if found is None:
+        return choose_revision(newest, request, key, replica.store_time())
+    return await replica.snapshot(newest.session, Requirement("exactly", found[0])), found[1]
 
 
 async def _keep_snapshot(runtime: Runtime, served: ServedSnapshot, applied: AppliedProgram) -> None:

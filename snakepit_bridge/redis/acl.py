@@ -70,7 +70,7 @@ _PUBLISHING = Part(
     keys=(*_SESSION, "{ns}:sessions"),
     channels=_SESSION,
     scripts="snakepit_bridge.snapshots.lua/ checks declare drop history label labels prune publish retain rollback "
-    "rollout rollout_events unlabel",
+    "rollout rollout_events unlabel change_experiments",
 )
 _KEEPING = Part("exists get pexpire set", keys=_SESSION)
 _APPLIED = Part("hgetall time zrange", keys=_SESSION, reads=("{ns}:processes",))

@@ -19,6 +19,7 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.protocol.token import Token, new_epoch
 from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
 from snakepit_bridge.snapshots import checks as checking
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.memory_session import MemorySession
@@ -108,7 +109,7 @@ class MemoryStore(SnapshotStore):
                 found = have.with_confirmation(state.confirmed_at, state.heard)
             else:
                 found = state.snapshot(state.token, state.variables)
-            found = found.with_rollout(state.rollout, found.baseline)
+            found = found.with_staging(state.rollout, found.baseline, state.experiments)
         return await self.with_baseline(found, have)
 
     async def _read_at(self, session: str, token: Token) -> Snapshot:
@@ -218,6 +219,17 @@ class MemoryStore(SnapshotStore):
     async def rollout_events(self, session: str, after: str = "", limit: int = 100) -> list[RolloutEvent]:
         with self._lock:
             return [event for event in self._require(session).rollout_events if event.position > after][:limit]
+
+    async def _change_experiments(self, session: str, before: str, after: str, event: ExperimentEvent) -> None:
+        with self._lock:
+            state = self._require(session)
+            state.change_experiments(before, after, event)
+            self._watches.notify(session, state.token)
+
+    @override
+    async def experiment_events(self, session: str, after: str = "", limit: int = 100) -> list[ExperimentEvent]:
+        with self._lock:
+            return [event for event in self._require(session).experiment_events if event.position > after][:limit]
 
     @override
     async def raise_fence(self, session: str, *, publisher: str) -> int:

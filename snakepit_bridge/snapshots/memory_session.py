@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from uuid import uuid4
@@ -15,11 +15,14 @@ from snakepit_bridge.exceptions import (
     RevisionLostError,
     RevisionNotReachedError,
     RolloutMovedError,
+    RolloutOverlapError,
     SessionOwnedElsewhereError,
     StaleTokenError,
 )
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.rollouts.events import MAX_EVENTS, RolloutEvent
+from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
+from snakepit_bridge.rollouts.experiments import parse_experiments
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RESERVED_PREFIX, RolloutRecord, RolloutState
 from snakepit_bridge.snapshots import checks
 from snakepit_bridge.snapshots.checks import Check
@@ -53,6 +56,8 @@ class MemorySession:
     checks: dict[str, Check] = field(default_factory=dict[str, Check])
     own_retention: Retention | None = None
     rollout: RolloutRecord | None = None
+    experiments: str = ""
+    experiment_events: deque[ExperimentEvent] = field(default_factory=lambda: deque[ExperimentEvent](maxlen=MAX_EVENTS))
     rollout_events: deque[RolloutEvent] = field(default_factory=lambda: deque[RolloutEvent](maxlen=MAX_EVENTS))
     expires_at: float | None = field(default_factory=lambda: time.time() + UNPUBLISHED_TTL_S)
 
@@ -175,6 +180,7 @@ class MemorySession:
         tokens = {label.token for label in self.labels.values()}
         if self.rollout is not None and self.rollout.is_staged:
             tokens.add(Token.parse(self.rollout.baseline))
+        tokens |= _arms(self.experiments)
         self.labelled = {token: state for token, state in self.labelled.items() if token in tokens}
 
     def step_rollout(self, before: str, event: RolloutEvent) -> None:
@@ -189,6 +195,24 @@ class MemorySession:
         self.rollout = event.record
         self.forget_unlabelled()
         self._record_event(event)
+
+    def change_experiments(self, before: str, after: str, event: ExperimentEvent) -> None:
+        """Change the experiments.
+
+        Raises:
+            RolloutMovedError: they aren't as expected.
+            RolloutOverlapError: one is to start, and a rollout is open.
+            RevisionLostError: the revision of an arm can't be read.
+        """
+        target = f"session:{self.name}"
+        if self.experiments != before:
+            raise RolloutMovedError(target, before, self.experiments)
+        if event.kind == "started" and self.rollout is not None and self.rollout.is_open:
+            raise RolloutOverlapError(target, f"rollout {self.rollout.id}")
+        self.labelled |= {token: self.state_at(token) for token in _arms(after)}
+        self.experiments = after
+        self.forget_unlabelled()
+        self.experiment_events.append(replace(event, at=time.time(), position=_next_position(self.experiment_events)))
 
     def _stage(self, before: Token, changes: Changes, author: str, reason: str, *, staged: bool) -> None:
         """Begin a rollout of the current revision, or end the one that there is: what ``stage.lua`` does."""
@@ -223,10 +247,7 @@ class MemorySession:
             self.forget_unlabelled()
 
     def _record_event(self, event: RolloutEvent) -> None:
-        now = time.time()
-        last = int(self.rollout_events[-1].position.partition("-")[0]) if self.rollout_events else 0
-        position = f"{max(round(now * 1000), last + 1):013d}-0"
-        self.rollout_events.append(replace(event, at=now, position=position))
+        self.rollout_events.append(replace(event, at=time.time(), position=_next_position(self.rollout_events)))
 
     def snapshot(self, token: Token, variables: Variables) -> Snapshot:
         """Return a snapshot of one of the session's states."""
@@ -238,7 +259,27 @@ class MemorySession:
 
     def head(self) -> Head:
         """Return the session's head."""
-        return Head(self.token, self.authority, self.fence, self.confirmed_at, time.time(), self.heard, self.rollout)
+        return Head(
+            self.token,
+            self.authority,
+            self.fence,
+            self.confirmed_at,
+            time.time(),
+            self.heard,
+            self.rollout,
+            self.experiments,
+        )
+
+
+def _arms(experiments: str) -> set[Token]:
+    """Return the revisions of the arms of experiments."""
+    return {Token.parse(arm.revision) for each in parse_experiments(experiments) for arm in each.arms}
+
+
+def _next_position(events: Sequence[RolloutEvent] | Sequence[ExperimentEvent]) -> str:
+    """Return the position of an event behind others, by the clock."""
+    last = int(events[-1].position.partition("-")[0]) if events else 0
+    return f"{max(round(time.time() * 1000), last + 1):013d}-0"
 
 
 def drop_missing(variables: Changes) -> dict[str, Variable]:

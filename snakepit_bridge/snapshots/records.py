@@ -37,7 +37,8 @@ class Head:
     """The current token and authority of a session.
 
     ``confirmed_at``, and ``now`` at the time of reading, are in Unix seconds by the store's clock. ``heard`` is the
-    authority's last heartbeat; None if its silence isn't limited. ``rollout`` stages the token, if there is one.
+    authority's last heartbeat; None if its silence isn't limited. ``rollout`` stages the token, if there is one, and
+    ``experiments`` is the text of the experiments that run.
     """
 
     token: Token
@@ -47,6 +48,7 @@ class Head:
     now: float = field(default=0.0, compare=False)
     heard: AuthoritySign | None = None
     rollout: RolloutRecord | None = None
+    experiments: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from uuid import uuid4
 from snakepit_bridge.protocol.token import Token
 
 # In the order in which every script expects them.
-_SESSION_KEYS = ("head", "variables", "history", "floor", "labels", "labelled", "checks", "rollouts")
-_PERMANENT_KEYS = ("head", "variables", "history", "labels", "labelled", "checks", "rollouts")
+_SESSION_KEYS = ("head", "variables", "history", "floor", "labels", "labelled", "checks", "rollouts", "experiments")
+_PERMANENT_KEYS = ("head", "variables", "history", "labels", "labelled", "checks", "rollouts", "experiments")
 
 
 @dataclass(frozen=True, slots=True)

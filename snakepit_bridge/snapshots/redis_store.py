@@ -16,6 +16,7 @@ from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
 from snakepit_bridge.snapshots import replies
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.lua import SCRIPTS
@@ -248,11 +249,25 @@ class RedisStore(SnapshotStore):
 
     @override
     async def rollout_events(self, session: str, after: str = "", limit: int = 100) -> list[RolloutEvent]:
-        args = (f"({after}" if after else "-", limit)
+        entries = await self._read_events(session, "rollouts", after, limit)
+        return [RolloutEvent.decode(position, fields) for position, fields in entries]
+
+    async def _change_experiments(self, session: str, before: str, after: str, event: ExperimentEvent) -> None:
+        query, details = SessionQuery(session, rollout=before), (event.encode_experiment(), event.author, event.reason)
+        args = (self.channel(session), before, after, event.kind, *details)
+        await self._run("change_experiments", query, args, self._keys.request(session))
+
+    @override
+    async def experiment_events(self, session: str, after: str = "", limit: int = 100) -> list[ExperimentEvent]:
+        entries = await self._read_events(session, "experiments", after, limit)
+        return [ExperimentEvent.decode(position, fields) for position, fields in entries]
+
+    async def _read_events(
+        self, session: str, kind: str, after: str, limit: int
+    ) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        args = (kind, f"({after}" if after else "-", limit)
         entries = (await self._run("rollout_events", SessionQuery(session), args))[1]
-        return [
-            RolloutEvent.decode(position, dict(zip(flat[::2], flat[1::2], strict=True))) for position, flat in entries
-        ]
+        return [(position, dict(zip(flat[::2], flat[1::2], strict=True))) for position, flat in entries]
 
     @override
     async def raise_fence(self, session: str, *, publisher: str) -> int:

@@ -16,6 +16,7 @@ from snakepit_bridge.exceptions import (
     RevisionLostError,
     RevisionNotReachedError,
     RolloutMovedError,
+    RolloutOverlapError,
     SessionNotFoundError,
     SessionOwnedElsewhereError,
     StaleTokenError,
@@ -28,7 +29,18 @@ from snakepit_bridge.variables import Variable
 
 Reply = Sequence[Any]
 
-HEAD_FIELDS = ("epoch", "revision", "run", "replid", "authority", "fence", "confirmed_at", "heard", "rollout")
+HEAD_FIELDS = (
+    "epoch",
+    "revision",
+    "run",
+    "replid",
+    "authority",
+    "fence",
+    "confirmed_at",
+    "heard",
+    "rollout",
+    "experiments",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,9 @@ def parse_snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapsho
     """Parse a ``same``, ``delta`` or ``full`` reply to a reader that has the snapshot ``have``."""
     confirmed_at, heard = parse_seconds(reply[1]), AuthoritySign.parse(reply[2].decode())
     if have is not None and reply[0] == b"same":
-        return have.with_confirmation(confirmed_at, heard).with_rollout(parse_rollout(reply[3]), have.baseline)
+        return have.with_confirmation(confirmed_at, heard).with_staging(
+            parse_rollout(reply[3]), have.baseline, reply[4].decode()
+        )
     variables: dict[str, Variable] = {}
     if have is not None and reply[0] == b"delta":
         variables.update(have.variables)
@@ -83,8 +97,20 @@ def parse_snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapsho
     lineage, authority = Lineage.parse(reply[4].decode()), reply[5].decode()
     current = len(reply) > 7
     published_at, rollout = (parse_seconds(reply[7]), parse_rollout(reply[8])) if current else (0.0, None)
+    experiments = reply[9].decode() if current else ""
     token = parse_token(reply[3])
-    return Snapshot(session, token, variables, confirmed_at, lineage, authority, heard, published_at, rollout)
+    return Snapshot(
+        session,
+        token,
+        variables,
+        confirmed_at,
+        lineage,
+        authority,
+        heard,
+        published_at,
+        rollout,
+        experiments=experiments,
+    )
 
 
 def parse_rollout(text: bytes | None) -> RolloutRecord | None:
@@ -96,9 +122,8 @@ def parse_head(reply: Reply) -> Head:
     """Parse a ``head`` reply."""
     heard = AuthoritySign.parse(reply[6].decode())
     token, authority, fence = parse_token(reply[1]), reply[2].decode(), int(reply[3])
-    return Head(
-        token, authority, fence, parse_seconds(reply[4]), parse_seconds(reply[5]), heard, parse_rollout(reply[7])
-    )
+    times = parse_seconds(reply[4]), parse_seconds(reply[5])
+    return Head(token, authority, fence, *times, heard, parse_rollout(reply[7]), reply[8].decode())
 
 
 def parse_plain_head(fields: Reply, server: Reply, now: float) -> Head | None:
@@ -111,10 +136,11 @@ def parse_plain_head(fields: Reply, server: Reply, now: float) -> Head | None:
     """
     if fields[0] is None or fields[2:4] != server or fields[1] == b"0":
         return None
-    epoch, revision, _, _, authority, fence, confirmed_at, heard, rollout = fields
+    epoch, revision, _, _, authority, fence, confirmed_at, heard, rollout, experiments = fields
     token = Token(int(epoch), int(revision))
     sign = AuthoritySign.parse((heard or b"").decode())
-    return Head(token, authority.decode(), int(fence), parse_seconds(confirmed_at), now, sign, parse_rollout(rollout))
+    staging = parse_rollout(rollout), (experiments or b"").decode()
+    return Head(token, authority.decode(), int(fence), parse_seconds(confirmed_at), now, sign, *staging)
 
 
 def parse_change(entry: Reply) -> Change:
@@ -151,6 +177,7 @@ _REFUSALS: dict[bytes, Callable[[SessionQuery, str], BridgeError]] = {
     b"stale": lambda query, found: StaleTokenError(query.session, str(query.expected), found),
     b"relabelled": lambda query, found: LabelMovedError(query.session, str(query.expected), found, query.label),
     b"restaged": lambda query, found: RolloutMovedError(f"session:{query.session}", query.rollout, found),
+    b"overlap": lambda query, found: RolloutOverlapError(f"session:{query.session}", found),
     b"lost": lambda query, found: RevisionLostError(query.session, str(query.token), found),
     b"ahead": lambda query, found: RevisionNotReachedError(query.session, str(query.token), found, 0.0),
 }

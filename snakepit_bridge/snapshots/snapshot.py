@@ -81,7 +81,7 @@ class Snapshot:
     ``authority`` is its name, and ``heard`` its last heartbeat; None if its silence isn't limited. ``published_at`` is
     when this revision was published, by the store's clock; 0 if that isn't known, as of a past revision.
     ``rollout`` stages this revision, if there is one, and ``baseline`` is the snapshot of its baseline; None if the
-    store has lost it.
+    store has lost it. ``experiments`` is the text of the experiments that run on the session.
     """
 
     session: str
@@ -94,6 +94,7 @@ class Snapshot:
     published_at: float = field(default=0.0, repr=False, compare=False)
     rollout: RolloutRecord | None = field(default=None, repr=False, compare=False)
     baseline: Snapshot | None = field(default=None, repr=False, compare=False)
+    experiments: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.variables, MappingProxyType):
@@ -159,11 +160,16 @@ class Snapshot:
             newer.__dict__["digest"] = self.digest
         return newer
 
-    def with_rollout(self, rollout: RolloutRecord | None, baseline: Snapshot | None) -> Snapshot:
-        """Return a copy that is staged by a rollout, or itself if it is already."""
-        if rollout == self.rollout and baseline is self.baseline:
+    @property
+    def is_staged(self) -> bool:
+        """Whether requests for the latest revision may run under different ones."""
+        return self.baseline is not None or bool(self.experiments)
+
+    def with_staging(self, rollout: RolloutRecord | None, baseline: Snapshot | None, experiments: str = "") -> Snapshot:
+        """Return a copy with another rollout and other experiments, or itself if they are the same."""
+        if (rollout, experiments) == (self.rollout, self.experiments) and baseline is self.baseline:
             return self
-        newer = replace(self, rollout=rollout, baseline=baseline)
+        newer = replace(self, rollout=rollout, baseline=baseline, experiments=experiments)
         if "digest" in self.__dict__:
             newer.__dict__["digest"] = self.digest
         return newer

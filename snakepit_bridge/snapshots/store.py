@@ -22,6 +22,7 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
 from snakepit_bridge.rollouts.records import RolloutRecord
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.records import (
@@ -345,6 +346,31 @@ class SnapshotStore(ABC):
             StoreUnavailableError: the store is unreachable.
         """
 
+    async def change_experiments(self, session: str, before: str, after: str, event: ExperimentEvent) -> None:
+        """Change the experiments that run on a session.
+
+        Args:
+            session: the session.
+            before: the text that they must have now, as ``Head.experiments`` has it.
+            after: the new text; the revisions of its arms stay readable while they are in it.
+            event: what happens.
+
+        Raises:
+            RolloutMovedError: they are others.
+            RolloutOverlapError: one is to start, and the session has an open rollout.
+            RevisionLostError: the revision of an arm can't be read.
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
+        """
+        await self._change_experiments(session, before, after, event)
+
+    @abstractmethod
+    async def _change_experiments(self, session: str, before: str, after: str, event: ExperimentEvent) -> None: ...
+
+    @abstractmethod
+    async def experiment_events(self, session: str, after: str = "", limit: int = 100) -> list[ExperimentEvent]:
+        """Return what has happened to the experiments of a session, as :meth:`rollout_events` does."""
+
     async def with_baseline(self, snapshot: Snapshot, have: Snapshot | None) -> Snapshot:
         """Return a staged snapshot with that of its rollout's baseline, and another one without.
 
@@ -357,14 +383,14 @@ class SnapshotStore(ABC):
         """
         record = snapshot.rollout
         if record is None or not record.is_staged:
-            return snapshot.with_rollout(record, None)
+            return snapshot.with_staging(record, None, snapshot.experiments)
         token = Token.parse(record.baseline)
         held = (have, None if have is None else have.baseline)
         known = next((each for each in held if each is not None and each.token == token), None)
         if known is None:
             with suppress(RevisionLostError, RevisionNotReachedError):
                 known = await self._read_at(snapshot.session, token)
-        return snapshot.with_rollout(record, known and known.with_rollout(None, None))
+        return snapshot.with_staging(record, known and known.with_staging(None, None), snapshot.experiments)
 
     @abstractmethod
     async def raise_fence(self, session: str, *, publisher: str) -> int:

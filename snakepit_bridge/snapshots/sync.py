@@ -322,8 +322,9 @@ class ReplicaSync:
         if head is not None:
             # As if the reply were as old as the request: staleness may be overestimated, never underestimated.
             self.contact.offset_s = head.now - asked_at
-        rollout = None if head is None else head.rollout
-        if (UNPUBLISHED if head is None else head.token) != held.snapshot.token or rollout != held.snapshot.rollout:
+        staging = (None, "") if head is None else (head.rollout, head.experiments)
+        is_restaged = staging != (held.snapshot.rollout, held.snapshot.experiments)
+        if (UNPUBLISHED if head is None else head.token) != held.snapshot.token or is_restaged:
             self._handle_move(session, held, None if head is None else head.token)
             return
         if (
@@ -355,5 +356,5 @@ class ReplicaSync:
 
 
 def _is_news(token: Token, held: Snapshot) -> bool:
-    """Check whether an announced token is a newer one, or may tell of a step of the rollout of the one that is held."""
-    return token > held.token or (token == held.token and held.rollout is not None)
+    """Check whether an announced token is a newer one, or may tell of a change of what stages the one that is held."""
+    return token > held.token or (token == held.token and (held.rollout is not None or bool(held.experiments)))

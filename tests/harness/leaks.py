@@ -16,7 +16,7 @@ PERMANENT: dict[str, str] = {
     r"[^{}]*:delivery:(workers|ticks|held:.*|delayed|dead|dead:entries)": "messages held, delayed or dead",
     r"[^:{]+:\{limits\}:(lane:.*|sessions:.*|messages|parked|waiting|deadlines)": "what waits for a limit",
     r"[^:{]+:sessions": "the index of sessions",
-    r"[^:{]+:\{.*\}:(head|variables|history|labels|labelled|checks|rollouts)": "a session, until it is dropped",
+    r"[^:{]+:\{.*\}:(head|variables|history|labels|labelled|checks|rollouts|experiments)": "a session",
     r"[^:{]+:programs": "the index of programs",
     r"[^:{]+:\{p:.*\}:(versions|spec:.*)": "a registered program, which is never changed or removed",
     r"[^:{]+:\{p:.*\}:(rollouts|experiments):.*": "what has happened to a label, the latest thousand events",

@@ -19,6 +19,8 @@ from snakepit_bridge.programs.rollouts import ProgramRollouts
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
+from snakepit_bridge.rollouts.experiments import Experiment, assign_experiment, encode_experiments
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutRecord, RolloutState, assign
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
@@ -182,6 +184,40 @@ def test_a_label_that_is_staged_gives_each_key_its_version(play: Stage) -> None:
         versions[(found := provenance(handle)).version] += 1
         assert found.arm == assign(record, handle.id, 2.0, "").arm
     assert {1: counts_of(play, record, "baseline")["n"], 2: counts_of(play, record, "candidate")["n"]} == versions
+
+
+def test_the_arms_of_an_experiment_get_their_revisions_within_its_segment(play: Stage) -> None:
+    session, store = fresh("session"), play.fleet.store
+    context = play.fleet.session(session).blocking
+    tokens = [context.set_variables({"warmth": warmth}) for warmth in (0.1, 0.5, 0.9)]
+    experiment = Experiment.model_validate({
+        "id": fresh("e"), "name": "tone", "to_share": 0.8, "segment": {"properties": {"plan": {"const": "pro"}}},
+        "arms": [
+            {"name": name, "weight": 0.5, "revision": str(token)}
+            for name, token in zip(("cold", "warm"), tokens[:2], strict=True)
+        ],
+    })  # fmt: skip
+    run_blocking(
+        store.change_experiments(
+            session, "", encode_experiments([experiment]), ExperimentEvent("started", experiment, "ann", "try")
+        )
+    )
+    target, of_arm = f"session:{session}", {"cold": tokens[0], "warm": tokens[1], "": tokens[2]}
+    wait_until(
+        lambda: provenance(play.fleet.submit("qa", {"question": fresh("q")}, session=session)).arm,
+        "the worker to know of it",
+    )
+    seen: Counter[str] = Counter()
+    for user in (f"user-{number}" for number in range(30)):
+        for plan in ("pro", "free"):
+            attributes = {"plan": plan}
+            handle = play.fleet.submit("qa", {"question": fresh("q")}, session=session, key=user, attributes=attributes)
+            found, arm = provenance(handle), assign_experiment([experiment], user, attributes, target)
+            assert list(found.arms) == ([] if arm is None else [arm.encode()])
+            assert found.token == str(of_arm[found.arm])
+            seen[found.arm] += 1
+    assert set(seen) == {"cold", "warm", ""}
+    assert seen[""] >= 30, "who isn't in the segment takes no part"
 
 
 def test_a_key_of_a_megabyte_is_refused_before_anything_is_sent(play: Stage) -> None:

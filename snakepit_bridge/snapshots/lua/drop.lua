@@ -6,5 +6,5 @@ if epoch then
   redis.call('SET', FLOOR, epoch, 'PX', FLOOR_MS)
   redis.call('PUBLISH', ARGV[1], '')
 end
-redis.call('DEL', HEAD, VARIABLES, HISTORY, LABELS, LABELLED, CHECKS, ROLLOUTS)
+redis.call('DEL', HEAD, VARIABLES, HISTORY, LABELS, LABELLED, CHECKS, ROLLOUTS, EXPERIMENTS)
 return {'dropped'}

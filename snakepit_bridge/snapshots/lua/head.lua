@@ -6,4 +6,4 @@ if not published(head) then
   return {'none'}
 end
 return {'head', token(head), head.authority, text(head.fence), text(head.confirmed_at), text(now_us()), head.heard,
-  head.rollout}
+  head.rollout, head.experiments}

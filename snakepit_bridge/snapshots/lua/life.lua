@@ -26,7 +26,7 @@ local function trim(head)
 end
 
 local function each_key(command, ...)
-  for _, key in ipairs({HEAD, VARIABLES, HISTORY, LABELS, LABELLED, CHECKS, ROLLOUTS}) do
+  for _, key in ipairs({HEAD, VARIABLES, HISTORY, LABELS, LABELLED, CHECKS, ROLLOUTS, EXPERIMENTS}) do
     redis.call(command, key, ...)
   end
 end

@@ -34,7 +34,7 @@ if not published(head) then
 end
 local epoch, revision = tonumber(ARGV[1]), tonumber(ARGV[2])
 if epoch == head.epoch and revision == head.revision then
-  return {'same', text(head.confirmed_at), head.heard, head.rollout}
+  return {'same', text(head.confirmed_at), head.heard, head.rollout, head.experiments}
 end
 if epoch and standing(head, epoch, revision) == 'ahead' then
   -- The reader has seen revisions that this server lost in a failover: open an epoch, so that their tokens aren't
@@ -46,8 +46,8 @@ local published_at = text(head.published_at)
 local changes = epoch and standing(head, epoch, revision) == 'held' and changed_since(head, revision)
 if changes then
   return {'delta', text(head.confirmed_at), head.heard, token(head), head.epochs, head.authority, changes, published_at,
-    head.rollout}
+    head.rollout, head.experiments}
 end
 local all = redis.call('HGETALL', VARIABLES)
 return {'full', text(head.confirmed_at), head.heard, token(head), head.epochs, head.authority, all, published_at,
-  head.rollout}
+  head.rollout, head.experiments}

@@ -1,7 +1,7 @@
 -- Library: a client that lost a reply sends its script again; within this time it gets the first reply and changes
 -- nothing.
 
-local REQUEST = KEYS[9]
+local REQUEST = KEYS[10]
 local REQUEST_SECONDS = 300
 
 local function answered()

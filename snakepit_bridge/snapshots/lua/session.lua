@@ -3,7 +3,7 @@
 --
 -- All keys of a session share one hash tag:
 --   HEAD       hash: epoch, revision, run, replid, epochs, authority, fence, confirmed_at, heard, checks, retention,
---              usual, published_at, rollout
+--              usual, published_at, rollout, experiments
 --   VARIABLES  hash: name -> encoded variable
 --   HISTORY    stream: one entry per revision, its id being <revision>-0
 --   FLOOR      string: the last epoch of a dropped session, so that its next one is larger (expires)
@@ -11,6 +11,7 @@
 --   LABELLED   hash: token -> packed state, of labelled tokens, which outlive their history
 --   CHECKS     hash: name -> check
 --   ROLLOUTS   stream: what has happened to the session's rollouts
+--   EXPERIMENTS  stream: what has happened to its experiments
 --
 -- heard is the time of the authority's last heartbeat, and for how long it may be silent until it counts as
 -- unreachable: "at_us silence_us", '' for an authority without such a limit.
@@ -18,7 +19,8 @@
 -- published_at is the time of the current revision's publish, 0 if it was published by an earlier version.
 --
 -- rollout is the record of what stages the current revision, '' for none; see rollouts/records.py. The state of its
--- baseline is kept with those of labels.
+-- baseline is kept with those of labels. experiments is the text of those that run, '' for none; the states of their arms
+-- are kept as well.
 --
 -- checks is the version of the current checks, '' for none. retention is the session's own, '' for none; usual is the
 -- default of its last publisher: "revisions age_us ttl_ms", 0 for no limit.
@@ -30,7 +32,7 @@
 -- Epochs, times and revisions stay below 2^53, so Lua's doubles are exact; `text` formats them without an exponent.
 
 local HEAD, VARIABLES, HISTORY, FLOOR = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local LABELS, LABELLED, CHECKS, ROLLOUTS = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local LABELS, LABELLED, CHECKS, ROLLOUTS, EXPERIMENTS = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 
 -- Bounds the size of heads on a server that restarts often; tokens of dropped epochs count as lost.
 local EPOCHS_KEPT = 64
@@ -67,13 +69,14 @@ end
 -- Deletes the rest of a session whose head is gone, since it would clash with new revisions.
 local function save_head(head)
   if head.fresh then
-    redis.call('DEL', VARIABLES, HISTORY, LABELS, LABELLED, CHECKS, ROLLOUTS)
+    redis.call('DEL', VARIABLES, HISTORY, LABELS, LABELLED, CHECKS, ROLLOUTS, EXPERIMENTS)
     head.fresh = false
   end
   redis.call('HSET', HEAD, 'epoch', text(head.epoch), 'revision', text(head.revision), 'run', head.run,
     'replid', head.replid, 'epochs', head.epochs, 'authority', head.authority, 'fence', text(head.fence),
     'confirmed_at', text(head.confirmed_at), 'heard', head.heard, 'checks', head.checks, 'retention', head.retention,
-    'usual', head.usual, 'published_at', text(head.published_at), 'rollout', head.rollout)
+    'usual', head.usual, 'published_at', text(head.published_at), 'rollout', head.rollout,
+    'experiments', head.experiments)
 end
 
 -- Returns a number for an epoch that is larger than an older one and unique among servers: the current microsecond. If
@@ -107,18 +110,18 @@ end
 -- invisible until it is saved.
 local function load_head()
   local found = redis.call('HMGET', HEAD, 'epoch', 'revision', 'run', 'epochs', 'authority', 'fence', 'confirmed_at',
-    'checks', 'retention', 'usual', 'replid', 'heard', 'published_at', 'rollout')
+    'checks', 'retention', 'usual', 'replid', 'heard', 'published_at', 'rollout', 'experiments')
   local run, replid = identity()
   if not found[1] then
     local head = {revision = 0, run = run, replid = replid, epochs = '', authority = '', fence = 0, confirmed_at = 0,
-      heard = '', checks = '', retention = '', usual = '', published_at = 0, rollout = '', fresh = true}
+      heard = '', checks = '', retention = '', usual = '', published_at = 0, rollout = '', experiments = '', fresh = true}
     open_epoch(head, tonumber(redis.call('GET', FLOOR) or 0))
     return head
   end
   local head = {epoch = tonumber(found[1]), revision = tonumber(found[2]), run = found[3], epochs = found[4],
     authority = found[5], fence = tonumber(found[6]), confirmed_at = tonumber(found[7]), heard = found[12] or '',
     checks = found[8] or '', retention = found[9] or '', usual = found[10] or '', replid = found[11] or replid,
-    published_at = tonumber(found[13] or 0), rollout = found[14] or ''}
+    published_at = tonumber(found[13] or 0), rollout = found[14] or '', experiments = found[15] or ''}
   if head.run ~= run or head.replid ~= replid then
     head.run, head.replid = run, replid
     open_epoch(head, head.epoch)

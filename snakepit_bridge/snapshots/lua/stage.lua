@@ -30,16 +30,6 @@ local function supersede(head, author, reason)
   forget_unlabelled(head)
 end
 
--- Keeps the state of a token for as long as the rollout needs it; returns whether it can be read.
-local function keep_state(head, at)
-  local epoch, revision = string.match(at, '(%d+)%.(%d+)')
-  local state = state_at(head, tonumber(epoch), tonumber(revision))
-  if state then
-    redis.call('HSET', LABELLED, at, cmsgpack.pack(flattened(state)))
-  end
-  return state ~= nil
-end
-
 -- Returns whether the current state is that of a kept token.
 local function is_current(at)
   local packed = redis.call('HGET', LABELLED, at)

@@ -35,22 +35,6 @@ local function rollout_of(head)
   return id and {id = id, sequence = tonumber(sequence), state = state, baseline = baseline, candidate = candidate}
 end
 
--- Deletes states that neither a label nor a rollout needs.
-local function forget_unlabelled(head)
-  local named, rollout = {}, rollout_of(head)
-  if rollout and rollout.state ~= 'promoted' then
-    named[rollout.baseline] = true
-  end
-  for _, packed in ipairs(redis.call('HVALS', LABELS)) do
-    named[cmsgpack.unpack(packed)[1]] = true
-  end
-  for _, at in ipairs(redis.call('HKEYS', LABELLED)) do
-    if not named[at] then
-      redis.call('HDEL', LABELLED, at)
-    end
-  end
-end
-
 -- Returns the state at a revision by name, or nil and the refusal to reply with.
 local function state_at(head, epoch, revision)
   local stands = standing(head, epoch, revision)
@@ -80,4 +64,40 @@ local function state_at(head, epoch, revision)
     end
   end
   return state
+end
+
+-- Calls a function with each revision that is an arm of a running experiment.
+local function each_arm(experiments, visit)
+  for at in string.gmatch(experiments, '"revision":"(%d+%.%d+)"') do
+    visit(at)
+  end
+end
+
+-- Keeps the state of a token for as long as a rollout or an experiment needs it; returns whether it can be read.
+local function keep_state(head, at)
+  local epoch, revision = string.match(at, '(%d+)%.(%d+)')
+  local state = state_at(head, tonumber(epoch), tonumber(revision))
+  if state then
+    redis.call('HSET', LABELLED, at, cmsgpack.pack(flattened(state)))
+  end
+  return state ~= nil
+end
+
+-- Deletes states that no label, rollout or experiment needs.
+local function forget_unlabelled(head)
+  local named, rollout = {}, rollout_of(head)
+  if rollout and rollout.state ~= 'promoted' then
+    named[rollout.baseline] = true
+  end
+  each_arm(head.experiments, function(at)
+    named[at] = true
+  end)
+  for _, packed in ipairs(redis.call('HVALS', LABELS)) do
+    named[cmsgpack.unpack(packed)[1]] = true
+  end
+  for _, at in ipairs(redis.call('HKEYS', LABELLED)) do
+    if not named[at] then
+      redis.call('HDEL', LABELLED, at)
+    end
+  end
 end

@@ -11,8 +11,9 @@ from snakepit_bridge.snapshots import lua
 SHARED = {"commit", "life", "request", "session", "stage", "state"}
 ALONE = {"confirm_all", "heads", "prune"}
 NAMES = {
-    "checks", "confirm", "confirm_all", "declare", "drop", "fence", "head", "heads", "history", "label", "labels",
-    "prune", "publish", "read", "read_at", "retain", "rollback", "rollout", "rollout_events", "unlabel",
+    "change_experiments", "checks", "confirm", "confirm_all", "declare", "drop", "fence", "head", "heads", "history",
+    "label", "labels", "prune", "publish", "read", "read_at", "retain", "rollback", "rollout", "rollout_events",
+    "unlabel",
 }  # fmt: skip
 
 

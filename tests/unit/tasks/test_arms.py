@@ -15,7 +15,7 @@ from tasks.arms import choose_revision
 OLD, NEW = Token(1, 4), Token(1, 5)
 BASELINE = Snapshot("s", OLD, {}, 0.0)
 RECORD = RolloutRecord("salt", 3, RolloutState.RUNNING, 1, 250_000, 0, 100_000_000, str(OLD), str(NEW))
-NEWEST = Snapshot("s", NEW, {}, 0.0).with_rollout(RECORD, BASELINE)
+NEWEST = Snapshot("s", NEW, {}, 0.0).with_staging(RECORD, BASELINE)
 LATEST = PredictionRequest("qa", {}, "s")
 KEYS = [f"user-{number}" for number in range(200)]
 
@@ -40,24 +40,24 @@ def test_a_stage_that_has_not_begun_does_not_count() -> None:
 
 def test_a_stage_only_adds_keys() -> None:
     record = RECORD.change(RolloutState.RUNNING, stage=2, share=500_000, since_us=300_000_000)
-    later = NEWEST.with_rollout(record, BASELINE)
+    later = NEWEST.with_staging(record, BASELINE)
     assert arms_of(later, now_s=299.0) == arms_of(NEWEST)
     assert arms_of(later, now_s=301.0) > arms_of(NEWEST)
 
 
 def test_a_rollback_counts_at_once_and_is_measured_no_more() -> None:
-    later = NEWEST.with_rollout(RECORD.change(RolloutState.ROLLED_BACK, share=0, since_us=10**15), BASELINE)
+    later = NEWEST.with_staging(RECORD.change(RolloutState.ROLLED_BACK, share=0, since_us=10**15), BASELINE)
     assert all(choose_revision(later, LATEST, key, 200.0) == (BASELINE, None) for key in KEYS)
 
 
 @pytest.mark.parametrize("state", [RolloutState.NEW, RolloutState.ROLLED_BACK])
 def test_before_and_after_its_stages_everybody_has_the_baseline(state: RolloutState) -> None:
-    later = NEWEST.with_rollout(replace(RECORD, state=state, share=0), BASELINE)
+    later = NEWEST.with_staging(replace(RECORD, state=state, share=0), BASELINE)
     assert choose_revision(later, LATEST, "user", 200.0) == (BASELINE, None)
 
 
 def test_a_promoted_revision_is_everybodys() -> None:
-    later = NEWEST.with_rollout(replace(RECORD, state=RolloutState.PROMOTED), None)
+    later = NEWEST.with_staging(replace(RECORD, state=RolloutState.PROMOTED), None)
     assert choose_revision(later, LATEST, "user", 200.0) == (later, None)
 
 
@@ -66,7 +66,7 @@ def test_a_session_without_a_rollout_is_not_staged() -> None:
 
 
 def test_a_baseline_that_is_lost_stages_nothing() -> None:
-    later = NEWEST.with_rollout(RECORD, None)
+    later = NEWEST.with_staging(RECORD, None)
     assert choose_revision(later, LATEST, "user", 200.0) == (later, None)
 
 
