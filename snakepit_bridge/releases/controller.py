@@ -31,6 +31,8 @@ INTERVAL_S = 0.5
 """Seconds between two looks at the rollouts."""
 
 _ELECTION_INTERVAL_S = 1.0
+# Deciding on many rollouts takes CPU time from the process's predictions: at most this part of it.
+_MAX_BUSY_SHARE = 0.1
 _MAX_CONCURRENT = 8
 _MAX_TARGETS = 10_000
 
@@ -60,6 +62,8 @@ class RolloutController:
         self._lease = lease
         self._leads = False
         self._next_election = float("-inf")
+        self._next_look = float("-inf")
+        self._busy_s = 0.0
         self._targets: LRUCache[str, tuple[RolloutTarget, OutageLog]] = LRUCache(_MAX_TARGETS)
         self._limit = asyncio.Semaphore(_MAX_CONCURRENT)
         self._running: asyncio.Task[None] | None = None
@@ -89,7 +93,10 @@ class RolloutController:
             self._leads = await self._lease.acquire()
             if not self._leads:
                 return False
-        await self.look()
+        if time.monotonic() >= self._next_look:
+            self._busy_s = 0.0
+            await self.look()
+            self._next_look = time.monotonic() + self._busy_s * (1 / _MAX_BUSY_SHARE - 1)
         return True
 
     async def look(self) -> None:
@@ -150,5 +157,7 @@ class RolloutController:
         counts = StageCounts()
         if record.stage:
             counts = await self._counts.read(record.id, record.stage, passed.since_s, now_s)
+        began = time.perf_counter()
         decision = decide_now(state, policy, counts, passed)
+        self._busy_s += time.perf_counter() - began
         return steps.carry_out(decision, record, now_s)

@@ -105,3 +105,11 @@ async def test_growth_is_seen_at_once_and_guessed_by_the_minute_before_the_first
     other = StageCountsReader(counts.connection, KEYS)
     found = await other.read("r", 1, BEGAN_S, BEGAN_S + 9 * MINUTE_S)
     assert found.last_counted_s == int(BEGAN_S) + 2.5 * MINUTE_S, "the end of the last minute with a prediction"
+
+
+async def test_what_has_expired_isnt_looked_for(counts: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snakepit_bridge.releases.counts.COUNTS_TTL_S", 10 * MINUTE_S)
+    await counts.add(0)
+    found = await counts.reader.read("r", 1, 1e-6, BEGAN_S)
+    assert found.candidate.predictions == 1
+    assert len(counts.commands) == 2 * 12

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -387,6 +388,29 @@ class TestTheIndex:
         assert [record.message for record in caplog.records if record.exc_info] == [
             "Can't look after the rollout of session:broken; retrying"
         ]
+
+
+async def test_deciding_takes_a_tenth_of_the_processs_time_at_most(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.begin()
+    await fleet.look()
+    slow = Clock()
+
+    def pass_half_a_second() -> float:
+        slow.tick(0.5)  # it is read before and after
+        return slow.now
+
+    monkeypatch.setattr("snakepit_bridge.releases.controller.time", SimpleNamespace(
+        monotonic=lambda: slow.now, perf_counter=pass_half_a_second
+    ))  # fmt: skip
+    looks = len(fleet.counts.read_of)
+    seen: list[int] = []
+    for _ in range(12):
+        await fleet.controller._work()  # pyright: ignore[reportPrivateUsage]
+        seen.append(len(fleet.counts.read_of) - looks)
+        slow.tick(0.5)
+    assert seen == [1] * 9 + [2] * 3
 
 
 class TestOperations:

@@ -11,8 +11,7 @@ from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import RevisionNotReachedError, SessionNotFoundError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.rollouts.policy import parse_policy
-from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RESERVED_PREFIX
+from snakepit_bridge.rollouts.records import RESERVED_PREFIX
 from snakepit_bridge.snapshots import Changes, SnapshotStore
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
@@ -51,7 +50,6 @@ class Variables:
 
         def build_changes(now: Mapping[str, Variable]) -> Changes:
             changes = converters.parse_changes(request.changes, now)
-            _check_policy(changes)
             return _replace_all(now, changes, call.grant) if request.replace else changes
 
         _check_control(request.session, [change.name for change in request.changes], call.grant)
@@ -158,17 +156,6 @@ def _check_control(session: str, names: Iterable[str], grant: Grant) -> None:
     """
     if GrantScope.CONTROL not in grant.scopes and any(_is_control(name) for name in (session, *names)):
         raise NotGrantedError(grant.name, GrantScope.CONTROL, session)
-
-
-def _check_policy(changes: Changes) -> None:
-    """Check the rollout policy among some changes, if there is one.
-
-    Raises:
-        RolloutPolicyError: it is invalid.
-    """
-    policy = changes.get(POLICY_VARIABLE)
-    if policy is not None:
-        parse_policy(str(policy.value))
 
 
 def _replace_all(now: Mapping[str, Variable], target: Changes, grant: Grant) -> Changes:
