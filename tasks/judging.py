@@ -26,7 +26,7 @@ from snakepit_bridge.client.results import Results
 from snakepit_bridge.client.scoring import score_prediction
 from snakepit_bridge.costs.usage import sum_usage
 from snakepit_bridge.delivery.payloads import Payloads, is_reference
-from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.exceptions import SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.process.aio import OutageLog, cancel_tasks, every, wait_for_event
 from snakepit_bridge.protocol.json_values import escape
 from snakepit_bridge.protocol.messages import (
@@ -127,7 +127,7 @@ class Judging:
             if judge.covers(task_id):
                 try:
                     await self._enqueue(app, judge, task_id, result)
-                except (BridgeError, OSError, ValueError, TypeError) as exc:
+                except Exception as exc:  # noqa: BLE001 (the prediction has its result, whatever becomes of its judging)
                     self._tell(judge.variable, f"Judge '{judge.judged}.{judge.name}' can't judge a prediction: {exc}")
 
     async def record(self, app: Celery, judgement: Judgement, task_id: str, result: Result) -> None:
@@ -288,9 +288,7 @@ async def judge(
         await judging.record(app, judgement, task_id, result)
 
 
-async def settle_failure(
-    judging: Judging | None, judgement: Judgement | None, task_id: str, error: BridgeError
-) -> None:
-    """Settle a judging prediction that failed, unless it is made again."""
-    if judging is not None and judgement is not None and getattr(error, "again_in_s", None) is None:
+async def settle(judging: Judging | None, judgement: Judgement | None, task_id: str) -> None:
+    """Settle a judging prediction that gives no score, since it failed or was cancelled; others need none."""
+    if judging is not None and judgement is not None:
         await judging.settle(judgement, task_id, failed=True)

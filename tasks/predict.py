@@ -15,7 +15,7 @@ from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, StoreUna
 from snakepit_bridge.protocol.messages import LM_FAILING_S, LM_TRIES, PREDICT, PredictionRequest
 from snakepit_bridge.protocol.task_state import is_final
 from snakepit_bridge.redis.outages import is_outage, retry_through_outages
-from tasks.judging import Judgement, judge, settle_failure
+from tasks.judging import Judgement, judge, settle
 from tasks.prediction import encode_for_storage, run
 from tasks.preparation import check_deadline, prepare
 from tasks.requests import Delivery, parse_delivery, parse_request
@@ -76,6 +76,7 @@ async def _run(task: Task, runtime: Runtime, request: PredictionRequest, deliver
         if is_final(await _load_result(runtime, key, stored, request)):
             # The first final result of a task counts; nothing more is stored.
             await runtime.rate_limiter.forget(delivery.task_id)
+            await settle(runtime.judging, judgement, delivery.task_id)
             raise Ignore(f"prediction {delivery.task_id} is finished already")
         await retry_through_outages(
             lambda: move_to_code_queue(runtime, prepared.applied.bound, delivery), deadline=request.deadline
@@ -88,7 +89,11 @@ async def _run(task: Task, runtime: Runtime, request: PredictionRequest, deliver
     except BridgeError as exc:
         # It may have failed before its first LM call took the permit that was reserved for it.
         await runtime.rate_limiter.forget(delivery.task_id)
-        await settle_failure(runtime.judging, judgement, delivery.task_id, exc)
+        if getattr(exc, "again_in_s", None) is None:
+            await settle(runtime.judging, judgement, delivery.task_id)
+        raise
+    except asyncio.CancelledError:
+        await settle(runtime.judging, judgement, delivery.task_id)
         raise
     return await encode_for_storage(runtime, result, request)
 

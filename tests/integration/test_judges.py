@@ -183,6 +183,30 @@ def test_what_is_no_score_fails_the_judging_alone(play: Stage, program: str) -> 
         find_judging(play, program, handle).get()
 
 
+def test_a_field_that_the_prediction_lacks_costs_its_judging_alone(play: Stage, program: str) -> None:
+    play.fleet.judges.add(program, name="odd", program="judge", share=1.0, inputs={"answer": "outputs.nothing"})
+
+    def is_logged() -> bool:
+        assert ask(play, program).get().answer
+        return f"'{program}.odd' can't be used: the prediction has no outputs.nothing" in play.worker.container.logs()
+
+    wait_until(is_logged, "the worker to say so")
+    assert count(report(play, program)) == (0, 0, 0, 0)
+
+
+def test_a_judging_that_is_cancelled_gives_its_place_back(play: Stage, program: str) -> None:
+    add(play, program)
+    before = await_settled(play, program).hour
+    play.lm.hang(1, containing=f"answer of {(question := fresh('slow'))}")
+    handle = ask(play, program, question)
+    handle.get()
+    wait_until(lambda: len(play.requests_with(question)) == 2, "the judge to be asked")
+    assert find_judging(play, program, handle).cancel()
+    found = await_settled(play, program).hour
+    assert (found.judged, found.failed) == (before.judged + 1, before.failed + 1)
+    assert handle.scores() == []
+
+
 def test_a_sample_is_a_share_of_the_predictions(play: Stage, program: str) -> None:
     add(play, program, share=0.5)
     judge = report(play, program).judge
