@@ -27,7 +27,7 @@ from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import PredictionTimeoutError, ProgramNotFoundError, RolloutMovedError
 from snakepit_bridge.process.home_loop import run_blocking
-from snakepit_bridge.programs.experiments import ProgramExperiments
+from snakepit_bridge.programs.experiments import LabelExperiments
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.programs.rollouts import ProgramRollouts
 from snakepit_bridge.programs.spec import ProgramSpec
@@ -344,12 +344,12 @@ async def label_is_staged(url: str) -> None:
     assert await rollouts.read(name, "prod")
     assert len(await rollouts.events(name, "prod")) == 2
     await registry.resolve(f"{name}@prod", "key", 0.0)
-    experiments = ProgramExperiments(registry)
+    experiments = LabelExperiments(registry, name, "prod")
     await rollouts.step(name, "prod", after, RolloutEvent("rolled_back", after.change(RolloutState.ROLLED_BACK)))
     arms = [{"name": f"v{version}", "weight": 0.5, "revision": version} for version in "12"]
-    await experiments.start(name, "prod", {"name": "both", "arms": arms})
-    await experiments.decide(name, "prod", "both", "v2")
-    assert len(await experiments.events(name, "prod")) == 2
+    await experiments.start({"name": "both", "arms": arms})
+    await experiments.decide("both", "v2")
+    assert len(await experiments.events()) == 2
     await connection.aclose()
 
 
