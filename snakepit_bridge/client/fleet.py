@@ -51,6 +51,7 @@ from snakepit_bridge.snapshots.acknowledgements import Acks, ProcessAck
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 
 if TYPE_CHECKING:
+    from snakepit_bridge.client.experiments import Experiments
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
     from snakepit_bridge.client.fleet_program import FleetProgram
     from snakepit_bridge.client.judges import Judges
@@ -555,6 +556,16 @@ class Fleet:
 
         open_target = TargetOpener(self.store, self._acks, lambda: self.registry)
         return Rollouts(AsyncRollouts(self.connection, self.namespace, open_target, open_session))
+
+    @cached_property
+    def experiments(self) -> Experiments:
+        """The experiments of this fleet: start, show and end them."""
+        from snakepit_bridge.client.experiments import AsyncExperiments, Experiments
+
+        def open_session(name: str, author: str) -> SessionContext:
+            return self.session(name, author=author)
+
+        return Experiments(AsyncExperiments(self.store, lambda: self.registry, open_session))
 
     def session(self, name: str = DEFAULT_SESSION, *, author: str = "") -> SessionContext:
         """Return a session of this fleet's store, to read its variables and to publish.

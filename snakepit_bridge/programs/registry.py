@@ -16,10 +16,10 @@ from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.programs.spec import ProgramSpec, check_name, digest
 from snakepit_bridge.programs.staging import StagedLabel, parse_entry
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
+from snakepit_bridge.protocol.targeting import Attributes
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.scripts import ScriptPackage
-from snakepit_bridge.rollouts.experiments import Attributes
 from snakepit_bridge.rollouts.records import ArmAssignment
 
 _REFERENCE = re.compile(

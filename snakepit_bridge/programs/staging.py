@@ -10,13 +10,8 @@ import re
 from dataclasses import dataclass
 
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.rollouts.experiments import (
-    Attributes,
-    Experiment,
-    assign_experiment,
-    find_arm,
-    parse_experiments,
-)
+from snakepit_bridge.protocol.targeting import Attributes
+from snakepit_bridge.rollouts.experiments import Experiment, assign_experiment, find_arm, parse_experiments
 from snakepit_bridge.rollouts.records import CANDIDATE, ArmAssignment, RolloutRecord, assign
 
 _ENTRY = re.compile(rb"(\d{1,15}) ([0-9a-f]{64})")

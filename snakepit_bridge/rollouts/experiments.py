@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pydantic import ValidationError as PydanticError
 
 from snakepit_bridge.exceptions import ExperimentError
+from snakepit_bridge.protocol.targeting import Attributes
 from snakepit_bridge.rollouts.assignment import MILLION, bucket, choose_arm, is_within, parse_share
 from snakepit_bridge.rollouts.records import ArmAssignment
 from snakepit_bridge.variables.codec import encode_canonical, parse
@@ -30,9 +31,6 @@ MAX_ARMS = 20
 
 MAX_SEGMENT_BYTES = 4 * 1024
 """Bytes of a segment's JSON text."""
-
-Attributes = Mapping[str, str | int | float | bool]
-"""What a request says of itself, by name."""
 
 _NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 # A reference could lead in a circle, which no bound on the segment's size would end.

@@ -1,0 +1,153 @@
+"""``fleet.experiments``: start, show and end experiments with revisions of a session or versions of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.releases.session_experiments import SessionExperiments
+from snakepit_bridge.releases.target_names import TargetName
+from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
+from snakepit_bridge.rollouts.experiments import Experiment
+from snakepit_bridge.rollouts.target_experiments import TargetExperiments
+from snakepit_bridge.snapshots import SnapshotStore
+
+if TYPE_CHECKING:
+    from snakepit_bridge.programs.registry import ProgramRegistry
+    from snakepit_bridge.session_context import SessionContext
+
+
+class AsyncExperiments:
+    """The experiments of a fleet, for callers that await.
+
+    A target is a session, ``demo``, or a label of a program, ``qa@prod``; where a session's name looks like a label,
+    write ``session:NAME``.
+
+    Args:
+        store: the sessions.
+        open_registry: returns the programs; it is called for a program alone, since programs load DSPy.
+        open_session: returns a session by its name, for an author to publish in.
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        open_registry: Callable[[], ProgramRegistry],
+        open_session: Callable[[str, str], SessionContext],
+    ) -> None:
+        self._store = store
+        self._open_registry = open_registry
+        self._open_session = open_session
+
+    async def start(
+        self, target: str, plan: str | Mapping[str, Any], *, author: str = "", reason: str = ""
+    ) -> Experiment:
+        """Start an experiment on a target's requests.
+
+        Args:
+            target: what is tried.
+            plan: its name, arms and, if not all requests take part, range and segment, as JSON text or its value; the
+                revision of an arm is the number of a program's version, or a token or label of a session.
+            author, reason: recorded with its start.
+
+        Raises:
+            ExperimentError: the plan is invalid, or a revision of it doesn't exist.
+            RolloutOverlapError: the target has an open rollout, or another experiment that the plan would overlap.
+            SessionNotFoundError: the session was never published.
+            ProgramNotFoundError: there is no such program or label.
+            StoreUnavailableError: Redis is away.
+        """
+        return await run_on_home_loop(self._on(target).start(plan, author=author, reason=reason))
+
+    async def decide(self, target: str, experiment: str, arm: str, *, author: str = "", reason: str = "") -> Experiment:
+        """End an experiment, and give everybody the revision of one of its arms.
+
+        A session publishes the arm's variables again; a label moves to the arm's version.
+
+        Args:
+            target: what is tried.
+            experiment: its name.
+            arm: the name of the arm.
+            author, reason: recorded with its end.
+
+        Raises:
+            ExperimentNotFoundError: it doesn't run.
+            ExperimentError: it has no such arm.
+            SessionOwnedElsewhereError: an Elixir server publishes the session, and the fleet has no ``bridge``.
+            StoreUnavailableError: Redis is away.
+        """
+        return await run_on_home_loop(self._on(target).decide(experiment, arm, author=author, reason=reason))
+
+    async def stop(self, target: str, experiment: str, *, author: str = "", reason: str = "") -> Experiment:
+        """End an experiment without a decision: everybody gets what the target stands for.
+
+        Args:
+            target: what is tried.
+            experiment: its name.
+            author, reason: recorded with its end.
+
+        Raises:
+            ExperimentNotFoundError: it doesn't run.
+            StoreUnavailableError: Redis is away.
+        """
+        return await run_on_home_loop(self._on(target).stop(experiment, author=author, reason=reason))
+
+    async def list(self, target: str) -> tuple[Experiment, ...]:
+        """Return the experiments that run on a target.
+
+        Raises:
+            SessionNotFoundError: the session was never published.
+            StoreUnavailableError: Redis is away.
+        """
+        return await run_on_home_loop(self._on(target).list())
+
+    async def events(self, target: str, *, after: str = "", limit: int = 100) -> list[ExperimentEvent]:
+        """Return what has happened to a target's experiments, oldest first.
+
+        Args:
+            target: what is tried.
+            after: the position of an event: only those behind it are returned.
+            limit: how many at most.
+
+        Raises:
+            SessionNotFoundError: the session was never published.
+            StoreUnavailableError: Redis is away.
+        """
+        return await run_on_home_loop(self._on(target).events(after, limit))
+
+    def _on(self, target: str) -> TargetExperiments:
+        name = TargetName.parse(target)
+        if name.kind == "session":
+            return SessionExperiments(self._store, name.name, self._open_session)
+        from snakepit_bridge.programs.experiments import LabelExperiments
+
+        return LabelExperiments(self._open_registry(), name.name, name.label)
+
+
+class Experiments:
+    """The experiments of a fleet; each method does what the one of the same name of ``aio`` does.
+
+    It can be used in any thread, with or without a running event loop.
+
+    Args:
+        aio: the same for callers that await.
+    """
+
+    def __init__(self, aio: AsyncExperiments) -> None:
+        self.aio = aio
+
+    def start(self, target: str, plan: str | Mapping[str, Any], *, author: str = "", reason: str = "") -> Experiment:
+        return run_blocking(self.aio.start(target, plan, author=author, reason=reason))
+
+    def decide(self, target: str, experiment: str, arm: str, *, author: str = "", reason: str = "") -> Experiment:
+        return run_blocking(self.aio.decide(target, experiment, arm, author=author, reason=reason))
+
+    def stop(self, target: str, experiment: str, *, author: str = "", reason: str = "") -> Experiment:
+        return run_blocking(self.aio.stop(target, experiment, author=author, reason=reason))
+
+    def list(self, target: str) -> tuple[Experiment, ...]:
+        return run_blocking(self.aio.list(target))
+
+    def events(self, target: str, *, after: str = "", limit: int = 100) -> list[ExperimentEvent]:
+        return run_blocking(self.aio.events(target, after=after, limit=limit))
