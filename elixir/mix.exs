@@ -48,6 +48,7 @@ defmodule DSPexFleet.MixProject do
           DSPexFleet.Prediction,
           DSPexFleet.Revision,
           DSPexFleet.Rollout,
+          DSPexFleet.RolloutEvent,
           DSPexFleet.Snapshot,
           DSPexFleet.Token,
           DSPexFleet.Values,

@@ -25,7 +25,8 @@ defmodule DSPexFleet do
   | `[:dspex_fleet, :watch, :snapshot]` | `:staleness_s` | `:session`, `:token` |
 
   Operations are `:publish`, `:get`, `:history`, `:rollback`, `:submit`, `:submit_batch`, `:status`, `:await`, `:cancel`,
-  `:register`, `:get_program` and `:list_programs`.
+  `:register`, `:get_program`, `:list_programs`, and `:start_rollout`, `:list_rollouts`, `:show_rollout`,
+  `:advance_rollout`, `:pause_rollout`, `:resume_rollout` and `:abort_rollout`.
 
   Where the application has `opentelemetry_api`, every request continues the trace of its process's current span; the
   fleet's own spans stand below it. `submit/4` takes a `:traceparent` as well.

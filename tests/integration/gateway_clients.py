@@ -22,6 +22,7 @@ TOKENS = {
     "publisher": ("publish read", "user-*"),
     "reader": ("read", "user-*"),
     "predictor": ("predict", "user-* default"),
+    "releaser": ("release", "user-*"),
     "other": ("publish predict read", "other-*"),
 }
 
@@ -59,6 +60,7 @@ class Client:
         self.programs = rpc.ProgramsStub(channel)
         self.costs = rpc.CostsStub(channel)
         self.scores = rpc.ScoresStub(channel)
+        self.rollouts = rpc.RolloutsStub(channel)
 
     def with_token(self, token: str | None) -> Client:
         return Client(self.channel, token)

@@ -47,7 +47,7 @@ from tests.harness import servers
 from tests.harness.acl import RightsServer, Usage, rights_server
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import eventually, wait_until
-from tests.integration.gateway_clients import connected, first, gateway
+from tests.integration.gateway_clients import Client, connected, first, gateway
 from workers.fleet_metrics.sessions import SessionsReader
 from workers.refresher import Refresher, RefresherSettings
 
@@ -309,6 +309,7 @@ async def gateway_works(play: Stage, server: RightsServer) -> None:
             (client.scores.List, pb.ListScoresRequest(id=scored)),
         ):
             await call(request, metadata=client.metadata)
+        await rollout_is_steered_through(client)
         large = json.dumps({"question": "x" * 400_000}).encode()
         batch = pb.SubmitBatchRequest(requests=[pb.SubmitRequest(program="plain", session=session, inputs_json=large)])
         [sent] = (await client.predictions.SubmitBatch(batch, metadata=client.metadata)).submitted
@@ -316,6 +317,21 @@ async def gateway_works(play: Stage, server: RightsServer) -> None:
     play.fleet.handle(task).get()
     await fleet_is_watched(server.url("gateway"))
     await label_is_staged(server.url("gateway"))
+
+
+async def rollout_is_steered_through(client: Client) -> None:
+    """A rollout is started, looked at, watched and steered through a gateway."""
+    session = fresh("user")
+    await client.publish(session, t=0.1)
+    start = pb.StartRolloutRequest(target=session, values_json=b'{"t": 0.2}', request_id="start")
+    assert (await client.rollouts.Start(start, metadata=client.metadata)).id
+    watching = client.rollouts.Watch(pb.WatchRolloutRequest(target=session), metadata=client.metadata)
+    assert await first(watching, 2), "a worker begins the first stage"
+    await client.rollouts.Show(pb.ShowRolloutRequest(target=session), metadata=client.metadata)
+    await client.rollouts.List(pb.ListRolloutsRequest(), metadata=client.metadata)
+    for call in (client.rollouts.Pause, client.rollouts.Resume, client.rollouts.Abort):
+        step = pb.StepRolloutRequest(target=session, author="ann", reason="look", request_id=fresh("id"))
+        await call(step, metadata=client.metadata)
 
 
 async def fleet_is_watched(url: str) -> None:

@@ -28,7 +28,12 @@ ROOT = Path(__file__).parents[2]
 TOKEN = new_token()
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 # Operations that would wait forever, since nothing runs predictions or publishes here.
-LASTING = ("/v1/sessions/{session}/watch", "/v1/predictions/{id}/stream", "/v1/predictions/{id}/await")
+LASTING = (
+    "/v1/sessions/{session}/watch",
+    "/v1/predictions/{id}/stream",
+    "/v1/predictions/{id}/await",
+    "/v1/rollouts/{target}/watch",
+)
 FEW = settings(
     max_examples=30,
     derandomize=True,
@@ -76,7 +81,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
             process.communicate(timeout=30)
 
 
-DOCUMENT = build_description(build_operations(Mock(), Mock(), Mock(), Mock(), Mock()))
+DOCUMENT = build_description(build_operations(Mock(), Mock(), Mock(), Mock(), Mock(), Mock()))
 described = schemathesis.openapi.from_dict(DOCUMENT)
 described.config.generation.update(deterministic=True, max_examples=30)
 

@@ -1,10 +1,10 @@
-"""Rollouts through the gateway: keys and attributes of predictions, what is said of arms."""
+"""Rollouts through the gateway: keys and attributes of predictions, what is said of arms, and the service Rollouts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator
-from dataclasses import replace
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any
 
 import dspy
@@ -55,9 +55,10 @@ async def staged(play: Stage, share: int) -> tuple[str, RolloutRecord]:
     await context.set_variables({"temp": 0.9})
 
     async def begin() -> RolloutRecord:
-        record = (await play.fleet.store.head(session)).rollout
+        head = await play.fleet.store.head(session)
+        record = head.rollout
         assert record is not None
-        after = replace(record.change(RolloutState.RUNNING, stage=1, share=share), since_us=1)
+        after = record.change(RolloutState.RUNNING, stage=1, share=share, since_us=round(head.now * 1e6))
         return await play.fleet.store.step_rollout(session, record, RolloutEvent("stage", after))
 
     return session, await run_on_home_loop(begin())
@@ -72,7 +73,7 @@ async def test_a_prediction_is_assigned_by_its_key_and_says_its_arm(play: Stage,
     for user in (f"user-{number}" for number in range(10)):
         sent = await client.submit("qa", session, {"question": fresh("q")}, key=user, attributes_json=b'{"plan":"pro"}')
         provenance = (await ended(client, sent)).provenance
-        expected = assign(record, user, 2.0, f"session:{session}")
+        expected = assign(record, user, math.inf, f"session:{session}")
         assert list(provenance.arms) == [pb.Arm(**expected.encode())]
         assert provenance.token == (record.candidate if expected.arm == "candidate" else record.baseline)
 
@@ -87,7 +88,7 @@ async def test_requests_of_a_batch_keep_their_own_keys(play: Stage, client: Clie
     batch = await client.predictions.SubmitBatch(pb.SubmitBatchRequest(requests=requests), metadata=client.metadata)
     for user, submitted in zip(users, batch.submitted, strict=True):
         (arm,) = (await ended(client, submitted.handle.id)).provenance.arms
-        assert arm.arm == assign(record, user, 2.0, "").arm
+        assert arm.arm == assign(record, user, math.inf, "").arm
 
 
 @pytest.mark.parametrize(
@@ -156,3 +157,177 @@ async def test_a_snapshot_shows_both_arms_and_which_is_which(play: Stage, served
     assert [(each["name"], each["before"]["value"], each["after"]["value"]) for each in found["staged"]] == [
         ("temp", 0.1, 0.9)
     ]
+
+
+def step(target: str, reason: str = "look", **fields: Any) -> pb.StepRolloutRequest:
+    return pb.StepRolloutRequest(target=target, reason=reason, **fields)
+
+
+async def started(client: Client, **fields: Any) -> tuple[str, pb.Rollout]:
+    """Return a session, and its rollout once the first stage has begun."""
+    session = fresh("user")
+    await client.publish(session, temp=0.1, tone="dry")
+    request = pb.StartRolloutRequest(
+        target=session, values_json=b'{"temp": 0.9}', policy_json=POLICY.encode(), **fields
+    )
+    rollout = await client.rollouts.Start(request, metadata=client.metadata)
+    watching = client.rollouts.Watch(pb.WatchRolloutRequest(target=session), metadata=client.metadata)
+    begun = (await first(watching, 2))[-1]
+    watching.cancel()
+    assert (begun.kind, begun.rollout.id) == (pb.ROLLOUT_EVENT_KIND_STAGE, rollout.id)
+    return session, begun.rollout
+
+
+async def test_a_rollout_is_started_shown_steered_and_watched(client: Client) -> None:
+    ours = client.with_token("releaser")
+    session, begun = await started(client, author="ann", reason="warmer answers")
+    target = f"session:{session}"
+    assert (begun.target, begun.stage, begun.share) == (target, 1, 0.5)
+    report = await ours.rollouts.Show(pb.ShowRolloutRequest(target=session), metadata=ours.metadata)
+    shown = json.loads(report.report_json)
+    assert (report.rollout.id, shown["rollout"]["state"], shown["arms"]["candidate"]["predictions"]) == (
+        begun.id, "running", 0,
+    )  # fmt: skip
+    listed = await ours.rollouts.List(pb.ListRolloutsRequest(), metadata=ours.metadata)
+    assert begun.id in {rollout.id for rollout in listed.rollouts}
+
+    steps = (ours.rollouts.Pause, ours.rollouts.Resume, ours.rollouts.Abort)
+    states = [(await call(step(target, author="bob"), metadata=ours.metadata)).state for call in steps]
+    assert states == [pb.ROLLOUT_STATE_PAUSED, pb.ROLLOUT_STATE_RUNNING, pb.ROLLOUT_STATE_ROLLED_BACK]
+    watching = ours.rollouts.Watch(pb.WatchRolloutRequest(target=session), metadata=ours.metadata)
+    events = await first(watching, 5)
+    watching.cancel()
+    assert [pb.RolloutEventKind.Name(event.kind)[19:] for event in events] == [
+        "STARTED", "STAGE", "PAUSED", "RESUMED", "ROLLED_BACK",
+    ]  # fmt: skip
+    assert [event.author for event in events] == [
+        "all (says: ann)", "controller", *["releaser (says: bob)"] * 3
+    ]  # fmt: skip
+    assert (events[0].reason, events[-1].reason, events[-1].rollout.share) == ("warmer answers", "look", 0.0)
+    later = pb.WatchRolloutRequest(target=session, after=events[-2].position)
+    watching = ours.rollouts.Watch(later, metadata=ours.metadata)
+    assert await first(watching, 1) == events[-1:]
+    watching.cancel()
+    status, kind, _ = await refused(ours.rollouts.Pause(step(session), metadata=ours.metadata))
+    assert (status, kind) == ("FAILED_PRECONDITION", "RolloutStateError")
+
+
+async def test_a_step_under_the_same_request_id_is_taken_once(client: Client) -> None:
+    session, begun = await started(client)
+    once = step(session, "enough", request_id=fresh("id"))
+    advanced = [await client.rollouts.Advance(once, metadata=client.metadata) for _ in range(3)]
+    assert [(rollout.state, rollout.sequence) for rollout in advanced] == [
+        (pb.ROLLOUT_STATE_PROMOTED, begun.sequence + 1)
+    ] * 3  # fmt: skip
+    other = step(session, "other", request_id=once.request_id)
+    assert (await refused(client.rollouts.Advance(other, metadata=client.metadata)))[1] == "RequestIdConflictError"
+    start = pb.StartRolloutRequest(target=session, values_json=b'{"temp": 0.5}', request_id=fresh("id"))
+    first_try, second_try = [await client.rollouts.Start(start, metadata=client.metadata) for _ in range(2)]
+    assert first_try.id == second_try.id != begun.id
+
+
+async def test_a_programs_label_is_staged(play: Stage, client: Client) -> None:
+    for warmth in (0.1, 0.2):
+        play.fleet.register("staged", dspy.Predict("question -> answer"), bindings={"max_tokens": f"tokens{warmth}"})
+    play.fleet.label("staged", "prod", 1)
+    request = pb.StartRolloutRequest(target="staged@prod", version=2, author="ann", reason="longer")
+    rollout = await client.rollouts.Start(request, metadata=client.metadata)
+    assert (rollout.target, rollout.candidate.partition(":")[0]) == ("program:staged@prod", "2")
+    releaser = client.with_token("releaser")
+    for call in (
+        releaser.rollouts.Abort(step("staged@prod"), metadata=releaser.metadata),
+        releaser.rollouts.Show(pb.ShowRolloutRequest(target="program:staged@prod"), metadata=releaser.metadata),
+    ):
+        assert (await refused(call))[1] == "NotGrantedError", "a label is of all sessions"
+    listed = await releaser.rollouts.List(pb.ListRolloutsRequest(), metadata=releaser.metadata)
+    assert rollout.target not in {each.target for each in listed.rollouts}
+    await client.rollouts.Abort(step("staged@prod"), metadata=client.metadata)
+
+
+async def test_the_release_scope_and_the_session_are_needed_and_admin_implies_the_scope(client: Client) -> None:
+    assert (await client.rollouts.List(pb.ListRolloutsRequest(), metadata=client.metadata)) is not None, "by admin"
+    for token in ("publisher", "reader", "predictor"):
+        caller = client.with_token(token)
+        call = caller.rollouts.List(pb.ListRolloutsRequest(), metadata=caller.metadata)
+        status, kind, fields = await refused(call)
+        assert (status, kind, fields[1]) == ("PERMISSION_DENIED", "NotGrantedError", "release")
+    caller = client.with_token("releaser")
+    for target in ("other-1", "dspex.limits"):
+        request = pb.StartRolloutRequest(target=target, values_json=b'{"a": 1}')
+        assert (await refused(caller.rollouts.Start(request, metadata=caller.metadata)))[1] == "NotGrantedError"
+    request = pb.StartRolloutRequest(target="user-1", values_json=b'{"dspex.on_refused": "fail"}')
+    status, kind, fields = await refused(caller.rollouts.Start(request, metadata=caller.metadata))
+    assert (status, fields[1]) == ("PERMISSION_DENIED", "control")
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({}, "MalformedError"),
+        ({"version": 2}, "MalformedError"),
+        ({"values_json": b"[1]"}, "MalformedError"),
+        ({"values_json": b"{"}, "MalformedError"),
+        ({"values_json": b'{"temp": 0.1}'}, "RolloutCandidateError"),
+        ({"values_json": b'{"temp": 0.2}', "policy_json": b'{"stages": [{"share": 2}]}'}, "RolloutPolicyError"),
+        ({"values_json": b'{"temp": 0.2}', "policy_json": b"{"}, "MalformedError"),
+    ],
+)
+async def test_what_can_not_be_rolled_out_is_refused_by_name(client: Client, fields: dict[str, Any], kind: str) -> None:
+    session = fresh("user")
+    token = await client.publish(session, temp=0.1)
+    request = pb.StartRolloutRequest(target=session, **fields)
+    assert (await refused(client.rollouts.Start(request, metadata=client.metadata)))[:2] == ("INVALID_ARGUMENT", kind)
+    assert (await client.get(session)).token == token
+
+
+async def test_a_step_needs_a_reason_and_a_position_is_one(client: Client) -> None:
+    session, _ = await started(client)
+    assert (await refused(client.rollouts.Abort(step(session, " "), metadata=client.metadata)))[2][0] == "reason"
+    watching = client.rollouts.Watch(pb.WatchRolloutRequest(target=session, after="soon"), metadata=client.metadata)
+    assert (await refused(first(watching, 1)))[2][0] == "after"
+    overlapping = pb.StartRolloutRequest(target=session, values_json=b'{"temp": 0.5}')
+    status, kind, _ = await refused(client.rollouts.Start(overlapping, metadata=client.metadata))
+    assert (status, kind) == ("FAILED_PRECONDITION", "RolloutOverlapError")
+
+
+async def test_a_rollback_reaches_everybody_at_once(client: Client) -> None:
+    session = fresh("user")
+    oldest = await client.publish(session, temp=0.3)
+    await client.publish(session, temp=0.1)
+    request = pb.StartRolloutRequest(target=session, values_json=b'{"temp": 0.9}', policy_json=POLICY.encode())
+    await client.rollouts.Start(request, metadata=client.metadata)
+    back = pb.RollbackRequest(session=session, to=oldest, reason="as it was")
+    await client.variables.Rollback(back, metadata=client.metadata)
+    found = await client.get(session)
+    assert not found.HasField("rollout")
+    assert {each.name: each.value_json for each in found.variables}["temp"] == b"0.3"
+
+
+async def test_the_same_over_http(served: Gateway, client: Client) -> None:
+    session = f"{fresh('user')}/a b"
+    await client.publish(session, temp=0.1)
+    async with http(served.http_address) as over_http:
+        body = {"target": session, "values": {"temp": 0.9}, "policy": json.loads(POLICY), "reason": "warmer"}
+        rollout = (await over_http.post("/v1/rollouts", json=body)).json()
+        assert (rollout["state"], rollout["target"]) == ("new", f"session:{session}")
+        url = f"/v1/rollouts/{rollout['target']}"
+        async with over_http.stream("GET", f"{url}/watch") as stream:
+            lines = [line async for line in until(stream.aiter_lines(), '"kind":"stage"')]
+        assert json.loads(lines[1].removeprefix("data: "))["kind"] == "started"
+        assert lines[0].startswith("id: ")
+        assert (await over_http.get(f"{url}/report")).json()["report"]["rollout"]["id"] == rollout["id"]
+        aborted = await over_http.post(f"{url}/abort", json={"reason": "not now"})
+        assert (aborted.status_code, aborted.json()["state"]) == (200, "rolled_back")
+        again = await over_http.post(f"{url}/abort", json={"reason": "not now"})
+        assert (again.status_code, again.json()["error"]["kind"]) == (409, "RolloutStateError")
+        assert (await over_http.post(f"{url}/abort", json={})).status_code == 400
+        listed = (await over_http.get("/v1/rollouts")).json()["rollouts"]
+        assert rollout["id"] in {each["id"] for each in listed}
+
+
+async def until(lines: AsyncIterator[str], part: str) -> AsyncGenerator[str]:
+    """Yield lines up to the first one that has a part."""
+    async for line in lines:
+        yield line
+        if part in line:
+            return

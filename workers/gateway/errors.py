@@ -190,6 +190,8 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (exceptions.ProgramNotFoundError, Code.NOT_FOUND),
     (exceptions.StaleTokenError, Code.ABORTED),
     (exceptions.FencedError, Code.ABORTED),
+    (exceptions.RolloutMovedError, Code.ABORTED),
+    (exceptions.RolloutOverlapError, Code.FAILED_PRECONDITION),
     (exceptions.RevisionLostError, Code.OUT_OF_RANGE),
     (WriteNotShownError, Code.DEADLINE_EXCEEDED),
     (exceptions.AuthorityAwayError, Code.UNAVAILABLE),

@@ -16,6 +16,7 @@ from workers.gateway.access.authentication import GrantScope
 from workers.gateway.api.costs import CostReports, count_days
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
+from workers.gateway.api.rollouts import Rollouts
 from workers.gateway.api.scores import PredictionScores
 from workers.gateway.api.variables import Variables
 from workers.gateway.call import ClientCall
@@ -56,7 +57,12 @@ class Operation:
 
 
 def build_operations(
-    variables: Variables, predictions: Predictions, programs: Programs, costs: CostReports, scores: PredictionScores
+    variables: Variables,
+    predictions: Predictions,
+    programs: Programs,
+    costs: CostReports,
+    scores: PredictionScores,
+    rollouts: Rollouts,
 ) -> tuple[Operation, ...]:
     """Return all operations."""
     return (
@@ -64,6 +70,7 @@ def build_operations(
         *_prediction_operations(predictions),
         *_score_operations(scores),
         *_program_operations(programs),
+        *_rollout_operations(rollouts),
         Operation(
             "Costs", "Report", GrantScope.READ, pb.CostReportRequest, pb.CostReport, ("GET", "/v1/costs"),
             unary=costs.report, weight=count_days,
@@ -122,6 +129,28 @@ def _score_operations(service: PredictionScores) -> tuple[Operation, ...]:
         Operation(
             "Scores", "List", scope, pb.ListScoresRequest, pb.ListScoresResponse, ("GET", path), unary=service.list
         ),
+    )
+
+
+def _rollout_operations(service: Rollouts) -> tuple[Operation, ...]:
+    def operation(
+        method: str, request: type[Any], response: type[Any], verb: str, path: str = "", **options: Any
+    ) -> Operation:
+        http = (verb, f"/v1/rollouts{path}")
+        return Operation("Rollouts", method, GrantScope.RELEASE, request, response, http, **options)
+
+    # A session's name may contain slashes, so that something stands behind it in each path.
+    one = "/{target}"
+    step = pb.StepRolloutRequest
+    return (
+        operation("Start", pb.StartRolloutRequest, pb.Rollout, "POST", unary=service.start),
+        operation("List", pb.ListRolloutsRequest, pb.ListRolloutsResponse, "GET", unary=service.list),
+        operation("Show", pb.ShowRolloutRequest, pb.RolloutReport, "GET", f"{one}/report", unary=service.show),
+        operation("Watch", pb.WatchRolloutRequest, pb.RolloutEvent, "GET", f"{one}/watch", streaming=service.watch),
+        operation("Advance", step, pb.Rollout, "POST", f"{one}/advance", unary=service.advance),
+        operation("Pause", step, pb.Rollout, "POST", f"{one}/pause", unary=service.pause),
+        operation("Resume", step, pb.Rollout, "POST", f"{one}/resume", unary=service.resume),
+        operation("Abort", step, pb.Rollout, "POST", f"{one}/abort", unary=service.abort),
     )
 
 

@@ -1,17 +1,38 @@
 defmodule DSPexFleet.Watch do
   @moduledoc false
   # One watch: a process that lives as long as its subscriber, and a linked reader that blocks on the stream and reopens
-  # it from the last token.
+  # it behind the last message. What is watched is a source: `Watch.Variables` or `Watch.Rollouts`.
 
   use GenServer
 
-  alias Dspex.Fleet.V1
-  alias DSPexFleet.{Call, Connection, Error, Snapshot, Token}
+  alias DSPexFleet.{Call, Connection, Error}
   alias DSPexFleet.Connection.Backoff
 
   @final [:invalid_argument, :permission_denied, :unauthenticated, :unimplemented]
 
-  defstruct [:ref, :session, :connection, :subscriber, :after, names: [], tries: 0, interrupted: false]
+  @doc "Returns the stub, its method and the request that reopens the stream."
+  @callback request(t) :: {module, atom, struct}
+  @doc "Returns `after` as the source compares it."
+  @callback position(term) :: term
+  @doc "Returns a reply of the stream as the source's value."
+  @callback decode(struct) :: {:ok, term} | {:error, Error.t()}
+  @doc "Returns the message for a value and the position behind it, or `:known` for one that was sent before."
+  @callback deliver(term, t) :: {term, term} | :known
+
+  @type t :: %__MODULE__{}
+
+  defstruct [
+    :ref,
+    :session,
+    :connection,
+    :subscriber,
+    :target,
+    :after,
+    source: DSPexFleet.Watch.Variables,
+    names: [],
+    tries: 0,
+    interrupted: false
+  ]
 
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(opts), do: GenServer.start_link(__MODULE__, struct!(__MODULE__, opts))
@@ -20,7 +41,7 @@ defmodule DSPexFleet.Watch do
   def init(watch) do
     Process.flag(:trap_exit, true)
     Process.monitor(watch.subscriber)
-    {:ok, %{watch: watch, reader: spawn_link(fn -> read(at_token(watch)) end)}}
+    {:ok, %{watch: watch, reader: spawn_link(fn -> read(%{watch | after: watch.source.position(watch.after)}) end)}}
   end
 
   @impl true
@@ -37,12 +58,9 @@ defmodule DSPexFleet.Watch do
   @impl true
   def terminate(_reason, state), do: Process.exit(state.reader, :kill)
 
-  defp at_token(%{after: text} = watch) when is_binary(text), do: %{watch | after: Token.parse!(text)}
-  defp at_token(watch), do: watch
-
   defp read(watch) do
     with {:ok, channel, metadata} <- Connection.channel(watch.connection, :infinity),
-         {:ok, replies} <- Call.send_once(channel, metadata, {V1.Variables.Stub, :watch, request(watch)}, :infinity) do
+         {:ok, replies} <- Call.send_once(channel, metadata, watch.source.request(watch), :infinity) do
       Enum.reduce_while(replies, {:closed, watch}, fn reply, {_outcome, watch} -> handle_reply(reply, watch) end)
     else
       {:error, error} -> {{:failed, error}, watch}
@@ -50,17 +68,9 @@ defmodule DSPexFleet.Watch do
     |> continue()
   end
 
-  defp request(watch) do
-    %V1.WatchRequest{
-      session: watch.session,
-      names: Enum.map(watch.names, &to_string/1),
-      after: if(watch.after, do: to_string(watch.after), else: "")
-    }
-  end
-
   defp handle_reply({:ok, wire}, watch) do
-    case Snapshot.from_wire(wire) do
-      {:ok, snapshot} -> {:cont, {:closed, deliver(snapshot, watch)}}
+    case watch.source.decode(wire) do
+      {:ok, value} -> {:cont, {:closed, deliver(value, watch)}}
       {:error, error} -> {:halt, {{:failed, error}, watch}}
     end
   end
@@ -68,14 +78,14 @@ defmodule DSPexFleet.Watch do
   defp handle_reply({:error, %GRPC.RPCError{} = error}, watch), do: {:halt, {{:failed, Error.from_rpc(error)}, watch}}
   defp handle_reply(_trailers, watch), do: {:cont, {:closed, watch}}
 
-  defp deliver(snapshot, watch) do
-    if watch.after == nil or Token.compare(snapshot.token, watch.after) == :gt do
-      measured = %{staleness_s: snapshot.staleness_s}
-      :telemetry.execute([:dspex_fleet, :watch, :snapshot], measured, %{session: watch.session, token: snapshot.token})
-      notify(watch, {:snapshot, snapshot})
-      %{watch | after: snapshot.token, tries: 0, interrupted: false}
-    else
-      watch
+  defp deliver(value, watch) do
+    case watch.source.deliver(value, watch) do
+      {message, position} ->
+        send(watch.subscriber, message)
+        %{watch | after: position, tries: 0, interrupted: false}
+
+      :known ->
+        watch
     end
   end
 

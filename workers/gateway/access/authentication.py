@@ -30,6 +30,7 @@ class GrantScope(StrEnum):
     READ = "read"
     ADMIN = "admin"
     CONTROL = "control"
+    RELEASE = "release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class Grant:
     Attributes:
         name: the owner of the tokens; recorded in the history as the author of its changes.
         scopes: publish (Publish, Rollback), predict (Predictions), read (Get, Watch, History, List, Report), admin
-            (Register), control (Publish and Rollback of what steers the fleet: variables and sessions below
-            ``dspex.``).
+            (Register, and what release grants), release (Rollouts), control (Publish and Rollback of what steers the
+            fleet: variables and sessions below ``dspex.``).
         sessions: shell patterns of session names, such as ``user-*``.
         calls_per_s, streams: limits that override the gateway's.
     """
@@ -50,6 +51,10 @@ class Grant:
     sessions: tuple[str, ...]
     calls_per_s: float | None = None
     streams: int | None = None
+
+    def allows(self, scope: GrantScope) -> bool:
+        """Check whether the grant has a scope, or one that implies it."""
+        return scope in self.scopes or (scope is GrantScope.RELEASE and GrantScope.ADMIN in self.scopes)
 
     def format_author(self, declared: str) -> str:
         """Return the author to record for a change: the grant's name, followed by what its client declares."""

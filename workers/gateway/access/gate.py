@@ -70,7 +70,7 @@ class RequestGate:
             NotGrantedError: the grant lacks the operation's scope.
         """
         grant = self._authenticate(authorization)
-        if operation.scope not in grant.scopes:
+        if not grant.allows(operation.scope):
             raise NotGrantedError(grant.name, operation.scope)
         return grant
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.rollouts.assignment import MILLION
+from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.records import RolloutRecord, RolloutState
 from snakepit_bridge.snapshots import STORE, Change
 from snakepit_bridge.snapshots.records import Changes
@@ -29,6 +31,7 @@ from workers.gateway.json_text import to_strict_json
 ChangeBuilder = Callable[[Mapping[str, Variable]], Changes]
 """Builds changes from a session's current variables."""
 
+_POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 _TYPES = {getattr(pb, f"VARIABLE_TYPE_{kind.name}"): kind for kind in VariableType}
 _NUMBERS = {kind: number for number, kind in _TYPES.items()}
 _ROLLOUT_STATES = {state: getattr(pb, f"ROLLOUT_STATE_{state.name}") for state in RolloutState}
@@ -95,7 +98,7 @@ def rollout_message(target: str, record: RolloutRecord, now: float) -> pb.Rollou
     Args:
         target: what it stages.
         record: how far it is.
-        now: the store's time in Unix seconds, for the share.
+        now: the store's time in Unix seconds, for the share; inf for that of its stage once it counts.
     """
     return pb.Rollout(
         target=target,
@@ -106,6 +109,19 @@ def rollout_message(target: str, record: RolloutRecord, now: float) -> pb.Rollou
         baseline=record.baseline,
         candidate=record.candidate,
         sequence=record.sequence,
+    )
+
+
+def rollout_event_message(target: str, event: RolloutEvent) -> pb.RolloutEvent:
+    """Return an event of a target's rollout as a message."""
+    return pb.RolloutEvent(
+        kind=getattr(pb, f"ROLLOUT_EVENT_KIND_{event.kind.upper()}"),
+        rollout=rollout_message(target, event.record, math.inf),
+        author=event.author,
+        reason=event.reason,
+        detail_json=encode_json(to_strict_json(event.detail)),
+        at=timestamp_message(event.at),
+        position=event.position,
     )
 
 
@@ -251,3 +267,18 @@ def parse_token(text: str, where: str) -> Token | None:
         return Token.parse(text) if text else None
     except ValueError as exc:
         raise MalformedError(where, str(exc)) from exc
+
+
+def parse_position(text: str, kind: str) -> str:
+    """Return the position in a request's field ``after``; it may be empty.
+
+    Args:
+        text: the field's text.
+        kind: what has that position, for the error.
+
+    Raises:
+        MalformedError: the text is no position.
+    """
+    if text and _POSITION.fullmatch(text) is None:
+        raise MalformedError("after", f"it must be the position of a {kind}, or empty")
+    return text

@@ -84,9 +84,9 @@ class IdempotentPublisher:
 
     async def _commit_once(self, commit: PublishCommand, attempt: Attempt) -> Token:
         if attempt.answer is not None:
-            return attempt.answer
+            return Token.parse(attempt.answer)
         token = await self._commit(commit, attempt)
-        await attempt.record_answer(token)
+        await attempt.record_answer(str(token))
         return token
 
     async def _commit(self, commit: PublishCommand, attempt: Attempt | None) -> Token:
@@ -102,14 +102,14 @@ class IdempotentPublisher:
         async def publish() -> Token:
             # Checked on each retry: an earlier attempt that was paused may have committed in the meantime.
             if attempt is not None and attempt.base is not None:
-                token = await self._find_commit(commit, attempt.base)
+                token = await self._find_commit(commit, Token.parse(attempt.base))
                 if token is not None:
                     return token
             base, now = await self._read_current(commit.session)
             changes = await asyncio.to_thread(_build_changes, commit, now)
             expected = base if commit.expected is None else commit.expected
             if attempt is not None:
-                await attempt.record_base(expected)
+                await attempt.record_base(str(expected))
             return await self._store.publish(
                 commit.session, changes, expected=expected, author=commit.author, reason=commit.reason
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -31,7 +30,6 @@ T = TypeVar("T")
 # Kombu's producers block; each thread has its own.
 _THREADS = 16
 _POLL_S = 30.0
-_POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 _ANSWER_MARGIN_S = 0.1
 
 
@@ -98,7 +96,7 @@ class Predictions:
 
     async def stream(self, request: pb.StreamRequest, call: ClientCall) -> AsyncGenerator[pb.PredictionEvent]:
         """Yield each new state of a prediction, the chunks of its output, and finally its result."""
-        after = _parse_position(request.after)
+        after = converters.parse_position(request.after, "chunk") or None
         outcome, last_state = await self.authorized_outcome(request.id, call), pb.PREDICTION_STATE_UNSPECIFIED
         async with aclosing(ChunkPump(self._fleet.chunks.open(request.id, after=after), call.draining)) as chunk_pump:
             while not call.draining.is_set():
@@ -191,12 +189,6 @@ class Predictions:
 def _pending_state(outcome: TaskResult) -> pb.PredictionState:
     """Return the state of a prediction; unspecified if it has ended, since its last event reports that."""
     return pb.PREDICTION_STATE_UNSPECIFIED if outcome.ready else converters.prediction_message("", outcome).state
-
-
-def _parse_position(text: str) -> str | None:
-    if text and _POSITION.fullmatch(text) is None:
-        raise MalformedError("after", "it must be the position of a chunk of this prediction's stream, or empty")
-    return text or None
 
 
 def _recorded_session(outcome: TaskResult) -> str | None:

@@ -1,7 +1,7 @@
 """Idempotent requests: a request id is applied once and always answered alike, whatever happened to earlier attempts.
 
-Each attempt records the token that it is about to commit on top of. If it died, a later attempt can tell whether it had
-committed: the revision after that token is either its own or another's.
+Each attempt records what it is about to change: a token, or the last event of a rollout. If it died, a later attempt
+can tell whether it had made the change: what came after that is either its own or another's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from snakepit_bridge.elixir.errors import ElixirUnavailableError
 from snakepit_bridge.elixir.write_back import WriteNotShownError
 from snakepit_bridge.elixir.write_transaction import HalfWrittenError
 from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
-from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.lease import Lease, Leases, TurnLostError
@@ -33,29 +32,30 @@ class Attempt:
     """One attempt at a request.
 
     Attributes:
-        answer: the token that an earlier attempt committed, if one finished.
-        base: the token that an unfinished earlier attempt was about to commit on top of.
+        answer: what an earlier attempt answered, if one finished.
+        base: what an unfinished earlier attempt was about to change: a token, or the position of a rollout's last
+            event.
     """
 
-    answer: Token | None
-    base: Token | None
+    answer: str | None
+    base: str | None
     _lease: Lease
     _key: str
     _digest: str
 
-    async def record_base(self, base: Token) -> None:
-        """Record the token that this attempt is about to commit on top of.
+    async def record_base(self, base: str) -> None:
+        """Record what this attempt is about to change.
 
         Raises:
             TurnLostError: another attempt has taken over; this one must not commit.
             StoreUnavailableError: Redis can't be reached.
         """
-        await self._store({"digest": self._digest, "base": str(base)})
+        await self._store({"digest": self._digest, "base": base})
 
-    async def record_answer(self, token: Token) -> None:
-        """Record the answer. If another attempt has taken over, it finds this commit by the recorded base."""
+    async def record_answer(self, answer: str) -> None:
+        """Record the answer. If another attempt has taken over, it finds this one's change by the recorded base."""
         with suppress(TurnLostError):
-            await self._store({"digest": self._digest, "answer": str(token)})
+            await self._store({"digest": self._digest, "answer": answer})
 
     async def _store(self, record: dict[str, str]) -> None:
         await self._lease.write_record(self._key, json.dumps(record), KEPT_S)
@@ -97,7 +97,7 @@ class RequestIds:
             if record and record["digest"] != digest:
                 raise RequestIdConflictError(request_id)
             try:
-                yield Attempt(_parse_token(record.get("answer")), _parse_token(record.get("base")), lease, key, digest)
+                yield Attempt(record.get("answer"), record.get("base"), lease, key, digest)
             except BridgeError as exc:
                 if not isinstance(exc, _UNKNOWN_OUTCOMES):
                     await lease.delete_record(key)
@@ -106,7 +106,3 @@ class RequestIds:
     async def _load(self, key: str) -> dict[str, str]:
         stored = await self._connection.wait_bounded(self._connection.client.get(key))
         return json.loads(stored) if stored else {}
-
-
-def _parse_token(text: str | None) -> Token | None:
-    return Token.parse(text) if text else None

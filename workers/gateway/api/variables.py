@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from snakepit_bridge.exceptions import RevisionNotReachedError, SessionNotFoundError
+from snakepit_bridge.exceptions import RevisionNotReachedError, RolloutMovedError, SessionNotFoundError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.rollouts.records import RESERVED_PREFIX
+from snakepit_bridge.releases import steps
 from snakepit_bridge.snapshots import Changes, SnapshotStore
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 from workers.gateway.access.authentication import Grant, GrantScope
 from workers.gateway.api import converters
+from workers.gateway.api.control import check_control, is_control
 from workers.gateway.api.idempotent_publish import IdempotentPublisher, PublishCommand
 from workers.gateway.call import ClientCall, require_seconds
-from workers.gateway.errors import MalformedError, NotGrantedError, TooLargeError
+from workers.gateway.errors import MalformedError, TooLargeError
 
 _DEFAULT_HISTORY, _MAX_HISTORY = 20, 1_000
 
@@ -52,7 +53,7 @@ class Variables:
             changes = converters.parse_changes(request.changes, now)
             return _replace_all(now, changes, call.grant) if request.replace else changes
 
-        _check_control(request.session, [change.name for change in request.changes], call.grant)
+        check_control(request.session, [change.name for change in request.changes], call.grant)
         names = None if request.replace else frozenset(change.name for change in request.changes)
         return await self._commit(request, names, build_changes, request.reason, call)
 
@@ -63,12 +64,26 @@ class Variables:
         converters.parse_token(request.expected, "expected")  # check it before reading the store
         past = (await self._store.read_at(request.session, request.to)).variables
 
-        _check_control(request.session, (), call.grant)
+        check_control(request.session, (), call.grant)
 
         def build_changes(now: Mapping[str, Variable]) -> Changes:
             return _replace_all(now, past, call.grant)
 
-        return await self._commit(request, None, build_changes, request.reason or f"rollback to {request.to}", call)
+        reason = request.reason or f"rollback to {request.to}"
+        answer = await self._commit(request, None, build_changes, reason, call)
+        await self._promote(request.session, answer.token, call.grant.format_author(request.author), reason)
+        return answer
+
+    async def _promote(self, session: str, token: str, author: str, reason: str) -> None:
+        """Give a revision to everybody if a rollout has begun to stage it: what is taken back is not tried first."""
+        while True:
+            head = await self._store.head(session)
+            record = head.rollout
+            if record is None or record.candidate != token or not record.is_open:
+                return
+            event = steps.promote(record, head.now, author=author, reason=reason)
+            with suppress(RolloutMovedError):
+                await self._store.step_rollout(session, record, event)
 
     async def get(self, request: pb.GetVariablesRequest, call: ClientCall) -> pb.Snapshot:
         """Return the current snapshot, the first at or past ``at_least``, or exactly the one at ``exactly``."""
@@ -148,26 +163,12 @@ class Variables:
         return heads[session].now if session in heads else 0.0
 
 
-def _check_control(session: str, names: Iterable[str], grant: Grant) -> None:
-    """Check that a grant may change these variables: those that steer the fleet need the control scope.
-
-    Raises:
-        NotGrantedError: the grant lacks that scope.
-    """
-    if GrantScope.CONTROL not in grant.scopes and any(_is_control(name) for name in (session, *names)):
-        raise NotGrantedError(grant.name, GrantScope.CONTROL, session)
-
-
 def _replace_all(now: Mapping[str, Variable], target: Changes, grant: Grant) -> Changes:
     """Return the changes that turn the current state into the target, except what the grant may not change."""
     changes = {**dict.fromkeys(now.keys() - target.keys()), **target}
     if GrantScope.CONTROL in grant.scopes:
         return changes
-    return {name: variable for name, variable in changes.items() if not _is_control(name)}
-
-
-def _is_control(name: str) -> bool:
-    return name.startswith(RESERVED_PREFIX)
+    return {name: variable for name, variable in changes.items() if not is_control(name)}
 
 
 def _select_names(snapshot: Snapshot, request: pb.WatchRequest, now: float) -> pb.Snapshot:

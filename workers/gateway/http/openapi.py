@@ -20,7 +20,6 @@ Schema = dict[str, Any]
 _SUMMARIES = {
     "Publish": "Commit all changes as one revision, or none, and return its token.",
     "Rollback": "Commit the state at a past token, label or `latest` as a new revision.",
-    "Watch": "Stream the current snapshot, then each newer one, as server-sent events.",
     "History": "Return the latest changes, newest first.",
     "Submit": "Enqueue a prediction and return its id.",
     "SubmitBatch": "Enqueue many predictions; the outcomes are in the order of the requests.",
@@ -29,6 +28,12 @@ _SUMMARIES = {
     "Cancel": "Cancel a prediction unless it has ended.",
     "Register": "Build a program from its spec, and store the spec as the next version.",
     "Score": "Score a prediction that has ended; a score of the same name and scorer is replaced.",
+    "Start": "Publish a session's candidate, or stage a program's version for a label, and return the rollout.",
+    "Show": "Return how a target's rollout stands, or how the last one ended: both arms, guards and events.",
+    "Advance": "Begin the next stage at once, or promote the candidate after the last one.",
+    "Pause": "Pause a rollout: the candidate keeps its share, and no other stage begins.",
+    "Resume": "Resume a paused rollout.",
+    "Abort": "Roll a rollout back: everybody stays with the baseline.",
     "Report": "Return what the predictions that ended lately cost, by program, session, revision or LM profile.",
 }
 # Of methods that several services have.
@@ -39,6 +44,9 @@ _SERVICE_SUMMARIES = {
     ("Predictions", "Get"): "Return the state of a prediction without waiting.",
     ("Programs", "Get"): "Return a program by `name`, `name@label` or `name:version`, with its spec.",
     ("Programs", "List"): "Return programs sorted by name, in pages.",
+    ("Variables", "Watch"): "Stream the current snapshot, then each newer one, as server-sent events.",
+    ("Rollouts", "Watch"): "Stream the events of a target's rollouts, and then each new one, as server-sent events.",
+    ("Rollouts", "List"): "Return what is staged now, by target.",
     ("Scores", "List"): "Return a prediction's scores, by name and scorer.",
 }
 _SCALARS: dict[int, Schema] = {
@@ -78,6 +86,8 @@ _FIELD_SCHEMAS: dict[str, Schema] = {
     "inputs_json": _OBJECT,
     "outputs_json": _OBJECT,
     "spec_json": _OBJECT,
+    "values_json": _OBJECT,
+    "policy_json": _OBJECT,
     "constraints_json": _OBJECT,
 }
 # Schemas of a field in one message only; below, rules on several fields of a message.
@@ -103,6 +113,7 @@ _MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
         "propertyNames": {"minLength": 1, "maxLength": MAX_ATTRIBUTE_CHARACTERS},
         "additionalProperties": {"type": ["string", "number", "boolean"], "maxLength": MAX_ATTRIBUTE_CHARACTERS},
     },
+    ("WatchRolloutRequest", "after"): {"type": "string", "pattern": r"^(\d{1,19}-\d{1,19})?$"},
     ("StreamRequest", "after"): {"type": "string", "pattern": r"^(\d{1,19}-\d{1,19})?$"},
 }
 _MESSAGE_RULES: dict[str, Schema] = {
@@ -173,7 +184,7 @@ def build_description(operations: Iterable[Operation], *, requires_token: bool =
         "info": {
             "title": "DSPex fleet",
             "version": "1",
-            "description": "Variables, predictions, scores, programs and costs.",
+            "description": "Variables, predictions, scores, programs, rollouts and costs.",
         },
         **({"security": [{"bearer": []}]} if requires_token else {}),
         "paths": paths,

@@ -138,8 +138,12 @@ class HttpServer:
             except Exception as exc:  # noqa: BLE001 - reported to the client, and logged if unexpected
                 return _error_response(exc, operation.path)
 
-        # Session names may contain slashes.
-        return Route(path.replace("{session}", "{session:path}"), endpoint, methods=list(methods))
+        # Names of sessions may contain slashes.
+        return Route(
+            path.replace("{session}", "{session:path}").replace("{target}", "{target:path}"),
+            endpoint,
+            methods=list(methods),
+        )
 
     def _with_sender_check(
         self, answer: Callable[[Request], Awaitable[Response]]

@@ -29,6 +29,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "RegisterRequest": ("name", "spec"),
     "RollbackRequest": ("to",),
     "ScoreRequest": ("name", "value"),
+    "StartRolloutRequest": ("target",),
+    "StepRolloutRequest": ("reason",),
     "SubmitBatchRequest": ("requests",),
     "SubmitRequest": ("program",),
 }

@@ -52,6 +52,25 @@ defmodule Dspex.Fleet.V1.RolloutState do
   field :ROLLOUT_STATE_PROMOTED, 5
 end
 
+defmodule Dspex.Fleet.V1.RolloutEventKind do
+  @moduledoc false
+
+  use Protobuf,
+    enum: true,
+    full_name: "dspex.fleet.v1.RolloutEventKind",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :ROLLOUT_EVENT_KIND_UNSPECIFIED, 0
+  field :ROLLOUT_EVENT_KIND_STARTED, 1
+  field :ROLLOUT_EVENT_KIND_STAGE, 2
+  field :ROLLOUT_EVENT_KIND_PAUSED, 3
+  field :ROLLOUT_EVENT_KIND_RESUMED, 4
+  field :ROLLOUT_EVENT_KIND_PROMOTED, 5
+  field :ROLLOUT_EVENT_KIND_ROLLED_BACK, 6
+  field :ROLLOUT_EVENT_KIND_SUPERSEDED, 7
+end
+
 defmodule Dspex.Fleet.V1.Variable do
   @moduledoc false
 
@@ -436,6 +455,111 @@ defmodule Dspex.Fleet.V1.Rollout do
   field :sequence, 8, type: :uint64
 end
 
+defmodule Dspex.Fleet.V1.StartRolloutRequest do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.StartRolloutRequest",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  oneof :candidate, 0
+
+  field :target, 1, type: :string
+  field :values_json, 2, type: :bytes, json_name: "valuesJson", oneof: 0
+  field :version, 3, type: :uint64, oneof: 0
+  field :policy_json, 4, type: :bytes, json_name: "policyJson"
+  field :author, 5, type: :string
+  field :reason, 6, type: :string
+  field :request_id, 7, type: :string, json_name: "requestId"
+end
+
+defmodule Dspex.Fleet.V1.ListRolloutsRequest do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.ListRolloutsRequest",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+end
+
+defmodule Dspex.Fleet.V1.ListRolloutsResponse do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.ListRolloutsResponse",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :rollouts, 1, repeated: true, type: Dspex.Fleet.V1.Rollout
+end
+
+defmodule Dspex.Fleet.V1.ShowRolloutRequest do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.ShowRolloutRequest",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :target, 1, type: :string
+end
+
+defmodule Dspex.Fleet.V1.RolloutReport do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.RolloutReport",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :rollout, 1, type: Dspex.Fleet.V1.Rollout
+  field :report_json, 2, type: :bytes, json_name: "reportJson"
+end
+
+defmodule Dspex.Fleet.V1.WatchRolloutRequest do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.WatchRolloutRequest",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :target, 1, type: :string
+  field :after, 2, type: :string
+end
+
+defmodule Dspex.Fleet.V1.StepRolloutRequest do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.StepRolloutRequest",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :target, 1, type: :string
+  field :author, 2, type: :string
+  field :reason, 3, type: :string
+  field :request_id, 4, type: :string, json_name: "requestId"
+end
+
+defmodule Dspex.Fleet.V1.RolloutEvent do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.RolloutEvent",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :kind, 1, type: Dspex.Fleet.V1.RolloutEventKind, enum: true
+  field :rollout, 2, type: Dspex.Fleet.V1.Rollout
+  field :author, 3, type: :string
+  field :reason, 4, type: :string
+  field :detail_json, 5, type: :bytes, json_name: "detailJson"
+  field :at, 6, type: Google.Protobuf.Timestamp
+  field :position, 7, type: :string
+end
+
 defmodule Dspex.Fleet.V1.Error do
   @moduledoc false
 
@@ -721,4 +845,32 @@ defmodule Dspex.Fleet.V1.Scores.Stub do
   @moduledoc false
 
   use GRPC.Stub, service: Dspex.Fleet.V1.Scores.Service
+end
+
+defmodule Dspex.Fleet.V1.Rollouts.Service do
+  @moduledoc false
+
+  use GRPC.Service, name: "dspex.fleet.v1.Rollouts", protoc_gen_elixir_version: "0.17.0"
+
+  rpc :Start, Dspex.Fleet.V1.StartRolloutRequest, Dspex.Fleet.V1.Rollout
+
+  rpc :List, Dspex.Fleet.V1.ListRolloutsRequest, Dspex.Fleet.V1.ListRolloutsResponse
+
+  rpc :Show, Dspex.Fleet.V1.ShowRolloutRequest, Dspex.Fleet.V1.RolloutReport
+
+  rpc :Watch, Dspex.Fleet.V1.WatchRolloutRequest, stream(Dspex.Fleet.V1.RolloutEvent)
+
+  rpc :Advance, Dspex.Fleet.V1.StepRolloutRequest, Dspex.Fleet.V1.Rollout
+
+  rpc :Pause, Dspex.Fleet.V1.StepRolloutRequest, Dspex.Fleet.V1.Rollout
+
+  rpc :Resume, Dspex.Fleet.V1.StepRolloutRequest, Dspex.Fleet.V1.Rollout
+
+  rpc :Abort, Dspex.Fleet.V1.StepRolloutRequest, Dspex.Fleet.V1.Rollout
+end
+
+defmodule Dspex.Fleet.V1.Rollouts.Stub do
+  @moduledoc false
+
+  use GRPC.Stub, service: Dspex.Fleet.V1.Rollouts.Service
 end

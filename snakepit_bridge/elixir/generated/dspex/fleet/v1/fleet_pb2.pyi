@@ -39,6 +39,17 @@ class RolloutState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLLOUT_STATE_PAUSED: _ClassVar[RolloutState]
     ROLLOUT_STATE_ROLLED_BACK: _ClassVar[RolloutState]
     ROLLOUT_STATE_PROMOTED: _ClassVar[RolloutState]
+
+class RolloutEventKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLLOUT_EVENT_KIND_UNSPECIFIED: _ClassVar[RolloutEventKind]
+    ROLLOUT_EVENT_KIND_STARTED: _ClassVar[RolloutEventKind]
+    ROLLOUT_EVENT_KIND_STAGE: _ClassVar[RolloutEventKind]
+    ROLLOUT_EVENT_KIND_PAUSED: _ClassVar[RolloutEventKind]
+    ROLLOUT_EVENT_KIND_RESUMED: _ClassVar[RolloutEventKind]
+    ROLLOUT_EVENT_KIND_PROMOTED: _ClassVar[RolloutEventKind]
+    ROLLOUT_EVENT_KIND_ROLLED_BACK: _ClassVar[RolloutEventKind]
+    ROLLOUT_EVENT_KIND_SUPERSEDED: _ClassVar[RolloutEventKind]
 VARIABLE_TYPE_UNSPECIFIED: VariableType
 VARIABLE_TYPE_FLOAT: VariableType
 VARIABLE_TYPE_INTEGER: VariableType
@@ -60,6 +71,14 @@ ROLLOUT_STATE_RUNNING: RolloutState
 ROLLOUT_STATE_PAUSED: RolloutState
 ROLLOUT_STATE_ROLLED_BACK: RolloutState
 ROLLOUT_STATE_PROMOTED: RolloutState
+ROLLOUT_EVENT_KIND_UNSPECIFIED: RolloutEventKind
+ROLLOUT_EVENT_KIND_STARTED: RolloutEventKind
+ROLLOUT_EVENT_KIND_STAGE: RolloutEventKind
+ROLLOUT_EVENT_KIND_PAUSED: RolloutEventKind
+ROLLOUT_EVENT_KIND_RESUMED: RolloutEventKind
+ROLLOUT_EVENT_KIND_PROMOTED: RolloutEventKind
+ROLLOUT_EVENT_KIND_ROLLED_BACK: RolloutEventKind
+ROLLOUT_EVENT_KIND_SUPERSEDED: RolloutEventKind
 
 class Variable(_message.Message):
     __slots__ = ("name", "type", "value_json", "constraints_json")
@@ -392,6 +411,86 @@ class Rollout(_message.Message):
     candidate: str
     sequence: int
     def __init__(self, target: _Optional[str] = ..., id: _Optional[str] = ..., state: _Optional[_Union[RolloutState, str]] = ..., stage: _Optional[int] = ..., share: _Optional[float] = ..., baseline: _Optional[str] = ..., candidate: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class StartRolloutRequest(_message.Message):
+    __slots__ = ("target", "values_json", "version", "policy_json", "author", "reason", "request_id")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    VALUES_JSON_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_JSON_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    values_json: bytes
+    version: int
+    policy_json: bytes
+    author: str
+    reason: str
+    request_id: str
+    def __init__(self, target: _Optional[str] = ..., values_json: _Optional[bytes] = ..., version: _Optional[int] = ..., policy_json: _Optional[bytes] = ..., author: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ListRolloutsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListRolloutsResponse(_message.Message):
+    __slots__ = ("rollouts",)
+    ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    rollouts: _containers.RepeatedCompositeFieldContainer[Rollout]
+    def __init__(self, rollouts: _Optional[_Iterable[_Union[Rollout, _Mapping]]] = ...) -> None: ...
+
+class ShowRolloutRequest(_message.Message):
+    __slots__ = ("target",)
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    def __init__(self, target: _Optional[str] = ...) -> None: ...
+
+class RolloutReport(_message.Message):
+    __slots__ = ("rollout", "report_json")
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    REPORT_JSON_FIELD_NUMBER: _ClassVar[int]
+    rollout: Rollout
+    report_json: bytes
+    def __init__(self, rollout: _Optional[_Union[Rollout, _Mapping]] = ..., report_json: _Optional[bytes] = ...) -> None: ...
+
+class WatchRolloutRequest(_message.Message):
+    __slots__ = ("target", "after")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    after: str
+    def __init__(self, target: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class StepRolloutRequest(_message.Message):
+    __slots__ = ("target", "author", "reason", "request_id")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    author: str
+    reason: str
+    request_id: str
+    def __init__(self, target: _Optional[str] = ..., author: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class RolloutEvent(_message.Message):
+    __slots__ = ("kind", "rollout", "author", "reason", "detail_json", "at", "position")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_JSON_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    kind: RolloutEventKind
+    rollout: Rollout
+    author: str
+    reason: str
+    detail_json: bytes
+    at: _timestamp_pb2.Timestamp
+    position: str
+    def __init__(self, kind: _Optional[_Union[RolloutEventKind, str]] = ..., rollout: _Optional[_Union[Rollout, _Mapping]] = ..., author: _Optional[str] = ..., reason: _Optional[str] = ..., detail_json: _Optional[bytes] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., position: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("kind", "message", "fields_json")

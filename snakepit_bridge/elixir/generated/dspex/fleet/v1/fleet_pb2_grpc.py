@@ -933,3 +933,390 @@ class Scores:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class RolloutsStub:
+    """Rollouts, by target: a session, "demo", or a program's label, "qa@prod"; where a session's name looks like a label, it is
+    "session:NAME". A rollout needs a token for the session, and one of a label a token for all sessions.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Start = channel.unary_unary(
+                '/dspex.fleet.v1.Rollouts/Start',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartRolloutRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.Rollouts/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRolloutsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRolloutsResponse.FromString,
+                _registered_method=True)
+        self.Show = channel.unary_unary(
+                '/dspex.fleet.v1.Rollouts/Show',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ShowRolloutRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RolloutReport.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/dspex.fleet.v1.Rollouts/Watch',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.WatchRolloutRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RolloutEvent.FromString,
+                _registered_method=True)
+        self.Advance = channel.unary_unary(
+                '/dspex.fleet.v1.Rollouts/Advance',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/dspex.fleet.v1.Rollouts/Pause',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/dspex.fleet.v1.Rollouts/Resume',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.Abort = channel.unary_unary(
+                '/dspex.fleet.v1.Rollouts/Abort',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.FromString,
+                _registered_method=True)
+
+
+class RolloutsServicer:
+    """Rollouts, by target: a session, "demo", or a program's label, "qa@prod"; where a session's name looks like a label, it is
+    "session:NAME". A rollout needs a token for the session, and one of a label a token for all sessions.
+    """
+
+    def Start(self, request, context):
+        """Publishes values as a session's candidate, or stages a version for a label. FAILED_PRECONDITION: one is open already.
+        INVALID_ARGUMENT: the policy is invalid, or the candidate is nothing to try.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def List(self, request, context):
+        """Returns what is staged now, of the sessions that the token covers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Show(self, request, context):
+        """Returns how a target's rollout stands, or how the last one ended, with the numbers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Streams what has happened to a target's rollouts, and then each new event, each once and in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Advance(self, request, context):
+        """Begins the next stage at once, or promotes the candidate after the last one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Pauses it: the candidate keeps its share, guards hold, and no other stage begins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Abort(self, request, context):
+        """Rolls it back: everybody stays with the baseline.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_RolloutsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Start': grpc.unary_unary_rpc_method_handler(
+                    servicer.Start,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartRolloutRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRolloutsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRolloutsResponse.SerializeToString,
+            ),
+            'Show': grpc.unary_unary_rpc_method_handler(
+                    servicer.Show,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ShowRolloutRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RolloutReport.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.WatchRolloutRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RolloutEvent.SerializeToString,
+            ),
+            'Advance': grpc.unary_unary_rpc_method_handler(
+                    servicer.Advance,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.SerializeToString,
+            ),
+            'Abort': grpc.unary_unary_rpc_method_handler(
+                    servicer.Abort,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Rollouts', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Rollouts', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Rollouts:
+    """Rollouts, by target: a session, "demo", or a program's label, "qa@prod"; where a session's name looks like a label, it is
+    "session:NAME". A rollout needs a token for the session, and one of a label a token for all sessions.
+    """
+
+    @staticmethod
+    def Start(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Rollouts/Start',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartRolloutRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Rollouts/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRolloutsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRolloutsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Show(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Rollouts/Show',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ShowRolloutRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RolloutReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dspex.fleet.v1.Rollouts/Watch',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.WatchRolloutRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RolloutEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Advance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Rollouts/Advance',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Rollouts/Pause',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Rollouts/Resume',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Abort(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Rollouts/Abort',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
