@@ -16,7 +16,7 @@ from workers.gateway.access.authentication import GrantScope
 from workers.gateway.api.costs import CostReports, count_days
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
-from workers.gateway.api.rollouts import Rollouts
+from workers.gateway.api.rollouts import GatewayRollouts
 from workers.gateway.api.scores import PredictionScores
 from workers.gateway.api.variables import Variables
 from workers.gateway.call import ClientCall
@@ -62,7 +62,7 @@ def build_operations(
     programs: Programs,
     costs: CostReports,
     scores: PredictionScores,
-    rollouts: Rollouts,
+    rollouts: GatewayRollouts,
 ) -> tuple[Operation, ...]:
     """Return all operations."""
     return (
@@ -132,7 +132,7 @@ def _score_operations(service: PredictionScores) -> tuple[Operation, ...]:
     )
 
 
-def _rollout_operations(service: Rollouts) -> tuple[Operation, ...]:
+def _rollout_operations(service: GatewayRollouts) -> tuple[Operation, ...]:
     def operation(
         method: str, request: type[Any], response: type[Any], verb: str, path: str = "", **options: Any
     ) -> Operation:
@@ -140,17 +140,19 @@ def _rollout_operations(service: Rollouts) -> tuple[Operation, ...]:
         return Operation("Rollouts", method, GrantScope.RELEASE, request, response, http, **options)
 
     # A session's name may contain slashes, so that something stands behind it in each path.
-    one = "/{target}"
+    by_target = "/{target}"
     step = pb.StepRolloutRequest
     return (
         operation("Start", pb.StartRolloutRequest, pb.Rollout, "POST", unary=service.start),
         operation("List", pb.ListRolloutsRequest, pb.ListRolloutsResponse, "GET", unary=service.list),
-        operation("Show", pb.ShowRolloutRequest, pb.RolloutReport, "GET", f"{one}/report", unary=service.show),
-        operation("Watch", pb.WatchRolloutRequest, pb.RolloutEvent, "GET", f"{one}/watch", streaming=service.watch),
-        operation("Advance", step, pb.Rollout, "POST", f"{one}/advance", unary=service.advance),
-        operation("Pause", step, pb.Rollout, "POST", f"{one}/pause", unary=service.pause),
-        operation("Resume", step, pb.Rollout, "POST", f"{one}/resume", unary=service.resume),
-        operation("Abort", step, pb.Rollout, "POST", f"{one}/abort", unary=service.abort),
+        operation("Show", pb.ShowRolloutRequest, pb.RolloutReport, "GET", f"{by_target}/report", unary=service.show),
+        operation(
+            "Watch", pb.WatchRolloutRequest, pb.RolloutEvent, "GET", f"{by_target}/watch", streaming=service.watch
+        ),
+        operation("Advance", step, pb.Rollout, "POST", f"{by_target}/advance", unary=service.advance),
+        operation("Pause", step, pb.Rollout, "POST", f"{by_target}/pause", unary=service.pause),
+        operation("Resume", step, pb.Rollout, "POST", f"{by_target}/resume", unary=service.resume),
+        operation("Abort", step, pb.Rollout, "POST", f"{by_target}/abort", unary=service.abort),
     )
 
 

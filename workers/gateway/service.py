@@ -24,7 +24,7 @@ from workers.gateway.api.costs import CostReports
 from workers.gateway.api.flags import Flags
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
-from workers.gateway.api.rollouts import Rollouts
+from workers.gateway.api.rollouts import GatewayRollouts
 from workers.gateway.api.scores import PredictionScores
 from workers.gateway.api.variables import Variables
 from workers.gateway.grpc.server import GrpcServer
@@ -75,7 +75,7 @@ class Gateway:
             Programs(self._fleet, settings.allowed_packages, settings.imports),
             CostReports(self._fleet),
             PredictionScores(self._fleet, self._predictions),
-            Rollouts(self._fleet, self._replica),
+            GatewayRollouts(self._fleet, self._replica),
         )
         flags = Flags(self._fleet, self._replica)
         self._grpc = GrpcServer(operations, self._gate, settings) if settings.grpc else None

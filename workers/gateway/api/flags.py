@@ -8,19 +8,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.exceptions import SessionNotFoundError
-from snakepit_bridge.protocol.messages import PredictionRequest
+from snakepit_bridge.protocol.messages import PredictionRequest, Requirement
+from snakepit_bridge.protocol.targeting import Attributes, AttributeValue
 from snakepit_bridge.rollouts.records import BASELINE, RESERVED_PREFIX, ArmAssignment
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable, VariableType
 from snakepit_bridge.variables.types import Tensor, to_json
-from tasks.arms import choose_revision
+from tasks.arms import choose_experiment_arm, choose_revision
 from workers.gateway.call import ClientCall
 
 UNSTAGED = "default"
@@ -34,10 +35,12 @@ class FlagContext:
     Attributes:
         session: whose variables are the flags.
         key: the targeting key.
+        attributes: what is known of the request's origin, for experiments on a segment.
     """
 
     session: str
     key: str
+    attributes: Attributes = field(default_factory=dict[str, AttributeValue])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class AssignedFlags:
     Attributes:
         session: whose variables they are.
         snapshot: the session's snapshot for the context; None if it was never published.
-        arm: the arm that the context is assigned to; None if there is no rollout, or none that is measured.
+        arm: the arm that the context is assigned to; None if no rollout or experiment is measured.
         is_staged: whether a rollout stages the session.
     """
 
@@ -78,7 +81,7 @@ class AssignedFlags:
 
     @property
     def reason(self) -> str:
-        """OpenFeature's reason: ``SPLIT`` if the targeting key was assigned to an arm, else ``STATIC``."""
+        """OpenFeature's reason: ``SPLIT`` if the context was assigned to an arm, else ``STATIC``."""
         return "STATIC" if self.arm is None else "SPLIT"
 
     @property
@@ -142,8 +145,12 @@ class Flags:
             newest = await self._replica.snapshot(session)
         except SessionNotFoundError:
             return AssignedFlags(session, None, None, is_staged=False)
-        request = PredictionRequest("", {}, session)
-        snapshot, arm = choose_revision(newest, request, context.key, self._replica.store_time())
+        request = PredictionRequest("", {}, session, attributes=context.attributes)
+        found = choose_experiment_arm(newest, request, context.key)
+        if found is None:
+            snapshot, arm = choose_revision(newest, request, context.key, self._replica.store_time())
+        else:
+            snapshot, arm = await self._replica.snapshot(session, Requirement("exactly", found[0])), found[1]
         return AssignedFlags(session, snapshot, arm, is_staged=newest.rollout is not None and newest.rollout.is_staged)
 
 

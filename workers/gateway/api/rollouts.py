@@ -28,7 +28,7 @@ _Step = Callable[[str], Awaitable[RolloutRecord]]
 _Request = pb.StartRolloutRequest | pb.StepRolloutRequest
 
 
-class Rollouts:
+class GatewayRollouts:
     """The operations on rollouts.
 
     Args:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from snakepit_bridge.exceptions import SessionNameError
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION, check_session
-from snakepit_bridge.protocol.targeting import check_key
+from snakepit_bridge.protocol.targeting import Attributes, check_key
 from snakepit_bridge.variables.codec import encode_json, parse
 from workers.gateway.access.authentication import GrantScope
 from workers.gateway.access.gate import RequestGate
@@ -121,11 +121,20 @@ def _parse_context(body: bytes) -> FlagContext | Refusal:
     if given.get("targetingKey") in (None, ""):
         return Refusal("TARGETING_KEY_MISSING", "The context needs 'targetingKey', which the assignment sticks to.")
     try:
-        return FlagContext(
-            check_session(given.get(SESSION_ATTRIBUTE, DEFAULT_SESSION)), check_key(given["targetingKey"])
-        )
+        session = check_session(given.get(SESSION_ATTRIBUTE, DEFAULT_SESSION))
+        return FlagContext(session, check_key(given["targetingKey"]), _read_attributes(given))
     except (SessionNameError, ValueError) as exc:
         return Refusal("INVALID_CONTEXT", str(exc))
+
+
+def _read_attributes(context: Mapping[str, Any]) -> Attributes:
+    """Return the attributes that a prediction could have too; a context may have others, such as objects."""
+    own = ("targetingKey", SESSION_ATTRIBUTE)
+    return {
+        name: value
+        for name, value in context.items()
+        if name not in own and isinstance(value, str | int | float | bool)
+    }
 
 
 def _matches(header: str, tag: str) -> bool:
