@@ -50,6 +50,7 @@ _LIBRARY_COMMANDS = {
     },
     "Rollouts": {
         "rollouts:rollout": "Start, show, watch or steer rollouts of a session's revisions or a program's versions.",
+        "experiments:experiment": "Start, show or end experiments of revisions of a session or versions of a program.",
     },
     "The fleet": {
         "status:status": "Show which workers answer, how deep the queue is, and where each session stands.",

@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
+from snakepit_bridge.releases.counts import StageCountsReader
+from snakepit_bridge.releases.experiment_report import ExperimentReport, read_experiment_report
 from snakepit_bridge.releases.session_experiments import SessionExperiments
 from snakepit_bridge.releases.target_names import TargetName
 from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
@@ -25,6 +29,8 @@ class AsyncExperiments:
     write ``session:NAME``.
 
     Args:
+        connection: to the fleet's Redis.
+        namespace: the fleet's.
         store: the sessions.
         open_registry: returns the programs; it is called for a program alone, since programs load DSPy.
         open_session: returns a session by its name, for an author to publish in.
@@ -32,10 +38,14 @@ class AsyncExperiments:
 
     def __init__(
         self,
+        connection: RedisConnection,
+        namespace: str,
         store: SnapshotStore,
         open_registry: Callable[[], ProgramRegistry],
         open_session: Callable[[str, str], SessionContext],
     ) -> None:
+        self._connection = connection
+        self._counts = StageCountsReader(connection, FleetKeys(namespace))
         self._store = store
         self._open_registry = open_registry
         self._open_session = open_session
@@ -102,6 +112,20 @@ class AsyncExperiments:
         """
         return await run_on_home_loop(self._on(target).list())
 
+    async def show(self, target: str, experiment: str) -> ExperimentReport:
+        """Return how an experiment stands, or how the last one of its name ended: what was counted of each arm.
+
+        Args:
+            target: what is tried.
+            experiment: its name.
+
+        Raises:
+            ExperimentNotFoundError: the target has had none of this name.
+            SessionNotFoundError: the session was never published.
+            StoreUnavailableError: Redis is away.
+        """
+        return await run_on_home_loop(self._show(self._on(target), experiment))
+
     async def events(self, target: str, *, after: str = "", limit: int = 100) -> list[ExperimentEvent]:
         """Return what has happened to a target's experiments, oldest first.
 
@@ -115,6 +139,10 @@ class AsyncExperiments:
             StoreUnavailableError: Redis is away.
         """
         return await run_on_home_loop(self._on(target).events(after, limit))
+
+    async def _show(self, target: TargetExperiments, experiment: str) -> ExperimentReport:
+        seconds, _ = await self._connection.execute_read("TIME")
+        return await read_experiment_report(target, experiment, self._counts, float(seconds))
 
     def _on(self, target: str) -> TargetExperiments:
         name = TargetName.parse(target)
@@ -148,6 +176,9 @@ class Experiments:
 
     def list(self, target: str) -> tuple[Experiment, ...]:
         return run_blocking(self.aio.list(target))
+
+    def show(self, target: str, experiment: str) -> ExperimentReport:
+        return run_blocking(self.aio.show(target, experiment))
 
     def events(self, target: str, *, after: str = "", limit: int = 100) -> list[ExperimentEvent]:
         return run_blocking(self.aio.events(target, after=after, limit=limit))

@@ -565,7 +565,9 @@ class Fleet:
         def open_session(name: str, author: str) -> SessionContext:
             return self.session(name, author=author)
 
-        return Experiments(AsyncExperiments(self.store, lambda: self.registry, open_session))
+        return Experiments(
+            AsyncExperiments(self.connection, self.namespace, self.store, lambda: self.registry, open_session)
+        )
 
     def session(self, name: str = DEFAULT_SESSION, *, author: str = "") -> SessionContext:
         """Return a session of this fleet's store, to read its variables and to publish.

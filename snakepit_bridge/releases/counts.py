@@ -1,7 +1,7 @@
-"""Read what was counted of a stage's arms: the sum of its minutes, of which those that are over are read once.
+"""Read what was counted of the arms of a stage or an experiment.
 
-Counts are written in the minute in which a prediction or a score is committed, by the server's clock, so a minute that
-is over doesn't change any more.
+That is the sum of its minutes, of which those that are over are read once. Counts are written in the minute in
+which a prediction or a score is committed, by the server's clock, so a minute that is over doesn't change any more.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class _Known:
     """What this process knows of a stage: the sums of the minutes before one, and what it saw last."""
 
     next_minute: int
-    sums: dict[str, ArmCounts] = field(default_factory=lambda: {arm: ArmCounts() for arm in _ARMS})
+    sums: dict[str, ArmCounts]
     last_minute: int = -1
     predictions: int | None = None
     grew_at: float = 0.0
 
 
 class StageCountsReader:
-    """Reads the counts of stages, and remembers their minutes that are over.
+    """Reads the counts of stages and experiments, and remembers their minutes that are over.
 
     Args:
         connection: to the fleet's Redis.
@@ -76,28 +76,53 @@ class StageCountsReader:
         Raises:
             StoreUnavailableError: Redis is away.
         """
+        known, sums = await self._read(rollout, stage, _ARMS, since_s, now_s)
+        return StageCounts(sums[BASELINE], sums[CANDIDATE], _note_growth(known, sums, now_s))
+
+    async def read_arms(
+        self, experiment: str, arms: Sequence[str], since_s: float, now_s: float
+    ) -> dict[str, ArmCounts]:
+        """Return the counts of an experiment's arms, by arm.
+
+        Args:
+            experiment: its id.
+            arms: their names.
+            since_s: its beginning, in Unix seconds of the server's clock.
+            now_s: the time by that clock.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        _, sums = await self._read(experiment, 0, arms, since_s, now_s)
+        return sums
+
+    async def _read(
+        self, rollout: str, stage: int, arms: Sequence[str], since_s: float, now_s: float
+    ) -> tuple[_Known, dict[str, ArmCounts]]:
         current = int(now_s) // MINUTE_S
         first = max(int(since_s) // MINUTE_S, current - COUNTS_TTL_S // MINUTE_S)
         at = rollout, stage, int(since_s)
         known = self._known.get(at)
         if known is None:
-            known = self._known[at] = _Known(first)
+            known = self._known[at] = _Known(first, {arm: ArmCounts() for arm in arms})
         sums = dict(known.sums)
         # One more minute, since the time was read some time ago.
-        for batch in _split(range(known.next_minute, current + 2)):
-            for minute, found in zip(batch, await self._read_minutes(rollout, stage, batch), strict=True):
+        for batch in _split(range(known.next_minute, current + 2), len(arms)):
+            for minute, found in zip(batch, await self._read_minutes(rollout, stage, arms, batch), strict=True):
                 if any(counts.predictions for counts in found.values()):
                     known.last_minute = max(known.last_minute, minute)
-                sums = {arm: sums[arm] + found[arm] for arm in _ARMS}
+                sums = {arm: sums[arm] + found[arm] for arm in arms}
                 if minute < current - _OPEN_MINUTES:
                     known.sums, known.next_minute = sums, minute + 1
-        return StageCounts(sums[BASELINE], sums[CANDIDATE], _note_growth(known, sums, now_s))
+        return known, sums
 
-    async def _read_minutes(self, rollout: str, stage: int, minutes: Sequence[int]) -> list[dict[str, ArmCounts]]:
-        keys = [self._keys.arm_counts(rollout, stage, arm, minute) for minute in minutes for arm in _ARMS]
+    async def _read_minutes(
+        self, rollout: str, stage: int, arms: Sequence[str], minutes: Sequence[int]
+    ) -> list[dict[str, ArmCounts]]:
+        keys = [self._keys.arm_counts(rollout, stage, arm, minute) for minute in minutes for arm in arms]
         replies = await self._connection.send_each([("HGETALL", key) for key in keys])
-        counts = [_parse(fields) for fields in replies]
-        return [dict(zip(_ARMS, pair, strict=True)) for pair in zip(counts[::2], counts[1::2], strict=True)]
+        counts = iter([_parse(fields) for fields in replies])
+        return [{arm: next(counts) for arm in arms} for _ in minutes]
 
 
 def _note_growth(known: _Known, sums: Mapping[str, ArmCounts], now_s: float) -> float:
@@ -115,6 +140,6 @@ def _parse(fields: Mapping[bytes, bytes]) -> ArmCounts:
     return ArmCounts.parse({name.decode(): int(value) for name, value in fields.items()})
 
 
-def _split(minutes: range) -> list[range]:
-    size = _BATCH_SIZE // len(_ARMS)
+def _split(minutes: range, arms: int) -> list[range]:
+    size = _BATCH_SIZE // arms
     return [minutes[start : start + size] for start in range(0, len(minutes), size)]

@@ -19,7 +19,7 @@ _MS_PER_S = 1_000
 
 @dataclass(frozen=True, slots=True)
 class ArmFigure:
-    """What a guard measured in one arm, in the guard's unit.
+    """What was measured in one arm, in the unit of a guard or a metric.
 
     Attributes:
         count: how many values there are.
@@ -35,6 +35,10 @@ class ArmFigure:
         if self.value is None:
             return "no values"
         return f"{self.value:.4g} ({self.bounds.low:.4g} to {self.bounds.high:.4g}) of {self.count}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figure as JSON values; a bound that isn't known is null."""
+        return {"count": self.count, "value": self.value, "bounds": _bounds(self.bounds)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,8 @@ class GuardReport:
             "guard": self.guard,
             "unit": self.unit,
             "verdict": self.verdict.value,
-            "baseline": _figure_dict(self.baseline) if self.baseline else None,
-            "candidate": _figure_dict(self.candidate),
+            "baseline": self.baseline.as_dict() if self.baseline else None,
+            "candidate": self.candidate.as_dict(),
             "allowed": self.allowed,
             "measured_harm": self.measured_harm,
             "harm": _bounds(self.harm),
@@ -166,20 +170,23 @@ def _evaluate_quantile(
 ) -> GuardReport:
     """Compare the arms' quantiles of the latency as a ratio."""
     ratio = bound_quantile_ratio(baseline.latency, candidate.latency, level, alpha)
-    trusted, tried = (_quantile_figure(arm, level, alpha) for arm in (baseline, candidate))
+    trusted, tried = (measure_quantile(arm, level, alpha) for arm in (baseline, candidate))
     measured = tried.value / trusted.value - allowed if tried.value is not None and trusted.value else None
     harm = Interval(ratio.low - allowed, ratio.high - allowed)
     return GuardReport(guard, "s", trusted, tried, allowed, measured, harm)
 
 
-def _quantile_figure(arm: ArmCounts, level: float, alpha: float) -> ArmFigure:
+def measure_quantile(arm: ArmCounts, level: float, alpha: float) -> ArmFigure:
+    """Return a quantile of an arm's latencies in seconds, with bounds that hold at all looks together.
+
+    Args:
+        arm: what was counted of it.
+        level: of the quantile, such as 0.95.
+        alpha: the probability that the true quantile is ever outside of the bounds.
+    """
     value, bounds = quantile(arm.latency, level), bound_quantile(arm.latency, level, alpha)
     seconds = None if value is None else value / _MS_PER_S
     return ArmFigure(count_values(arm.latency), seconds, Interval(bounds.low / _MS_PER_S, bounds.high / _MS_PER_S))
-
-
-def _figure_dict(figure: ArmFigure) -> dict[str, Any]:
-    return {"count": figure.count, "value": figure.value, "bounds": _bounds(figure.bounds)}
 
 
 def _bounds(interval: Interval) -> list[float | None]:

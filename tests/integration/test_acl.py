@@ -411,6 +411,8 @@ COMMANDS = (
     "judge add plain --name polite --program scoring --input text=outputs.answer", "judge list",
     "judge remove plain polite",
     "register {spec} --name asked", "label asked prod 1",
+    "experiment start ops tone --arm a=stable:0.5 --arm b=latest:0.5", "experiment list ops",
+    "experiment show ops tone", "experiment decide ops tone a --reason calmer",
     "promote ops stable", "watch ops --count 1", "dead list", "dead retry --all", "dead drop --all",
 )  # fmt: skip
 

@@ -91,6 +91,15 @@ async def test_minutes_that_are_over_are_read_once_and_the_open_ones_again(count
     assert (await counts.read(30)).candidate.predictions == 12
 
 
+async def test_the_arms_of_an_experiment_are_summed_by_name(counts: Counts) -> None:
+    arms = [f"arm{number}" for number in range(20)]
+    for minute, arm in ((0, "arm0"), (1, "arm0"), (100, "arm19")):
+        await counts.add(minute, arm, stage=0)
+    await counts.add(1, "arm1", stage=1)
+    found = await counts.reader.read_arms("r", arms, BEGAN_S, BEGAN_S + 100 * MINUTE_S)
+    assert {arm: each.predictions for arm, each in found.items()} == dict.fromkeys(arms, 0) | {"arm0": 2, "arm19": 1}
+
+
 async def test_a_stage_of_days_takes_few_round_trips(counts: Counts) -> None:
     await counts.add(0)
     await counts.add(3_000)

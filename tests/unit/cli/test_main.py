@@ -29,7 +29,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
         "predict", "batch", "replay", "register", "programs", "label", "publish", "variables", "status", "doctor",
         "history", "diff", "rollback", "watch", "mark", "promote", "worker", "refresher", "gateway", "gateway-token",
-        "demo", "dead", "score", "judge", "rollout",
+        "demo", "dead", "score", "judge", "rollout", "experiment",
     ):  # fmt: skip
         assert f" {command} " in output
 
