@@ -51,10 +51,10 @@ def measure_hot_path(*, quick: bool = False) -> float:
 
 
 async def _begin_stage(store: SnapshotStore) -> None:
-    before = (await store.head("staged")).rollout
-    assert before is not None
-    after = replace(before.change(RolloutState.RUNNING, stage=1, share=500_000), since_us=1)
-    await store.step_rollout("staged", before, RolloutEvent("stage", after))
+    head = await store.head("staged")
+    assert head.rollout is not None
+    after = replace(head.rollout.change(RolloutState.RUNNING, stage=1, share=500_000), since_us=round(head.now * 1e6))
+    await store.step_rollout("staged", head.rollout, RolloutEvent("stage", after))
 
 
 def _measure(fleet: Fleet, pid: int, number: int) -> tuple[float, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client.handle import Handle
-from snakepit_bridge.exceptions import InputError
+from snakepit_bridge.exceptions import InputError, RolloutMovedError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.programs.rollouts import ProgramRollouts
@@ -25,7 +26,8 @@ from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutRecord, Rol
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
 
-NO_GUARDS = '{"stages": [{"share": 0.5, "min_s": 86400}]}'
+LATER_S = 1e12
+NO_GUARDS = '{"stages": [{"share": 0.5, "min_s": 86400}], "guards": [{"metric": "error_rate", "max_increase": 0.9}]}'
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,18 @@ def counts_of(play: Stage, record: RolloutRecord, arm: str) -> Counter[str]:
     return total
 
 
+def begin_stage(record: RolloutRecord, share: int, now_s: float) -> RolloutRecord:
+    """Return a record whose first stage has begun at once; the controller would give the workers time to hear of it."""
+    return replace(record.change(RolloutState.RUNNING, stage=1, share=share), since_us=round(now_s * 1e6))
+
+
+async def before_controller(step: Callable[[], Awaitable[RolloutRecord]]) -> RolloutRecord:
+    """Take a step, again if the worker that leads has taken one in between."""
+    while True:
+        with suppress(RolloutMovedError):
+            return await step()
+
+
 def staged(play: Stage, share: int) -> tuple[str, Token, Token, RolloutRecord]:
     """Return a session whose rollout is at a share, once every worker knows of it."""
     session = fresh("session")
@@ -56,14 +70,14 @@ def staged(play: Stage, share: int) -> tuple[str, Token, Token, RolloutRecord]:
     async def begin() -> RolloutRecord:
         head = await play.fleet.store.head(session)
         assert head.rollout is not None
-        after = replace(head.rollout.change(RolloutState.RUNNING, stage=1, share=share), since_us=1)
+        after = begin_stage(head.rollout, share, head.now)
         return await play.fleet.store.step_rollout(session, head.rollout, RolloutEvent("stage", after))
 
-    record = run_blocking(begin())
+    record = run_blocking(before_controller(begin))
 
     def begun() -> bool:
         keys = (f"probe-{number}" for number in range(10**6))
-        candidate = next(key for key in keys if assign(record, key, 2.0, "").arm == "candidate")
+        candidate = next(key for key in keys if assign(record, key, LATER_S, "").arm == "candidate")
         sent = [play.fleet.submit("qa", {"question": fresh("probe")}, session=session, key=candidate) for _ in "12345"]
         return {each.get(30).provenance.arm for each in sent} == {"candidate"}
 
@@ -82,7 +96,7 @@ def test_a_key_gets_its_arm_on_every_worker_and_each_end_counts_once(play: Stage
     sent = [(user, play.fleet.submit("qa", {"question": fresh("q")}, session=session, key=user)) for user in users * 3]
     arms: Counter[str] = Counter()
     for user, handle in sent:
-        found, expected = provenance(handle), assign(record, user, 2.0, f"session:{session}")
+        found, expected = provenance(handle), assign(record, user, LATER_S, f"session:{session}")
         assert list(found.arms) == [expected.encode()]
         assert (found.rollout, found.arm) == (record.id, expected.arm)
         token, warmth = (second, 0.9) if expected.arm == "candidate" else (first, 0.1)
@@ -102,7 +116,7 @@ def test_what_reaches_the_lm_is_the_arms(play: Stage) -> None:
         question = fresh("q")
         play.fleet.submit("qa", {"question": question}, session=session, key=user).get(60)
         (sent,) = play.requests_with(question)
-        expected = 0.9 if assign(record, user, 2.0, "").arm == "candidate" else 0.1
+        expected = 0.9 if assign(record, user, LATER_S, "").arm == "candidate" else 0.1
         assert sent.body["temperature"] == expected
 
 
@@ -111,12 +125,12 @@ def test_each_input_of_a_batch_has_its_own_arm(play: Stage) -> None:
     handles = play.fleet.submit_batch("qa", [{"question": fresh("b")} for _ in range(40)], session=session)
     tokens = set()
     for handle in handles:
-        found, expected = provenance(handle), assign(record, handle.id, 2.0, "")
+        found, expected = provenance(handle), assign(record, handle.id, LATER_S, "")
         assert (found.arm, found.token) == (expected.arm, str(second if expected.arm == "candidate" else first))
         tokens.add(found.token)
     assert tokens == {str(first), str(second)}
     keyed = play.fleet.submit_batch("qa", [{"question": fresh("b")} for _ in range(5)], session=session, key="user-1")
-    assert {provenance(handle).arm for handle in keyed} == {assign(record, "user-1", 2.0, "").arm}
+    assert {provenance(handle).arm for handle in keyed} == {assign(record, "user-1", LATER_S, "").arm}
 
 
 def test_requirements_beat_the_assignment_and_are_not_measured(play: Stage) -> None:
@@ -138,7 +152,7 @@ def test_a_failure_counts_for_its_arm_by_its_class(play: Stage) -> None:
     for user in (f"user-{number}" for number in range(12)):
         with pytest.raises(InputError):
             play.fleet.submit("qa", {"no_such_field": user}, session=session, key=user).get(60)
-        failed[assign(record, user, 2.0, "").arm] += 1
+        failed[assign(record, user, LATER_S, "").arm] += 1
     assert len(failed) == 2
     for arm, number in failed.items():
         assert counts_of(play, record, arm)["e:InputError"] == number
@@ -168,21 +182,23 @@ def test_a_label_that_is_staged_gives_each_key_its_version(play: Stage) -> None:
     rollouts = ProgramRollouts(ProgramRegistry(play.fleet.connection))
 
     async def begin() -> RolloutRecord:
-        before = await rollouts.start(name, "prod", 2, NO_GUARDS)
-        after = before.change(RolloutState.RUNNING, stage=1, share=500_000, since_us=1)
-        return await rollouts.step(name, "prod", before, RolloutEvent("stage", after))
+        found = await rollouts.read(name, "prod")
+        assert found is not None
+        after = begin_stage(found.record, 500_000, found.now_s)
+        return await rollouts.step(name, "prod", found.record, RolloutEvent("stage", after))
 
-    record = run_blocking(begin())
+    run_blocking(rollouts.start(name, "prod", 2, NO_GUARDS))
+    record = run_blocking(before_controller(begin))
     versions: Counter[int] = Counter()
     for user in (f"user-{number}" for number in range(12)):
         found = provenance(play.fleet.submit(f"{name}@prod", {"question": fresh("q")}, key=user))
-        arm = assign(record, user, 2.0, f"program:{name}@prod")
+        arm = assign(record, user, LATER_S, f"program:{name}@prod")
         assert (list(found.arms), found.version) == ([arm.encode()], 2 if arm.arm == "candidate" else 1)
         versions[found.version] += 1
     batch = play.fleet.submit_batch(f"{name}@prod", [{"question": fresh("b")} for _ in range(20)])
     for handle in batch:
         versions[(found := provenance(handle)).version] += 1
-        assert found.arm == assign(record, handle.id, 2.0, "").arm
+        assert found.arm == assign(record, handle.id, LATER_S, "").arm
     assert {1: counts_of(play, record, "baseline")["n"], 2: counts_of(play, record, "candidate")["n"]} == versions
 
 
