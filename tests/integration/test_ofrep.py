@@ -14,6 +14,8 @@ import pytest
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
+from snakepit_bridge.rollouts.experiments import Experiment, assign_experiment, encode_experiments
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutRecord, RolloutState, assign
 from snakepit_bridge.variables import Variable, VariableType
 from tests.integration.gateway_clients import gateway, grants, http
@@ -182,6 +184,29 @@ async def test_keys_get_the_arms_that_predictions_get(client: httpx.AsyncClient,
     while (found := await evaluate(client, "warmth"))["reason"] != "STATIC":
         pass
     assert (found["value"], found["variant"]) == (0.1, "baseline")
+
+
+async def test_the_arms_of_an_experiment_are_evaluated_within_its_segment(
+    client: httpx.AsyncClient, redis_url: str
+) -> None:
+    cold, warm, latest = [await publish(redis_url, {"warmth": value}) for value in (0.1, 0.5, 0.9)]
+    segment = {"properties": {"plan": {"const": "pro"}}, "required": ["plan"]}
+    arms = [{"name": n, "weight": 0.5, "revision": str(token)} for n, token in (("cold", cold), ("warm", warm))]
+    experiment = Experiment.model_validate({"id": "e-1", "name": "tone", "segment": segment, "arms": arms})
+    event = ExperimentEvent("started", experiment, "ann", "try")
+    await Fleet(redis_url).store.change_experiments("user-1", "", encode_experiments([experiment]), event)
+    while (await evaluate(client, "warmth", plan="pro"))["reason"] != "SPLIT":
+        pass  # until the gateway has heard of it
+    of_arm = {"cold": (0.1, cold), "warm": (0.5, warm)}
+    for user in (f"user-{number}" for number in range(20)):
+        expected = assign_experiment([experiment], user, {"plan": "pro"}, "session:user-1")
+        assert expected is not None
+        found = await evaluate(client, "warmth", targetingKey=user, plan="pro", nested={"ignored": 1})
+        value, token = of_arm[expected.arm]
+        assert (found["value"], found["variant"]) == (value, expected.arm)
+        assert (found["metadata"]["token"], found["metadata"]["rollout"]) == (str(token), "e-1")
+        found = await evaluate(client, "warmth", targetingKey=user, plan="free")
+        assert (found["value"], found["reason"], found["metadata"]["token"]) == (0.9, "STATIC", str(latest))
 
 
 async def test_all_flags_have_a_tag_that_changes_with_them(client: httpx.AsyncClient, redis_url: str) -> None:
