@@ -6,6 +6,9 @@ by the stage that it knows; one that has followed the session within its lease k
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.rollouts.experiments import assign_experiment, find_arm, parse_experiments
@@ -52,6 +55,16 @@ def choose_experiment_arm(newest: Snapshot, request: PredictionRequest, key: str
     experiments = parse_experiments(newest.experiments)
     arm = assign_experiment(experiments, key, request.attributes or {}, f"session:{newest.session}")
     return None if arm is None else (Token.parse(find_arm(experiments, arm).revision), arm)
+
+
+def encode_arms(arms: Sequence[ArmAssignment]) -> str:
+    """Return the JSON text of arms."""
+    return json.dumps([arm.encode() for arm in arms])
+
+
+def decode_arms(text: bytes | None) -> tuple[ArmAssignment, ...]:
+    """Return the arms of a JSON text; none for no text."""
+    return tuple(ArmAssignment(**arm) for arm in json.loads(text)) if text else ()
 
 
 def record_arms(*arms: ArmAssignment | None) -> tuple[ArmAssignment, ...]:

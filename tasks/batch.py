@@ -19,7 +19,6 @@ from tasks.errors import translate_error
 from tasks.prediction import encode_for_storage, run
 from tasks.preparation import PreparedProgram, prepare
 from tasks.requests import Delivery
-from tasks.revisions import REFUSALS
 from tasks.routing import move_to_code_queue
 from tasks.runtime import Runtime
 from tasks.spending import track_spending
@@ -142,11 +141,7 @@ class Batch:
             StoreUnavailableError: a result couldn't be stored.
             Ignore: the program executes code, and the batch was moved to the code queue.
         """
-        try:
-            prepared = await self._prepare()
-        except BridgeError as exc:
-            await self._committer.commit_error_for_all(inputs, exc)
-            return
+        prepared = await self._prepare()
         if prepared is not None:
             bound = prepared.applied.bound
             await retry_through_outages(
@@ -163,10 +158,10 @@ class Batch:
             raise exc
 
     async def _prepare(self) -> PreparedProgram | None:
-        """Prepare what the inputs share; None if the baseline is refused, since the arm of an input may not be."""
+        """Prepare what the inputs share; None if that fails, so that each input fails by itself, for its own arm."""
         try:
             return await prepare(self._runtime, self._request, self._delivery, key="")
-        except REFUSALS:
+        except BridgeError:
             return None
 
     async def _trace_input(self, prepared: PreparedProgram | None, item: Input) -> None:

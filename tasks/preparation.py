@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.protocol.messages import PredictionRequest, Requirement
+from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.rollouts.records import ArmAssignment
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.telemetry import TELEMETRY
-from tasks.arms import choose_experiment_arm, choose_revision, record_arms
+from tasks.arms import choose_experiment_arm, choose_revision, encode_arms, record_arms
 from tasks.requests import Delivery
 from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
@@ -75,10 +76,13 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, delivery: 
             request.session, request.requirement, _parse_freshness_policy(runtime, request)
         )
         chosen, session_arm = await _choose_snapshot(runtime, served.snapshot, request, key)
+        now_s = runtime.sessions.replica.store_time()
         program, label_arm = await runtime.registry.resolve(
-            request.program, key or delivery.task_id, time.time(), request.attributes or {}
+            request.program, key or delivery.task_id, now_s, request.attributes or {}
         )
         arms = record_arms(session_arm, label_arm)
+        if arms and delivery.deliveries > 1:
+            await _keep_arms(runtime, delivery.task_id, arms)
         is_staged = served.snapshot.is_staged or label_arm is not None
         found = request.session, str(chosen.token), program.name, program.version
         span.set_attributes(describe_binding(*found))
@@ -91,8 +95,16 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, delivery: 
         await _keep_snapshot(runtime, served, applied)
         bound = request.session, str(applied.snapshot.token), program.name, program.version
         span.set_attributes(describe_binding(*bound))
+    if applied.refused:  # it runs under an earlier revision, and says nothing of the one that it was assigned to
+        arms = record_arms(label_arm)
     record_binding(*bound)
     return PreparedProgram(served, applied, snapshot_ms, clock.lap_ms(), arms, is_staged)
+
+
+async def _keep_arms(runtime: Runtime, task_id: str, arms: tuple[ArmAssignment, ...]) -> None:
+    """Keep the arms of a prediction that has lost a worker, for whoever gives it up if it loses more."""
+    key = FleetKeys(runtime.payloads.namespace).prediction_arms(task_id)
+    await runtime.results.execute("SET", key, encode_arms(arms), "EX", max(1, round(runtime.keep_s)))
 
 
 async def _choose_snapshot(

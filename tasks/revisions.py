@@ -53,6 +53,8 @@ _IDLE_S = 60.0
 _MAX_SESSIONS = 10_000
 _MAX_PROGRAMS = 64
 _MAX_ROLLOUTS = 10_000
+# After this time an open rollout is announced again: a failover may have lost it.
+_ANNOUNCED_S = 30.0
 REFUSALS = (BindingError, ProgramSpecError, UnknownModuleError, ValidationError, VariableNotFoundError)
 """What binding a program to a revision raises if they don't fit each other."""
 
@@ -95,7 +97,7 @@ class RevisionBinder:
         self._sessions = sessions
         self._acks = acks
         self._rollouts = rollouts
-        self._announced: LRUCache[str, None] = LRUCache(_MAX_ROLLOUTS)
+        self._announced: TTLCache[str, None] = TTLCache(_MAX_ROLLOUTS, _ANNOUNCED_S)
         self._recent: TTLCache[str, _RecentPrograms] = TTLCache(_MAX_SESSIONS, _IDLE_S)
         self._reported: dict[str, Token] = {}
         self._alive_at = float("-inf")
@@ -202,11 +204,22 @@ class RevisionBinder:
             try:
                 await self._programs.abind(program, snapshot)
             except BridgeError as exc:
-                return f"{name}:{version}: {exc}"
+                if not await self._refuses_baseline(program, snapshot):
+                    return f"{name}:{version}: {exc}"
             except Exception as exc:  # noqa: BLE001 (whatever it is, the other sessions of this process are reported)
                 _log.exception("Program %s:%d can't be bound to %s", name, version, snapshot.token)
                 return f"{name}:{version}: {type(exc).__name__}: {exc}"
         return ""
+
+    async def _refuses_baseline(self, program: Program, snapshot: Snapshot) -> bool:
+        """Check whether a program refuses the baseline of a staged revision as well, so that it tells nothing."""
+        if snapshot.baseline is None:
+            return False
+        try:
+            await self._programs.abind(program, snapshot.baseline)
+        except BridgeError:
+            return True
+        return False
 
 
 def _may_fall_back(newest: Snapshot, last: Snapshot, requirement: Requirement) -> bool:

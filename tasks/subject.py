@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -49,6 +50,20 @@ class Subject:
 
 
 current_subject: ContextVar[Subject | None] = ContextVar("dspex_subject", default=None)
+
+
+@contextmanager
+def assume_arms(task_id: str, arms: tuple[ArmAssignment, ...]) -> Generator[None]:
+    """Within the block, what ends as this prediction is counted for these arms, unless it is the running one."""
+    subject = current_subject.get()
+    if subject is not None and subject.task_id == task_id:
+        yield
+        return
+    token = current_subject.set(Subject(task_id, arms=arms))
+    try:
+        yield
+    finally:
+        current_subject.reset(token)
 
 
 def log_fields() -> Mapping[str, str]:

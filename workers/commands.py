@@ -197,7 +197,7 @@ def gateway(
 def gateway_token(
     name: Annotated[str, typer.Argument(help="Whose token it is.")],
     scopes: Annotated[
-        list[str], typer.Option("--scope", metavar="publish|predict|read|admin|control", help="What it grants.")
+        list[str], typer.Option("--scope", metavar="publish|predict|read|release|admin|control", help="What it grants.")
     ],
     sessions: Annotated[
         list[str] | None, typer.Option("--session", "-s", metavar="PATTERN", help="For which sessions, as in user-*.")

@@ -35,9 +35,10 @@ from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.scripts import Script, source
 from snakepit_bridge.releases.commit_counts import COUNTS, count_arguments, count_failure, count_success
 from snakepit_bridge.telemetry import TELEMETRY
+from tasks.arms import decode_arms
 from tasks.runtime import HasRuntime
 from tasks.spending import find_spending
-from tasks.subject import current_subject
+from tasks.subject import assume_arms, current_subject
 from tasks.telemetry import record_commit
 from workers.task_ends import PREDICTIONS, program_reference, to_bridge_error
 
@@ -149,7 +150,10 @@ class CommitBackend(RedisBackend):
             RedisError, OSError: Redis is unreachable.
         """
         encoded = self.encode_result(result, state)
-        if self._commit(*self._script_arguments(task_id, encoded, state, None, None, reply_channel)) is None:
+        arms = decode_arms(self.client.get(self._fleet_keys.prediction_arms(task_id)))
+        with assume_arms(task_id, arms):
+            call = self._script_arguments(task_id, encoded, state, None, None, reply_channel)
+        if self._commit(*call) is None:
             record_commit(task_id, state, encoded, headers or {})
 
     async def acommit(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from snakepit_bridge.exceptions import RolloutCandidateError, RolloutOverlapError, SessionNotFoundError
 from snakepit_bridge.releases.target_names import TargetName
+from snakepit_bridge.rollouts.experiments import parse_experiments
 from snakepit_bridge.rollouts.policy import RolloutPolicy, parse_policy
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RESERVED_PREFIX, RolloutRecord
 from snakepit_bridge.snapshots.snapshot import Snapshot
@@ -35,7 +36,7 @@ async def start_session(
     Raises:
         RolloutPolicyError: the policy is invalid.
         RolloutCandidateError: the values are nothing to try.
-        RolloutOverlapError: the session has an open rollout.
+        RolloutOverlapError: the session has an open rollout, or an experiment runs on it.
         BridgeError: what ``SessionContext.change`` raises.
     """
     text = None if policy is None else _encode(policy)
@@ -45,6 +46,9 @@ async def start_session(
         raise _refuse(target, values, "the session has no revision yet to compare it with") from None
     if now.rollout is not None and now.rollout.is_open:
         raise RolloutOverlapError(str(target), f"rollout {now.rollout.id}")
+    if now.experiments:
+        running = (f"experiment '{each.name}'" for each in parse_experiments(now.experiments))
+        raise RolloutOverlapError(str(target), " and ".join(running))
 
     def propose(current: Mapping[str, Variable]) -> dict[str, Variable]:
         return _propose(target, now, current, values, text)
@@ -91,12 +95,17 @@ def _propose(
     changes = {name: _change(name, value, current.get(name)) for name, value in values.items()}
     staged = {name for name in changes if not name.startswith(RESERVED_PREFIX)}
     if not any(changes[name] != current.get(name) for name in staged):
-        raise _refuse(target, values, "it changes no variable of the session but reserved ones")
+        raise _refuse(target, values, "the session has these values already, or only dspex. variables change")
     if policy is not None or POLICY_VARIABLE not in current:
         changes[POLICY_VARIABLE] = Variable.declare(POLICY_VARIABLE, policy or _encode({}))
-    if before.baseline is not None and before.baseline.variables == {**current, **changes}:
+    if before.baseline is not None and _own(before.baseline.variables) == _own({**current, **changes}):
         raise _refuse(target, values, "these are the values of the baseline; publish them to end the last rollout")
     return changes
+
+
+def _own(variables: Mapping[str, Variable]) -> dict[str, Variable]:
+    """Return the session's own variables, without the fleet's."""
+    return {name: variable for name, variable in variables.items() if not name.startswith(RESERVED_PREFIX)}
 
 
 def _change(name: str, value: Any, present: Variable | None) -> Variable:

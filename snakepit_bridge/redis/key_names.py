@@ -141,6 +141,10 @@ class FleetKeys:
         """Return the key of the session that a prediction was submitted under at a gateway."""
         return f"{self.namespace}:{{t:{task_id}}}:session"
 
+    def prediction_arms(self, task_id: str) -> str:
+        """Return the key of the arms of a prediction that has lost a worker."""
+        return f"{self.namespace}:{{t:{task_id}}}:arms"
+
     def scores(self, task_id: str) -> str:
         """Return the key of the hash of a prediction's scores."""
         return f"{self.namespace}:{{t:{task_id}}}:scores"

@@ -19,9 +19,9 @@ from snakepit_bridge.rollouts.records import BASELINE, CANDIDATE
 
 MINUTE_S = 60
 _ARMS = (BASELINE, CANDIDATE)
-# Minutes after which one is never read again.
-_OPEN_MINUTES = 2
-_MAX_STAGES = 1_000
+# Minutes after which one is never read again: a commit names the minute of its first try, and tries for up to ten.
+_OPEN_MINUTES = 12
+_MAX_STAGES = 10_000
 # Hashes of one round trip.
 _BATCH_SIZE = 500
 

@@ -218,17 +218,22 @@ class MemorySession:
         """Begin a rollout of the current revision, or end the one that there is: what ``stage.lua`` does."""
         if self.rollout is not None and not self.rollout.is_staged:
             self.rollout = None
-        has_policy = POLICY_VARIABLE in self.variables
-        if not (staged and has_policy):
-            self._supersede(author, "the session has no rollout policy any more" if staged else reason)
+        if not staged:
+            self._supersede(author, reason)
         elif all(name.startswith(RESERVED_PREFIX) for name in changes):
             if self.rollout is not None:
                 changed = {"sequence": self.rollout.sequence + 1, "candidate": str(self.token)}
                 self.rollout = replace(self.rollout, **changed)
-        elif self.rollout is not None and self.labelled.get(Token.parse(self.rollout.baseline)) == self.variables:
+        elif POLICY_VARIABLE not in self.variables:
+            self._supersede(author, "the session has no rollout policy any more")
+        elif self.rollout is not None and self._is_back_at(Token.parse(self.rollout.baseline)):
             self._supersede(author, "the session is back at the values of its baseline")
         else:
             self._start_rollout(before, author, reason)
+
+    def _is_back_at(self, token: Token) -> bool:
+        """Check whether the session's own variables have the values of a kept state."""
+        return drop_reserved(self.labelled.get(token, {})) == drop_reserved(self.variables)
 
     def _start_rollout(self, before: Token, author: str, reason: str) -> None:
         if self.rollout is None:
@@ -285,3 +290,8 @@ def _next_position(events: Sequence[RolloutEvent] | Sequence[ExperimentEvent]) -
 def drop_missing(variables: Changes) -> dict[str, Variable]:
     """Return the variables without the missing ones."""
     return {name: variable for name, variable in variables.items() if variable is not None}
+
+
+def drop_reserved(variables: Variables) -> dict[str, Variable]:
+    """Return the variables without the fleet's own."""
+    return {name: variable for name, variable in variables.items() if not name.startswith(RESERVED_PREFIX)}

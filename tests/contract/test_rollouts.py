@@ -134,10 +134,24 @@ class TestWhatEndsOne:
         await store.rollback("s", first)
         assert ((await store.read("s")).rollout, await state(store)) == (None, {**plain(POLICY), "a": 1, "b": 1})
 
-    async def test_taking_the_policy_away_ends_it(self, store: SnapshotStore) -> None:
+    async def test_taking_the_policy_away_gives_the_candidate_to_nobody(self, store: SnapshotStore) -> None:
+        first = await with_policy(store, a=1)
+        await store.publish("s", declared(a=2))
+        await step(store, RolloutState.ROLLED_BACK)
+        await store.publish("s", {POLICY_VARIABLE: None})
+        record = await rollout(store)
+        assert (record.state, record.baseline) == (RolloutState.ROLLED_BACK, str(first))
+
+    async def test_a_publish_of_values_without_a_policy_ends_it(self, store: SnapshotStore) -> None:
         await with_policy(store, a=1)
         await store.publish("s", declared(a=2))
-        await store.publish("s", {POLICY_VARIABLE: None})
+        await store.publish("s", {**declared(a=3), POLICY_VARIABLE: None})
+        assert (await store.read("s")).rollout is None
+
+    async def test_the_policy_is_no_part_of_the_values_that_it_is_back_at(self, store: SnapshotStore) -> None:
+        await store.publish("s", declared(a=1))
+        await with_policy(store, a=2)
+        await store.publish("s", declared(a=1))
         assert (await store.read("s")).rollout is None
 
     async def test_a_dropped_session_forgets_it(self, store: SnapshotStore) -> None:

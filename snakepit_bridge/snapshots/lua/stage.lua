@@ -30,13 +30,24 @@ local function supersede(head, author, reason)
   forget_unlabelled(head)
 end
 
--- Returns whether the current state is that of a kept token.
+-- Returns a state without the fleet's own variables.
+local function drop_reserved(state)
+  for name in pairs(state) do
+    if string.sub(name, 1, #RESERVED) == RESERVED then
+      state[name] = nil
+    end
+  end
+  return state
+end
+
+-- Returns whether the current state is that of a kept token, the fleet's own variables apart.
 local function is_current(at)
   local packed = redis.call('HGET', LABELLED, at)
   if not packed then
     return false
   end
-  local kept, now = by_name(cmsgpack.unpack(packed)), by_name(redis.call('HGETALL', VARIABLES))
+  local kept = drop_reserved(by_name(cmsgpack.unpack(packed)))
+  local now = drop_reserved(by_name(redis.call('HGETALL', VARIABLES)))
   for name, value in pairs(now) do
     if kept[name] ~= value then
       return false
@@ -54,16 +65,14 @@ local function stage(head, before, changes, staged, author, reason)
     head.rollout, running = '', nil
   end
   local has_policy = redis.call('HGET', VARIABLES, POLICY)
-  if running and not (staged and has_policy) then
+  if staged and are_reserved(changes) then
+    if running then
+      local kept = string.match(head.rollout, '^%S+ %d+ %S+ (%d+ %d+ %d+ %d+) ')
+      head.rollout = record_text(running.id, running.sequence + 1, running.state, kept, running.baseline, now)
+    end
+  elseif running and not (staged and has_policy) then
     supersede(head, author, staged and 'the session has no rollout policy any more' or reason)
   elseif staged and has_policy then
-    if are_reserved(changes) then
-      if running then
-        local kept = string.match(head.rollout, '^%S+ %d+ %S+ (%d+ %d+ %d+ %d+) ')
-        head.rollout = record_text(running.id, running.sequence + 1, running.state, kept, running.baseline, now)
-      end
-      return
-    end
     if running and is_current(running.baseline) then
       supersede(head, author, 'the session is back at the values of its baseline')
       return

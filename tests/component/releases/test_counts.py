@@ -79,16 +79,16 @@ async def test_other_stages_and_rollouts_and_earlier_minutes_count_for_themselve
 
 
 async def test_minutes_that_are_over_are_read_once_and_the_open_ones_again(counts: Counts) -> None:
-    for minute in range(10):
+    for minute in range(20):
         await counts.add(minute)
-    assert (await counts.read(9)).candidate.predictions == 10
-    assert len(counts.commands) == 2 * 11, "and the minute after, whose clock may be ahead"
+    assert (await counts.read(19)).candidate.predictions == 20
+    assert len(counts.commands) == 2 * 21, "and the minute after, whose clock may be ahead"
     counts.commands.clear()
-    await counts.add(9)
+    await counts.add(19)
     await counts.add(8)
-    assert (await counts.read(9)).candidate.predictions == 12
-    assert len(counts.commands) == 2 * 4
-    assert (await counts.read(30)).candidate.predictions == 12
+    assert (await counts.read(19)).candidate.predictions == 22
+    assert len(counts.commands) == 2 * 14, "a commit that was tried for long names an earlier minute"
+    assert (await counts.read(60)).candidate.predictions == 22
 
 
 async def test_the_arms_of_an_experiment_are_summed_by_name(counts: Counts) -> None:

@@ -29,12 +29,16 @@ from snakepit_bridge.protocol.messages import PredictionRequest, Requirement, Re
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
+from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE, ArmAssignment, RolloutState
 from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
+from tasks.arms import decode_arms
 from tasks.prediction import run_prediction
 from tasks.requests import Delivery, fetch_payloads
 from tasks.requests import select_inputs as taken_of
@@ -156,6 +160,24 @@ async def test_a_prediction_runs_under_one_snapshot_and_says_which(
     assert (provenance.task_id, provenance.worker, provenance.attempt) == ("task", "worker@host", 2)
     assert (provenance.session, provenance.token, provenance.variables) == ("s", str(token), {"temp": 0.25})
     assert 1000 <= provenance.timings.queued_ms < 5000
+
+
+async def test_the_arms_of_a_prediction_that_has_lost_a_worker_are_kept_for_whoever_gives_it_up(
+    runtime: Runtime,
+) -> None:
+    policy = {POLICY_VARIABLE: Variable.declare(POLICY_VARIABLE, "{}")}
+    await runtime.store.publish("staged", {"temp": Variable.declare("temp", 0.1), **policy})
+    await runtime.store.publish("staged", {"temp": Variable.declare("temp", 0.2)})
+    head = await runtime.store.head("staged")
+    assert head.rollout is not None
+    begun = replace(head.rollout.change(RolloutState.RUNNING, stage=1, share=1_000_000), since_us=1)
+    await runtime.store.step_rollout("staged", head.rollout, RolloutEvent("stage", begun))
+    request, key = PredictionRequest("plain", {"question": "why?"}, "staged"), FleetKeys().prediction_arms("task")
+    await run_prediction(runtime, request, DELIVERY)
+    assert await runtime.results.execute_read("GET", key) is None, "most predictions pay nothing"
+    await run_prediction(runtime, request, replace(DELIVERY, deliveries=2))
+    kept = decode_arms(await runtime.results.execute_read("GET", key))
+    assert kept == (ArmAssignment(begun.id, "candidate", 1, "session:staged"),)
 
 
 async def test_without_a_time_of_sending_nothing_was_queued(runtime: Runtime) -> None:

@@ -16,8 +16,11 @@ from redis import Redis
 from config.settings import FleetSettings
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.message_encoder import EncodedMessage
-from snakepit_bridge.exceptions import PredictionCancelledError
+from snakepit_bridge.exceptions import PredictionCancelledError, PredictionGivenUpError
 from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.redis.key_names import FleetKeys
+from snakepit_bridge.rollouts.records import ArmAssignment
+from tasks.arms import encode_arms
 from tasks.subject import Subject, current_subject
 from workers.app import FleetApp
 from workers.result_backend import CommitBackend
@@ -32,6 +35,16 @@ def stored(url: str, task_id: str) -> dict[str, Any]:
     with Redis.from_url(url) as client:
         found: Any = client.get(f"celery-task-meta-{task_id}")
     return json.loads(found)
+
+
+def test_what_is_given_up_counts_for_the_arms_that_it_lost_a_worker_under(app: FleetApp, redis_url: str) -> None:
+    arm, keys = ArmAssignment("r1", "candidate", 2, "session:s"), FleetKeys()
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        client.set(keys.prediction_arms("lost"), encode_arms([arm]), ex=60)
+        for task_id in ("lost", "lost", "another"):
+            app.backend.commit_now(task_id, PredictionGivenUpError(task_id, "workers", "lost"), "FAILURE")
+        [counted] = client.scan_iter("dspex:{r:r1}:counts:2:candidate:*")
+        assert client.hgetall(counted) == {"n": "1", "e:PredictionGivenUpError": "1"}
 
 
 def test_it_is_the_backend_of_the_fleets_app(app: FleetApp) -> None:

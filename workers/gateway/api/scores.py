@@ -9,6 +9,7 @@ from snakepit_bridge.client.scoring import open_scores, score_prediction
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import ScoreError
 from snakepit_bridge.process.home_loop import run_on_home_loop
+from snakepit_bridge.releases.judges import JUDGE_SCORER
 from snakepit_bridge.releases.scores import DEFAULT_SCORER, Score
 from snakepit_bridge.variables.codec import encode_json, parse
 from workers.gateway.api.converters import timestamp_message
@@ -31,6 +32,8 @@ class PredictionScores:
     async def score(self, request: pb.ScoreRequest, call: ClientCall) -> pb.PredictionScore:
         """Store a score, in place of the one of the same name and scorer."""
         await self._predictions.authorized_outcome(request.id, call)
+        if request.scorer == JUDGE_SCORER:
+            raise ScoreError("scorer", f"'{JUDGE_SCORER}' is for the fleet's judges; name another one")
         scoring = score_prediction(
             self._fleet.results,
             self._fleet.payloads,

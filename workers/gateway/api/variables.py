@@ -12,7 +12,7 @@ from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import RevisionNotReachedError, RolloutMovedError, SessionNotFoundError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.releases import steps
-from snakepit_bridge.snapshots import Changes, SnapshotStore
+from snakepit_bridge.snapshots import Changes, Head, SnapshotStore
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
@@ -21,7 +21,7 @@ from workers.gateway.api import converters
 from workers.gateway.api.control import check_control, is_control
 from workers.gateway.api.idempotent_publish import IdempotentPublisher, PublishCommand
 from workers.gateway.call import ClientCall, require_seconds
-from workers.gateway.errors import MalformedError, TooLargeError
+from workers.gateway.errors import MalformedError, NotGrantedError, TooLargeError
 
 _DEFAULT_HISTORY, _MAX_HISTORY = 20, 1_000
 
@@ -70,9 +70,24 @@ class Variables:
             return _replace_all(now, past, call.grant)
 
         reason = request.reason or f"rollback to {request.to}"
+        before = await self._store.head(request.session)
+        await self._check_candidate(request, before, call)
         answer = await self._commit(request, None, build_changes, reason, call)
-        await self._promote(request.session, answer.token, call.grant.format_author(request.author), reason)
+        if answer.token != str(before.token):
+            await self._promote(request.session, answer.token, call.grant.format_author(request.author), reason)
         return answer
+
+    async def _check_candidate(self, request: pb.RollbackRequest, head: Head, call: ClientCall) -> None:
+        """Refuse a rollback to what a rollout tries, or has taken back, unless the grant may decide on rollouts.
+
+        Raises:
+            NotGrantedError: it may not.
+        """
+        record = head.rollout
+        if record is None or not record.is_staged or call.grant.allows(GrantScope.RELEASE):
+            return
+        if str(await self._store.resolve(request.session, request.to)) == record.candidate:
+            raise NotGrantedError(call.grant.name, GrantScope.RELEASE, request.session)
 
     async def _promote(self, session: str, token: str, author: str, reason: str) -> None:
         """Give a revision to everybody if a rollout has begun to stage it: what is taken back is not tried first."""
