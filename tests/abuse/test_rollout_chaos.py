@@ -33,7 +33,8 @@ from workers.dev.redis_server import EmbeddedRedis
 
 SESSION = "staged"
 SHARES = (0.1, 0.3, 0.6)
-MOST_IN_FLIGHT = 150
+# Other tests run beside these, so that they leave most of the machine to them.
+IN_FLIGHT = 16
 LATER_S = 1e12
 """A time at which every stage has begun."""
 
@@ -85,6 +86,7 @@ def play(redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Gene
         for worker in play.workers:
             worker.container.ready()
         play.fleet.register("qa", dspy.Predict("question -> answer"), bindings={"temperature": "warmth"})
+        play.lm.delay(0.1, 0.2)
         yield play
 
 
@@ -163,14 +165,16 @@ def assert_stages_in_order(happened: list[RolloutEvent]) -> None:
         assert numbers == sorted(set(numbers)), numbers
 
 
-def played(play: Stage, redis: EmbeddedRedis, *, least: int, min_s: float, min_predictions: int) -> None:
+def played(
+    play: Stage, redis: EmbeddedRedis, *, least: int, min_s: float, min_predictions: int, in_flight: int = IN_FLIGHT
+) -> None:
     variables = play.fleet.session(SESSION).blocking
     variables.set_variables({"warmth": 0.1, POLICY_VARIABLE: policy(min_s, min_predictions)})
     play.fleet.submit("qa", {"question": "first"}, session=SESSION).get(60)
     variables.set_variable("warmth", 0.2)
     traffic = Traffic(Fleet(play.url, wait_s=120))
-    with ThreadPoolExecutor(MOST_IN_FLIGHT) as threads:
-        for _ in range(MOST_IN_FLIGHT):
+    with ThreadPoolExecutor(in_flight) as threads:
+        for _ in range(in_flight):
             threads.submit(traffic.run)
         try:
             wait_until(lambda: [e for e in events(play) if e.kind == "stage"], "the first stage", timeout_s=30)
@@ -197,13 +201,13 @@ def played(play: Stage, redis: EmbeddedRedis, *, least: int, min_s: float, min_p
 
 
 def test_a_rollout_survives_kills_of_all_that_it_runs_on(play: Stage, redis: EmbeddedRedis) -> None:
-    played(play, redis, least=1_500, min_s=0.5, min_predictions=60)
+    played(play, redis, least=1_000, min_s=0.5, min_predictions=40)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_rollout_over_twenty_thousand_predictions(play: Stage, redis: EmbeddedRedis) -> None:
-    played(play, redis, least=20_000, min_s=10.0, min_predictions=300)
+    played(play, redis, least=20_000, min_s=10.0, min_predictions=300, in_flight=150)
 
 
 def test_a_candidate_that_fails_is_rolled_back_by_itself(play: Stage) -> None:
@@ -212,8 +216,8 @@ def test_a_candidate_that_fails_is_rolled_back_by_itself(play: Stage) -> None:
     variables.set_variables({"warmth": 0.1, "model": "demo", POLICY_VARIABLE: policy(3_600, 10)})
     play.fleet.submit("qa", {"question": "first"}, session=SESSION).get(60)
     traffic = Traffic(Fleet(play.url, wait_s=60))
-    with ThreadPoolExecutor(MOST_IN_FLIGHT) as threads:
-        for _ in range(MOST_IN_FLIGHT):
+    with ThreadPoolExecutor(IN_FLIGHT) as threads:
+        for _ in range(IN_FLIGHT):
             threads.submit(traffic.run)
         try:
             variables.set_variable("model", "locked")
