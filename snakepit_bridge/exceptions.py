@@ -400,7 +400,7 @@ class RolloutOverlapError(BridgeError, ValueError):
     def __str__(self) -> str:
         return (
             f"{self.target} is staged by {self.running} already. "
-            "Wait for its end, or abort it, before another one is started."
+            "Wait for its end, or end it by 'dspex-fleet rollout abort' or 'dspex-fleet experiment stop'."
         )
 
 

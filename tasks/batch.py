@@ -19,7 +19,7 @@ from tasks.errors import translate_error
 from tasks.prediction import encode_for_storage, run
 from tasks.preparation import PreparedProgram, prepare
 from tasks.requests import Delivery
-from tasks.routing import move_to_code_queue
+from tasks.routing import move_to_code_queue, needs_code_queue
 from tasks.runtime import Runtime
 from tasks.spending import track_spending
 from tasks.telemetry import record_input
@@ -179,6 +179,10 @@ class Batch:
             try:
                 if prepared is None or prepared.is_staged:  # each input has its own arm
                     prepared = await prepare(self._runtime, request, delivery)
+                    if needs_code_queue(self._runtime, prepared.applied.bound):
+                        # As a message of its own it can be moved there, unlike the batch, whose other arms stay here.
+                        await self._requeuer.send_all([item], deadline=self._request.deadline)
+                        return
                 result = await run(self._runtime, prepared, request, delivery)
                 if self._runtime.judging is not None and self._app is not None:
                     await self._runtime.judging.sample(self._app, item.task_id, result)

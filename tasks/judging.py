@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Self, cast
@@ -182,7 +183,10 @@ class Judging:
         """Follow the judges from now on, and wait until they are known."""
         if self._follower is None:
             outage = OutageLog(_log, "Can't read the judges")
-            self._follower = asyncio.create_task(every(_REFRESH_S, self._refresh, outage), name="dspex-judges")
+            # In a context of its own: it outlives the prediction that starts it.
+            self._follower = asyncio.get_running_loop().create_task(
+                every(_REFRESH_S, self._refresh, outage), name="dspex-judges", context=Context()
+            )
             await wait_for_event(self._known, _FIRST_WAIT_S)
 
     async def _refresh(self) -> None:

@@ -15,6 +15,11 @@ from tasks.requests import Delivery
 from tasks.runtime import Runtime
 
 
+def needs_code_queue(runtime: Runtime, bound: BoundProgram) -> bool:
+    """Check whether a program executes code, this worker's tasks share a process, and messages can be moved."""
+    return runtime.shares_process and bound.executes_code and runtime.message_leases is not None
+
+
 async def move_to_code_queue(runtime: Runtime, bound: BoundProgram, delivery: Delivery) -> None:
     """Move a message to the code queue if its program executes code and this worker's tasks share a process.
 
@@ -24,10 +29,9 @@ async def move_to_code_queue(runtime: Runtime, bound: BoundProgram, delivery: De
         Ignore: the message was moved and no longer belongs to this worker.
         StoreUnavailableError: the broker is unavailable.
     """
-    if not (
-        runtime.shares_process and bound.executes_code and runtime.message_leases and delivery.claim and delivery.queue
-    ):
+    leases = runtime.message_leases
+    if leases is None or not (needs_code_queue(runtime, bound) and delivery.claim and delivery.queue):
         return
     queue = code_queue(delivery.queue)
-    await runtime.message_leases.move(delivery.claim, queue)
+    await leases.move(delivery.claim, queue)
     raise Ignore(f"prediction {delivery.task_id} executes code and waits in {queue}")

@@ -68,6 +68,7 @@ def add(
         concurrency=concurrency,
         author=author(),
     )
+    echo(f"judge {name} of {judged} was added")
 
 
 @judge.command()
@@ -79,6 +80,7 @@ def remove(
 ) -> None:
     """Remove a judge; what waits or runs for it is finished."""
     resolve_fleet(ctx, redis_url).fleet().judges.remove(judged, name, author=author())
+    echo(f"judge {name} of {judged} was removed")
 
 
 @judge.command("list")

@@ -12,6 +12,7 @@ import typer
 from snakepit_bridge.cli.arguments import parse_pairs
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.output import dump_json, echo, print_table
+from snakepit_bridge.cli.sessions import author
 from snakepit_bridge.exceptions import BridgeError, ProgramSpecError
 from snakepit_bridge.process.home_loop import run_blocking
 
@@ -76,7 +77,7 @@ def label(
     redis_url: RedisUrl = None,
 ) -> None:
     """Point a label such as prod at a version of a program."""
-    run_blocking(resolve_fleet(ctx, redis_url).registry().label(program, label, version))
+    run_blocking(resolve_fleet(ctx, redis_url).registry().label(program, label, version, author=author()))
     echo(f"{program}@{label} is {program}:{version}")
 
 

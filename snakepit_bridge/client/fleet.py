@@ -520,13 +520,17 @@ class Fleet:
         check_spec(spec, allowed, program=name, bounds=bounds)
         return run_blocking(self.registry.register(name, spec))
 
-    def label(self, name: str, label: str, version: int) -> None:
-        """Point a label such as ``prod`` at a version of a program.
+    def label(self, name: str, label: str, version: int, *, author: str = "", reason: str = "") -> None:
+        """Point a label such as ``prod`` at a version of a program; a rollout of the label ends by it.
+
+        Args:
+            name, label, version: what is to point where.
+            author, reason: recorded with the end of the rollout.
 
         Raises:
             ProgramNotFoundError: there is no such version.
         """
-        run_blocking(self.registry.label(name, label, version))
+        run_blocking(self.registry.label(name, label, version, author=author, reason=reason))
 
     def programs(self) -> list[ProgramListing]:
         """Return the registered programs, by name."""

@@ -109,12 +109,22 @@ class RolloutController:
 
     async def _control(self, target: str) -> None:
         async with self._limit:
-            known = self._targets.get(target)
-            if known is None:
-                outage = OutageLog(_log, f"Can't look after the rollout of {target}", expected=BridgeError)
-                known = self._targets[target] = self._open_target(TargetName.parse(target)), outage
-            with known[1].survive():
-                await self._take_step(target, known[0])
+            known = self._targets.get(target) or await self._open(target)
+            if known is not None:
+                with known[1].survive():
+                    await self._take_step(target, known[0])
+
+    async def _open(self, target: str) -> tuple[RolloutTarget, OutageLog] | None:
+        """Return a target, opened; None for what can't be the name of one, which is removed from the index."""
+        try:
+            name = TargetName.parse(target)
+        except (BridgeError, ValueError) as exc:
+            _log.warning("The index of rollouts has an entry that is no target, and loses it: %s", exc)
+            await self._index.discard(target)
+            return None
+        outage = OutageLog(_log, f"Can't look after the rollout of {target}", expected=BridgeError)
+        known = self._targets[target] = self._open_target(name), outage
+        return known
 
     async def _take_step(self, name: str, target: RolloutTarget) -> None:
         state = await self._load_open(name, target)

@@ -84,13 +84,13 @@ class Score:
 
     def encode(self) -> dict[str, Any]:
         """Return the JSON form."""
-        about = {"kind": self.kind, "comment": self.comment, "by": self.scorer, "at": self.at}
+        about = {"kind": self.kind, "comment": self.comment, "scorer": self.scorer, "at": self.at}
         return {"name": self.name, "value": self.value, **about}
 
     @classmethod
     def decode(cls, message: Mapping[str, Any]) -> Self:
         """Decode the JSON form."""
-        return cls(*(message[name] for name in ("name", "value", "comment", "by", "at")))
+        return cls(*(message[name] for name in ("name", "value", "comment", "scorer", "at")))
 
 
 class Scores:

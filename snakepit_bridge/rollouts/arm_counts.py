@@ -80,7 +80,7 @@ class ArmCounts:
                 totals[kinds[kind]][rest] = value
             elif colon and kind == "s":
                 score, _, part = rest.rpartition(":")
-                if part in _SCORE_PARTS:
+                if part in _SCORE_PARTS and ":" not in score:  # with a colon it counts a label of the score
                     scores[score] = scores.get(score, ScoreSum()) + ScoreSum(**{_SCORE_PARTS[part]: value})
         for bucket in (*totals["latency"], *totals["cost"]):
             index_of(bucket)

@@ -81,7 +81,7 @@ def test_the_command_scores_and_shows(play: Stage, capsys: pytest.CaptureFixture
     assert line.rstrip().endswith("so it is")
     _, printed, _ = run_command(play, capsys, handle.id, "--json")
     found = json.loads(printed)
-    assert [(score["name"], score["value"], score["kind"], score["by"]) for score in found] == [
+    assert [(score["name"], score["value"], score["kind"], score["scorer"]) for score in found] == [
         ("correct", True, "boolean", "jo"), ("helpful", 0.75, "number", "jo"), ("tone", "friendly", "label", "jo"),
     ]  # fmt: skip
 

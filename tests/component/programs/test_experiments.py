@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -22,7 +21,6 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.programs.experiments import LabelExperiments
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.programs.rollouts import ProgramRollouts
-from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.experiments import Experiment, ExperimentState
@@ -32,26 +30,8 @@ VERSIONS = "dspex:{p:qa}:versions"
 
 
 @pytest.fixture
-async def registry(redis_url: str) -> AsyncIterator[ProgramRegistry]:
-    """A program of three versions, of which the label ``prod`` is the first."""
-    connection = RedisConnection(redis_url)
-    registry = ProgramRegistry(connection)
-    for lm in ("a", "b", "c"):
-        spec = {"module": "Predict", "signature": "question -> answer", "lm": lm}
-        await registry.register("qa", ProgramSpec.parse(spec, program="qa"))
-    await registry.label("qa", "prod", 1)
-    yield registry
-    await connection.client.aclose()
-
-
-@pytest.fixture
 def experiments(registry: ProgramRegistry) -> LabelExperiments:
     return LabelExperiments(registry, "qa", "prod")
-
-
-@pytest.fixture
-def client(redis_url: str) -> Redis:
-    return Redis.from_url(redis_url)
 
 
 def plan(name: str = "tone", **changed: Any) -> dict[str, Any]:

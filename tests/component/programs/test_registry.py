@@ -22,11 +22,6 @@ async def registry(redis_url: str) -> AsyncIterator[ProgramRegistry]:
     await connection.client.aclose()
 
 
-@pytest.fixture
-def client(redis_url: str) -> Redis:
-    return Redis.from_url(redis_url)
-
-
 def spec(module: str = "Predict", **changed: Any) -> ProgramSpec:
     return ProgramSpec.parse({"module": module, "signature": "question -> answer", **changed}, program="qa")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.programs.rollouts import ProgramRollouts
-from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.rollouts.assignment import MILLION, is_candidate
 from snakepit_bridge.rollouts.events import RolloutEvent, RolloutEventKind
@@ -31,26 +29,8 @@ EVENTS = "dspex:{p:qa}:rollouts:prod"
 
 
 @pytest.fixture
-async def registry(redis_url: str) -> AsyncIterator[ProgramRegistry]:
-    """A program of three versions, of which the label ``prod`` is the first."""
-    connection = RedisConnection(redis_url)
-    registry = ProgramRegistry(connection)
-    for lm in ("a", "b", "c"):
-        spec = {"module": "Predict", "signature": "question -> answer", "lm": lm}
-        await registry.register("qa", ProgramSpec.parse(spec, program="qa"))
-    await registry.label("qa", "prod", 1)
-    yield registry
-    await connection.client.aclose()
-
-
-@pytest.fixture
 def rollouts(registry: ProgramRegistry) -> ProgramRollouts:
     return ProgramRollouts(registry)
-
-
-@pytest.fixture
-def client(redis_url: str) -> Redis:
-    return Redis.from_url(redis_url)
 
 
 async def step(

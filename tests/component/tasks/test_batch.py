@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import dspy
 import pytest
@@ -20,8 +20,11 @@ from snakepit_bridge.exceptions import (
     StoreUnavailableError,
 )
 from snakepit_bridge.programs.build import serialize_module
+from snakepit_bridge.programs.rollouts import ProgramRollouts
 from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.outages import retry_through_outages
+from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.records import RolloutState, assign
 from snakepit_bridge.testing import RecordingLM
 from tasks import batch as module
 from tasks.batch import Batch, Input, ResultCommitter
@@ -103,6 +106,25 @@ async def test_each_input_ends_under_its_own_id_and_is_told_to_its_client(runtim
     assert {state for _, state in stored.ends.values()} == {"SUCCESS"}
     assert {end["provenance"]["task_id"] for end, _ in stored.ends.values()} == set(stored.ends)
     assert stored.replies == {DELIVERY.reply_channel}
+
+
+async def test_an_input_whose_arm_executes_code_goes_on_as_a_message_of_its_own(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollouts = ProgramRollouts(runtime.registry)
+    code = serialize_module(dspy.Predict("question -> answer"), program="qa", executes_code=True)
+    await runtime.registry.register("qa", code)
+    await runtime.registry.label("qa", "prod", 1)
+    before = await rollouts.start("qa", "prod", 2, "{}")
+    begun = before.change(RolloutState.RUNNING, stage=1, share=500_000)
+    await rollouts.step("qa", "prod", before, RolloutEvent("stage", begun))
+    stored, again = Stored(), Again()
+    shared = replace(runtime, shares_process=True, message_leases=cast("Any", object()))
+    await batch(shared, stored, again, "qa@prod").run(inputs(20))
+    candidates = {item.task_id for item in inputs(20) if assign(begun, item.task_id, 1.0, "").arm == "candidate"}
+    assert 0 < len(candidates) < 20
+    assert {task_id for task_id, *_ in again.sent} == candidates
+    assert stored.ends.keys() == {item.task_id for item in inputs(20)} - candidates
 
 
 async def test_the_program_is_bound_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

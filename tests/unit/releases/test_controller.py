@@ -390,6 +390,16 @@ class TestTheIndex:
         ]
 
 
+async def test_an_entry_that_is_no_target_leaves_the_index_and_holds_no_other_up(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fleet.begin()
+    fleet.index.targets |= {"program:no label", "session: "}
+    assert (await fleet.look()).stage == 1
+    assert fleet.index.targets == {TARGET}
+    assert caplog.text.count("no target, and loses it") == 2
+
+
 async def test_deciding_takes_a_tenth_of_the_processs_time_at_most(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ FIELDS = st.dictionaries(
 def test_the_fields_of_a_hash_become_counts() -> None:
     found = ArmCounts.parse(
         {"n": 10, "e:LMError": 2, "e:ValueError": 1, "lat:120": 6, "usd:z": 1, "usd:70": 5}
-        | {"in": 900, "out": 80, "pico": 7, "s:helpful:n": 4, "s:helpful:m": 2_500_000, "s:a:b:n": 1}
+        | {"in": 900, "out": 80, "pico": 7, "s:helpful:n": 4, "s:helpful:m": 2_500_000, "s:tone:l:n": 1}
     )
     assert found == ArmCounts(
         predictions=10,
@@ -31,7 +31,7 @@ def test_the_fields_of_a_hash_become_counts() -> None:
         input_tokens=900,
         output_tokens=80,
         cost_pico=7,
-        scores={"helpful": ScoreSum(4, 2_500_000), "a:b": ScoreSum(1, 0)},
+        scores={"helpful": ScoreSum(4, 2_500_000)},
     )
 
 

@@ -40,7 +40,7 @@ class Programs:
         await asyncio.to_thread(self._import_modules)
         program = await asyncio.to_thread(self._fleet.register, request.name, request.spec_json)
         for label in dict.fromkeys(request.labels):
-            await registry.label(program.name, label, program.version)
+            await registry.label(program.name, label, program.version, author=call.grant.format_author(""))
         return await self._program_message(program)
 
     async def list(self, request: pb.ListProgramsRequest, call: ClientCall) -> pb.ListProgramsResponse:
