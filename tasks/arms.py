@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from snakepit_bridge.protocol.messages import PredictionRequest
+from snakepit_bridge.protocol.messages import PredictionRequest, Requirement
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.rollouts.experiments import assign_experiment, find_arm, parse_experiments
 from snakepit_bridge.rollouts.records import CANDIDATE, ArmAssignment, RolloutState, assign
+from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.subject import current_subject
 
@@ -55,6 +56,28 @@ def choose_experiment_arm(newest: Snapshot, request: PredictionRequest, key: str
     experiments = parse_experiments(newest.experiments)
     arm = assign_experiment(experiments, key, request.attributes or {}, f"session:{newest.session}")
     return None if arm is None else (Token.parse(find_arm(experiments, arm).revision), arm)
+
+
+async def assign_snapshot(
+    replica: Replica, newest: Snapshot, request: PredictionRequest, key: str
+) -> tuple[Snapshot, ArmAssignment | None]:
+    """Return the snapshot that a request runs under, and the arm that it is counted for; None if for none.
+
+    That of an experiment's arm is read once and cached; all others have come with the newest one.
+
+    Args:
+        replica: the process's snapshots.
+        newest: the session's newest snapshot that meets the requirement.
+        request: the request.
+        key: what it is assigned by; without one it gets the baseline.
+
+    Raises:
+        BridgeError: an arm's snapshot can't be read, as ``Replica.snapshot`` says.
+    """
+    found = choose_experiment_arm(newest, request, key)
+    if found is None:
+        return choose_revision(newest, request, key, replica.store_time())
+    return await replica.snapshot(newest.session, Requirement("exactly", found[0])), found[1]
 
 
 def encode_arms(arms: Sequence[ArmAssignment]) -> str:

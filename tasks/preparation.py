@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.process.open_files import OPEN_FILES
-from snakepit_bridge.protocol.messages import PredictionRequest, Requirement
+from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.rollouts.records import ArmAssignment
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.telemetry import TELEMETRY
-from tasks.arms import choose_experiment_arm, choose_revision, encode_arms, record_arms
+from tasks.arms import assign_snapshot, encode_arms, record_arms
 from tasks.requests import Delivery
 from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
@@ -75,7 +74,7 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, delivery: 
         served = await runtime.sessions.serve(
             request.session, request.requirement, _parse_freshness_policy(runtime, request)
         )
-        chosen, session_arm = await _choose_snapshot(runtime, served.snapshot, request, key)
+        chosen, session_arm = await assign_snapshot(runtime.sessions.replica, served.snapshot, request, key)
         now_s = runtime.sessions.replica.store_time()
         program, label_arm = await runtime.registry.resolve(
             request.program, key or delivery.task_id, now_s, request.attributes or {}
@@ -105,16 +104,6 @@ async def _keep_arms(runtime: Runtime, task_id: str, arms: tuple[ArmAssignment, 
     """Keep the arms of a prediction that has lost a worker, for whoever gives it up if it loses more."""
     key = FleetKeys(runtime.payloads.namespace).prediction_arms(task_id)
     await runtime.results.execute("SET", key, encode_arms(arms), "EX", max(1, round(runtime.keep_s)))
-
-
-async def _choose_snapshot(
-    runtime: Runtime, newest: Snapshot, request: PredictionRequest, key: str
-) -> tuple[Snapshot, ArmAssignment | None]:
-    """Return the snapshot of the arm that a request is assigned to; that of an experiment is read once and cached."""
-    replica, found = runtime.sessions.replica, choose_experiment_arm(newest, request, key)
-    if found is None:
-        return choose_revision(newest, request, key, replica.store_time())
-    return await replica.snapshot(newest.session, Requirement("exactly", found[0])), found[1]
 
 
 async def _keep_snapshot(runtime: Runtime, served: ServedSnapshot, applied: AppliedProgram) -> None:

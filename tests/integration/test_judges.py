@@ -294,7 +294,11 @@ def run_command(play: Stage, capsys: pytest.CaptureFixture[str], *arguments: str
 def test_the_command_adds_lists_and_removes(play: Stage, program: str, capsys: pytest.CaptureFixture[str]) -> None:
     inputs = ("--input", "question=inputs.question", "--input", "answer=outputs.answer")
     options = ("--name", "polite", "--program", "judge", "--comment", "reason", "--share", "1", "--usd-per-hour", "9")
-    assert run_command(play, capsys, "add", program, *options, *inputs) == (0, "", "")
+    assert run_command(play, capsys, "add", program, *options, *inputs) == (
+        0,
+        f"judge polite of {program} was added\n",
+        "",
+    )
     wait_until(lambda: is_judged(play, program), "the judge to be known")
     await_settled(play, program)
     code, table, _ = run_command(play, capsys, "list")
@@ -303,7 +307,7 @@ def test_the_command_adds_lists_and_removes(play: Stage, program: str, capsys: p
     code, printed, _ = run_command(play, capsys, "list", "--json")
     [found] = [judge for judge in json.loads(printed) if judge["judged"] == program]
     assert (code, found["inputs"], found["hour"]["judged"], found["hour"]["open"]) == (0, INPUTS, 1, 0)
-    assert run_command(play, capsys, "remove", program, "polite") == (0, "", "")
+    assert run_command(play, capsys, "remove", program, "polite") == (0, f"judge polite of {program} was removed\n", "")
     code, _, message = run_command(play, capsys, "remove", program, "polite")
     assert (code, "there is none of this program and name" in message) == (1, True)
     code, _, message = run_command(play, capsys, "add", program, *options, "--input", "question=question")

@@ -161,7 +161,7 @@ def test_variables_and_status_say_which_arm_is_which(fleet: Fleet, run: Run, pol
         (("abort", "demo", "--reason", " "), 1, "needs its reason"),
         (("abort", "demo"), 2, "--reason"),
         (("start", "demo", "warmth"), 1, "An argument must be name=value; got 'warmth'."),
-        (("start", "demo", "warmth=0.25"), 1, "it changes no variable"),
+        (("start", "demo", "warmth=0.25"), 1, "the session has these values already"),
         (("start", "demo", "warmth=0.5", "--policy", "nowhere.json"), 1, "can't be read"),
         (("start", "qa@prod", "warmth=0.5"), 1, "the number of a version"),
         (("start", "qa@prod", "7"), 1, "qa@prod"),

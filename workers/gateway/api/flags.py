@@ -14,14 +14,14 @@ from typing import Any, cast
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.exceptions import SessionNotFoundError
-from snakepit_bridge.protocol.messages import PredictionRequest, Requirement
+from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.protocol.targeting import Attributes, AttributeValue
 from snakepit_bridge.rollouts.records import BASELINE, RESERVED_PREFIX, ArmAssignment
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable, VariableType
 from snakepit_bridge.variables.types import Tensor, to_json
-from tasks.arms import choose_experiment_arm, choose_revision
+from tasks.arms import assign_snapshot
 from workers.gateway.call import ClientCall
 
 UNSTAGED = "default"
@@ -146,11 +146,7 @@ class Flags:
         except SessionNotFoundError:
             return AssignedFlags(session, None, None, is_staged=False)
         request = PredictionRequest("", {}, session, attributes=context.attributes)
-        found = choose_experiment_arm(newest, request, context.key)
-        if found is None:
-            snapshot, arm = choose_revision(newest, request, context.key, self._replica.store_time())
-        else:
-            snapshot, arm = await self._replica.snapshot(session, Requirement("exactly", found[0])), found[1]
+        snapshot, arm = await assign_snapshot(self._replica, newest, request, context.key)
         return AssignedFlags(session, snapshot, arm, is_staged=newest.rollout is not None and newest.rollout.is_staged)
 
 
