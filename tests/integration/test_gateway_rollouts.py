@@ -303,6 +303,22 @@ async def test_a_rollback_reaches_everybody_at_once(client: Client) -> None:
     assert {each.name: each.value_json for each in found.variables}["temp"] == b"0.3"
 
 
+@pytest.mark.parametrize("to", ["candidate", "baseline"])
+async def test_a_rollback_to_what_is_tried_takes_the_scope_of_releases(play: Stage, client: Client, to: str) -> None:
+    session, record = await staged(play, 500_000)
+    publisher = client.with_token("publisher")
+    back = pb.RollbackRequest(session=session, to=getattr(record, to), reason="for everybody")
+    if to == "candidate":
+        found = await refused(publisher.variables.Rollback(back, metadata=publisher.metadata))
+        assert found[:2] == ("PERMISSION_DENIED", "NotGrantedError")
+        still = (await play.fleet.store.head(session)).rollout
+        assert still is not None
+        assert (still.id, still.is_open) == (record.id, True), "nothing was promoted"
+    else:
+        await publisher.variables.Rollback(back, metadata=publisher.metadata)
+        assert (await play.fleet.store.read_at(session, "latest")).value("temp") == 0.1
+
+
 async def test_the_same_over_http(served: Gateway, client: Client) -> None:
     session = f"{fresh('user')}/a b"
     await client.publish(session, temp=0.1)

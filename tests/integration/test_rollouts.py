@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client.handle import Handle
-from snakepit_bridge.exceptions import InputError, RolloutMovedError
+from snakepit_bridge.exceptions import InputError, RolloutMovedError, VariableNotFoundError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.programs.rollouts import ProgramRollouts
@@ -172,6 +172,26 @@ def test_a_candidate_that_no_program_can_be_bound_to_fails_its_own_keys_alone(pl
         lambda: [each for each in play.fleet.applied(session) if each.error], "a worker to refuse the candidate"
     )
     assert all("77" in each.error for each in refused)
+
+
+def test_a_program_that_fits_neither_arm_tells_nothing_of_the_candidate(play: Stage) -> None:
+    session, misfit = fresh("session"), fresh("misfit")
+    play.fleet.register(misfit, dspy.Predict("question -> answer"), bindings={"temperature": "no_such_variable"})
+    context = play.fleet.session(session).blocking
+    context.set_variables({"warmth": 0.1, POLICY_VARIABLE: NO_GUARDS})
+    with pytest.raises(VariableNotFoundError):
+        play.fleet.submit(misfit, {"question": "?"}, session=session).get(30)
+    play.fleet.submit("qa", {"question": fresh("q")}, session=session).get(30)
+    second = context.set_variables({"warmth": 0.9})
+    acks = wait_until(
+        lambda: [each for each in play.fleet.applied(session) if each.token == second], "a worker to try the candidate"
+    )
+    assert [each.error for each in acks] == [""] * len(acks)
+    record = wait_until(
+        lambda: found if (found := run_blocking(play.fleet.store.head(session)).rollout) and found.stage else None,
+        "the first stage",
+    )
+    assert record.state is RolloutState.RUNNING
 
 
 def test_a_label_that_is_staged_gives_each_key_its_version(play: Stage) -> None:

@@ -135,6 +135,8 @@ async def test_the_gateway_scores_and_lists(play: Stage) -> None:
         assert values(play, task_id) == {"helpful": 0.75, "tone": "friendly"}
         for name, value in (("helpful", 2), ("helpful", None), ("no name", 1), ("", 1)):
             assert await refused(scored(client, task_id, value, name)) == ("INVALID_ARGUMENT", "ScoreError")
+        judging = scored(client, task_id, 1, scorer="judge")
+        assert await refused(judging) == ("INVALID_ARGUMENT", "ScoreError"), "nobody else scores in a judge's name"
         empty = pb.ScoreRequest(id=task_id, name="helpful")
         assert await refused(client.scores.Score(empty, metadata=client.metadata)) == ("INVALID_ARGUMENT", "ScoreError")
 

@@ -117,6 +117,22 @@ class TestStartingASession:
             fleet.rollouts.start("demo", {"a": 3.0})
         assert fleet.session("demo").blocking.get_variable("a") == 2.0
 
+    def test_a_session_on_which_an_experiment_runs_isnt_staged(self, fleet: Fleet) -> None:
+        session = fleet.session("demo").blocking
+        tokens = [str(session.snapshot().token), str(session.set_variable("a", 7.0))]
+        arms = [{"name": name, "weight": 0.5, "revision": at} for name, at in zip("xy", tokens, strict=True)]
+        fleet.experiments.start("demo", {"name": "tone", "arms": arms}, **BY_ANN)
+        with pytest.raises(RolloutOverlapError, match="experiment 'tone'"):
+            fleet.rollouts.start("demo", {"a": 3.0})
+        fleet.experiments.stop("demo", "tone", **BY_ANN)
+        assert fleet.rollouts.start("demo", {"a": 3.0}).is_open
+
+    def test_the_policy_that_came_with_a_candidate_is_no_part_of_its_values(self, fleet: Fleet) -> None:
+        fleet.rollouts.start("demo", {"a": 2.0}, policy=POLICY)
+        fleet.rollouts.abort("demo", **BY_ANN)
+        with pytest.raises(RolloutCandidateError, match="baseline"):
+            fleet.rollouts.start("demo", {"a": 1.0})
+
     def test_the_values_of_the_baseline_are_nothing_to_try_after_a_rollback(self, fleet: Fleet) -> None:
         fleet.session("demo").blocking.set_variables({POLICY_VARIABLE: parse_policy(POLICY).encode()})
         fleet.rollouts.start("demo", {"a": 2.0})
