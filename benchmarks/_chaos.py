@@ -8,11 +8,11 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 from celery import Celery
@@ -69,9 +69,25 @@ class Plan:
     pool: Pool = Pool.threads
 
 
+class WorkerProcess(Protocol):
+    """A worker, as ``Child`` has it."""
+
+    @property
+    def running(self) -> bool: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def end(self, sign: int = ..., timeout_s: float = ...) -> int: ...
+
+
+class StartProcess(Protocol):
+    """Starts a process, as ``Child`` does."""
+
+    def __call__(self, command: Sequence[str], log: Path, *, env: Mapping[str, str], cwd: Path) -> WorkerProcess: ...
+
+
 @dataclass(slots=True)
 class Stage:
-    """One contestant's broker, LM and workers."""
+    """One contestant's broker, LM and workers; ``start_process`` is how a worker is started."""
 
     kind: str
     plan: Plan
@@ -79,11 +95,12 @@ class Stage:
     ledger: redis.Redis
     network: Network
     folder: Path
-    workers: list[Child] = field(default_factory=list[Child])
+    start_process: StartProcess = Child
+    workers: list[WorkerProcess] = field(default_factory=list[WorkerProcess])
     exits: int = 0
     results: dict[str, str] = field(default_factory=dict[str, str])
 
-    def start(self, place: int) -> Child:
+    def start(self, place: int) -> WorkerProcess:
         """Start a worker; each second one reaches the broker through the network that can be cut."""
         url = self.broker.url if place % 2 == 0 else f"redis://127.0.0.1:{self.network.port}/0"
         pool = self.plan.pool if self.kind == "fleet" else Pool.threads
@@ -96,7 +113,7 @@ class Stage:
                    "--pool", pool.celery_name, "-c", str(self.plan.concurrency), "-l", "WARNING",
                    "-n", f"{self.kind}{place}@chaos", "--without-mingle", "--without-gossip", "--without-heartbeat",
                    ]  # fmt: skip
-        return Child(command, self.folder / f"{self.kind}-{place}.log", cwd=ROOT, env=environment)
+        return self.start_process(command, self.folder / f"{self.kind}-{place}.log", cwd=ROOT, env=environment)
 
     def send(self) -> None:
         """Send the tasks, as any Celery client does."""
@@ -104,9 +121,11 @@ class Stage:
         app.conf.task_create_missing_queues = True
         with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
             for number in range(self.plan.tasks):
-                for _ in range(2 if number % 50 == 25 else 1):
+                for copy in range(2 if number % 50 == 25 else 1):
                     key = f"key-{number}"
-                    app.send_task(TASK, (key,), task_id=key, queue=QUEUE, producer=producer, ignore_result=False)
+                    app.send_task(
+                        TASK, (f"{key}:{copy}",), task_id=key, queue=QUEUE, producer=producer, ignore_result=False
+                    )
 
     def look(self) -> int:
         """Note the results that have come since, each as it is first seen, and return how many there are."""
@@ -147,13 +166,14 @@ class Stage:
         """Return what became of the tasks."""
         self.look()
         last = self._read(list(self.results))
-        calls: Any = self.ledger.hvals("calls")
+        finished, flying = self.ledger.mget("finished_repeated", "flying_repeated")
         most: Any = self.ledger.zrange("deliveries", -1, -1, withscores=True)
         return {
             "lost": self.plan.tasks - len(self.results),
             "max_deliveries": int(most[0][1]) if most else 0,
             "double_commits": sum(last.get(key) != first for key, first in self.results.items()),
-            "duplicate_calls": sum(int(count) - 1 for count in calls),
+            "finished_calls_repeated": int(finished or 0),
+            "flying_calls_repeated": int(flying or 0),
             "exits": self.exits,
         }
 
@@ -164,12 +184,12 @@ def _url(client: redis.Redis) -> str:
 
 
 @contextmanager
-def stage(kind: str, plan: Plan, folder: Path) -> Generator[Stage]:
+def stage(kind: str, plan: Plan, folder: Path, start_process: StartProcess = Child) -> Generator[Stage]:
     """Set a stage: a broker that logs its changes, an LM that counts, and nobody working yet."""
     with EmbeddedRedis.start(aof=True) as broker, EmbeddedRedis.start() as lm:
         port = int(broker.url.rsplit(":", 1)[1].split("/")[0])
         with redis.Redis.from_url(lm.url) as ledger, Network(port) as network:
-            playing = Stage(kind, plan, broker, ledger, network, folder)
+            playing = Stage(kind, plan, broker, ledger, network, folder, start_process)
             try:
                 yield playing
             finally:
@@ -178,9 +198,15 @@ def stage(kind: str, plan: Plan, folder: Path) -> Generator[Stage]:
                     worker.end(signal.SIGKILL)
 
 
-def play(kind: str, plan: Plan, folder: Path, tell: Callable[[str], object] = lambda _: None) -> dict[str, int]:
+def play(
+    kind: str,
+    plan: Plan,
+    folder: Path,
+    tell: Callable[[str], object] = lambda _: None,
+    start_process: StartProcess = Child,
+) -> dict[str, int]:
     """Play the whole plan with one contestant and return its figures."""
-    with stage(kind, plan, folder) as playing:
+    with stage(kind, plan, folder, start_process) as playing:
         playing.send()
         playing.workers = [playing.start(place) for place in range(plan.workers)]
         for event in _events(plan):

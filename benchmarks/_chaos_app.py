@@ -3,8 +3,9 @@
 Importing it changes the transport for the whole process, so that workers alone do.
 
 The fleet's contestant is the fleet's own app, with its transport, its result backend and its pools, and a task that
-does what a prediction does: look whether it has ended, call the LM, return. The stock one is plain Celery with the
-settings that behaved best. The LM is a counter on a Redis of its own, which nobody harms.
+does what a prediction does: look whether it has ended, make several LM calls through the fleet's journal, return. The
+stock one is plain Celery with the settings that behaved best. The LM is a counter on a Redis of its own, which nobody
+harms.
 
 Points: ``claimed``, messages have arrived from the broker and nothing else has happened; ``called``, the LM has
 answered and nothing is committed; ``committed``, the result is there and not acknowledged.
@@ -26,7 +27,7 @@ from celery import Celery
 from celery.signals import task_success, worker_init
 from redis.asyncio import Redis as AsyncRedis
 
-from benchmarks._chaos_points import TASK
+from benchmarks._chaos_points import CALLS, TASK
 
 KIND = os.environ.get("CHAOS_KIND", "fleet")
 LATENCY_S = float(os.environ.get("CHAOS_LATENCY_S", "0.05"))
@@ -45,12 +46,22 @@ def die_if_told(point: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def called(key: str, deliveries: int) -> None:
-    """Note a call of the LM."""
+def called(copy: str, number: int, deliveries: int) -> None:
+    """Note a call of the LM, and whether it is one that it was asked before.
+
+    Args:
+        copy: the task, and which of its messages this is.
+        number: of the call within its task. A call is finished once its task has gone on to the next, or has ended.
+        deliveries: how often the message was delivered.
+    """
     with ledger.pipeline(transaction=False) as pipeline:
-        pipeline.hincrby("calls", key, 1)
-        pipeline.zadd("deliveries", {key: deliveries}, gt=True)
-        pipeline.execute()
+        pipeline.hincrby("calls", f"{copy}:{number}", 1)
+        pipeline.hexists("calls", f"{copy}:{number + 1}")
+        pipeline.sismember("ended", copy.partition(":")[0])
+        pipeline.zadd("deliveries", {copy: deliveries}, gt=True)
+        count, has_gone_on, has_ended, _ = pipeline.execute()
+    if count > 1:
+        ledger.incr("finished_repeated" if has_gone_on or has_ended else "flying_repeated")
 
 
 async def _ended(key: str) -> bool:
@@ -66,6 +77,7 @@ async def _ended(key: str) -> bool:
 def _fleet() -> Celery:
     from celery.exceptions import Ignore
 
+    from benchmarks._chaos_calls import Calls
     from workers import lifecycle
     from workers.app import app
     from workers.broker.claimer import Claimer
@@ -74,12 +86,22 @@ def _fleet() -> Celery:
     worker_init.disconnect(lifecycle._before_fork)  # pyright: ignore[reportPrivateUsage]
     app.conf.imports = ()
 
-    async def work(self: Any, key: str) -> dict[str, str]:
-        if await _ended(self.request.id):
+    async def check_ended(task_id: str) -> None:
+        if await _ended(task_id):
             raise Ignore
-        await asyncio.to_thread(called, key, self.request.properties.get("deliveries", 1))
+
+    async def ask(copy: str, number: int, deliveries: int) -> None:
+        await asyncio.to_thread(called, copy, number, deliveries)
         await asyncio.sleep(LATENCY_S)
         await asyncio.to_thread(die_if_told, "called")
+
+    calls = Calls(BROKER, check_ended)
+
+    async def work(self: Any, copy: str) -> dict[str, str]:
+        task_id, deliveries = self.request.id, self.request.properties.get("deliveries", 1)
+        await check_ended(task_id)
+        is_repeated = deliveries > 1 or bool((self.request.delivery_info or {}).get("redelivered"))
+        await calls.make(task_id, CALLS, lambda number: ask(copy, number, deliveries), is_repeated=is_repeated)
         return {"by": uuid4().hex}
 
     app.task(work, bind=True, name=TASK)
@@ -110,10 +132,11 @@ def _stock() -> Celery:
         task_create_missing_queues=True,
     )
 
-    def work(self: Any, key: str) -> dict[str, str]:
-        called(key, 1)
-        time.sleep(LATENCY_S)
-        die_if_told("called")
+    def work(self: Any, copy: str) -> dict[str, str]:
+        for number in range(CALLS):
+            called(copy, number, 1)
+            time.sleep(LATENCY_S)
+            die_if_told("called")
         return {"by": uuid4().hex}
 
     app.task(work, bind=True, name=TASK)
@@ -135,7 +158,8 @@ def _before(owner: Any, name: str, there: Callable[..., bool]) -> None:
 
 
 @task_success.connect
-def _committed(**_: Any) -> None:
+def _committed(sender: Any = None, **_: Any) -> None:
+    ledger.sadd("ended", sender.request.id)
     die_if_told("committed")
 
 

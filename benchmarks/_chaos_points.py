@@ -4,4 +4,6 @@ from __future__ import annotations
 
 TASK = "chaos.work"
 QUEUE = "chaos"
+CALLS = 3
+"""LM calls of each task."""
 POINTS = ("claimed", "called", "committed")

@@ -19,7 +19,7 @@ class Network:
     def __init__(self, port: int) -> None:
         self._target = port
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="network", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._open = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -45,6 +45,11 @@ class Network:
         """Let everything pass again, what was held back first."""
         self._loop.call_soon_threadsafe(self._open.set)
 
+    def _run(self) -> None:
+        # Leaving it cancels what still passes bytes, and closes the loop.
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.get_loop().run_forever()
+
     async def _start(self) -> None:
         self._open.set()
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -65,7 +70,9 @@ class Network:
             writer.close()
             return
         self._writers |= {writer, back}
-        await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+        # Cancelled as the network ends; asyncio's streams would log a handler that ends so.
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
         self._writers -= {writer, back}
 
     async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

@@ -23,7 +23,7 @@ from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutState
 from snakepit_bridge.snapshots import SnapshotStore
 
-_ROUNDS, _COUNT, _IN_FLIGHT = 15, 600, 100
+_ROUNDS, _COUNT, _IN_FLIGHT = 31, 1_000, 100
 _SESSIONS = ("plain", "staged")
 # Without an end, so that the rollout runs for as long as the benchmark does.
 _POLICY = '{"stages": [{"share": 0.5, "min_s": 86400}]}'
@@ -33,7 +33,7 @@ def measure_hot_path(*, quick: bool = False) -> float:
     """Return the ratio; the median over the rounds.
 
     Args:
-        quick: 2 rounds instead of 15.
+        quick: 2 rounds instead of 31.
     """
     with bench(fast=True) as parts:
         fleet = parts.fleet

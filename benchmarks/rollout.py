@@ -1,6 +1,6 @@
 """Does a rollout leave harmless candidates alone, and how soon does it find a harmful one?
 
-Rollouts under the default policy are simulated, and looked at every second; one runs on a real worker:
+Rollouts under the default policy are simulated, and looked at every second; some run on a real worker:
 
 - ``false_rollback``: the share of ``aa_runs`` rollouts that are rolled back although both arms are equal;
 - ``false_rollback_no_margin``: the same, with a guard that allows no increase of the error rate at all;
@@ -12,6 +12,8 @@ Rollouts under the default policy are simulated, and looked at every second; one
 - ``stage_p50``: the same within one stage, by its share, since a candidate may turn bad only then;
 - ``power``: predictions of the candidate until other guards find other harm, with as many of the baseline;
 - ``coverage``: the share of runs in which bounds at 95 % contain the truth at every look;
+- ``rollback_s``: seconds from the moment at which a guard is breached until a real fleet has rolled a failing candidate
+  back, the median and the most;
 - ``hot_path_ratio``: a real worker's CPU time per prediction while a rollout runs, over that of a session without one.
 """
 
@@ -24,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._failing_candidates import measure_rollbacks
 from benchmarks._simulated_rollouts import Numbers, Outcome, Traffic, log_martingales, simulate
 from benchmarks._staged_predictions import measure_hot_path
 from snakepit_bridge.rollouts.arm_counts import ArmCounts, ScoreSum
@@ -62,6 +65,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         },
         "power": {name: _power(runs // 40, *effect) for name, effect in _EFFECTS.items()},
         "coverage": {f"{mean:g}": _coverage(mean, prior, runs) for mean, prior in _MEANS},
+        "rollback_s": _summarize(measure_rollbacks(quick=quick)),
         "hot_path_ratio": measure_hot_path(quick=quick),
     }
 
@@ -74,6 +78,10 @@ def _median(outcomes: list[Outcome]) -> float | None:
     """Return the median number of predictions until a rollback; None if fewer than half were rolled back."""
     found = statistics.median_high(outcome.predictions if outcome.rolled_back else math.inf for outcome in outcomes)
     return found if math.isfinite(found) else None
+
+
+def _summarize(seconds: list[float]) -> dict[str, float]:
+    return {"p50": statistics.median_high(seconds), "max": max(seconds)}
 
 
 def _detection(outcomes: list[Outcome]) -> dict[str, float | None]:

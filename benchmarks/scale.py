@@ -2,7 +2,8 @@
 
 ``workers``: 1, 2 and 4 worker processes, a hundred predictions at a time each, at an LM that takes 2 s, so that waiting
 and not the machine's cores bounds them. ``queued``: CPU milliseconds per prediction, of the worker and of the broker,
-while so many wait in the queue. The worker takes a thousand or two of them; the rest is there to be in the way.
+while so many wait in the queue, and how many bytes of Redis each takes beyond its inputs. The worker takes two thousand
+at most; the rest is there to be in the way.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 from uuid import uuid4
 
@@ -29,11 +31,12 @@ _TAKEN = 2_000
 _IN_FLIGHT = 200
 _AT_ONCE = 1_000
 _SILENT_S = 20.0
+_INPUTS = {"question": "What is 3 + 1?"}
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return throughput by number of workers, and cost by length of the queue."""
-    workers, lengths = ((1, 2), (100, 1_000)) if quick else ((1, 2, 4), (100, 1_000, 10_000, 100_000))
+    workers, lengths = ((1, 2), (100, 1_000)) if quick else ((1, 2, 4), (100, 1_000, 10_000, 100_000, 1_000_000))
     latency_s, predictions = (1.0, 300) if quick else (2.0, _TAKEN)
     with bench(latency_s=latency_s, fast=True) as parts:
         _prepare(parts.fleet)
@@ -72,17 +75,20 @@ class _Queue:
         self._redis: Redis = Redis.from_url(parts.url)
         self._broker = int(self._redis.info("server")["process_id"])
         self._logs = [parts.folder / self._fleet.queue / "worker-1.log"]
+        self._redis_bytes = list[float]()
         self._hold(True)
         self._sample = self._sampled()
 
     def cost(self, length: int, predictions: int) -> dict[str, float]:
-        """Return CPU milliseconds per prediction at this length of the queue."""
+        """Return CPU milliseconds per prediction, and bytes of Redis, at this length of the queue."""
+        self._redis_bytes.clear()
         rounds = max(1, predictions // length)
         spent = [self._round(length, min(predictions, length)) for _ in range(rounds)]
         total = sum(done for _, _, done in spent)
         figures = {
             "cpu_ms": round(sum(worker for worker, _, _ in spent) / total * 1000, 3),
             "broker_cpu_ms": round(sum(broker for _, broker, _ in spent) / total * 1000, 3),
+            "redis_bytes": round(median(self._redis_bytes)),
         }
         sys.stderr.write(f"  {length} queued: {figures}\n")
         return figures
@@ -105,13 +111,18 @@ class _Queue:
     def _fill(self, length: int) -> None:
         """Put messages into the list, each with an id of its own; sending so many one by one would take minutes."""
         where, raw, task_id = self._sample
+        before = self._used_memory()
         for start in range(0, length, _AT_ONCE):
             copies = [raw.replace(task_id, str(uuid4()).encode()) for _ in range(min(_AT_ONCE, length - start))]
             self._redis.lpush(where, *copies)
+        self._redis_bytes.append((self._used_memory() - before) / length - len(json.dumps(_INPUTS)))
+
+    def _used_memory(self) -> int:
+        return int(self._redis.info("memory")["used_memory"])
 
     def _sampled(self) -> tuple[bytes, bytes, bytes]:
         """Send one prediction, and return the list that it waits in, its message and its id."""
-        handle = self._fleet.submit("bench", {"question": "What is 3 + 1?"}, session="bench")
+        handle = self._fleet.submit("bench", _INPUTS, session="bench")
         [where] = [name for name in self._lists() if self._redis.llen(name)]
         raw: Any = self._redis.lpop(where)
         assert json.loads(raw)["headers"]["id"] == handle.id

@@ -1,7 +1,8 @@
 """How long does a user wait before anything runs: for the CLI's help, the client's import, a worker, a prediction?
 
 CPU time for the first two, each in a process of its own. The help is compared with ``import typer, rich``, which any
-CLI of this kind costs. Elapsed time for the others, since that is what a user waits for. Medians of alternating rounds.
+CLI of this kind costs. Elapsed time for the others, since that is what a user waits for; a worker is compared with
+``import celery, dspy``, which any worker of this kind costs. Medians of alternating rounds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks._parts import ROOT, bench
 
 _HELP = ["-m", "snakepit_bridge.cli", "--help"]
 _LIBRARIES = ["-c", "import typer, rich"]
+_WORKER_LIBRARIES = ["-c", "import celery, dspy"]
 _CLIENT = ["-c", "from snakepit_bridge.client import Fleet"]
 _NOTHING = ["-c", ""]
 
@@ -34,9 +36,24 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     return {
         "help_ratio": round(median(cli / libraries for cli, libraries, _ in rounds), 2),
         "client_import_ms": round(1000 * median(client_s for _, _, client_s in rounds), 1),
-        "worker_ready_s": round(_worker_ready_s(), 2),
+        **_worker(2 if quick else 5),
         "demo_first_prediction_s": round(_demo_s(), 2),
     }
+
+
+def _worker(rounds: int) -> dict[str, float]:
+    measured = [(_elapsed_s(_WORKER_LIBRARIES), _worker_ready_s()) for _ in range(rounds)]
+    return {
+        "worker_libraries_s": round(median(libraries_s for libraries_s, _ in measured), 2),
+        "worker_ready_s": round(median(ready_s for _, ready_s in measured), 2),
+        "worker_ready_ratio": round(median(ready_s / libraries_s for libraries_s, ready_s in measured), 2),
+    }
+
+
+def _elapsed_s(arguments: Sequence[str]) -> float:
+    started = time.monotonic()
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
+    return time.monotonic() - started
 
 
 def _round() -> tuple[float, float, float]:

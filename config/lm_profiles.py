@@ -93,6 +93,23 @@ class CircuitTable(BaseModel):
     open_s: float | None = Field(default=None, ge=0, le=86_400)
 
 
+# Fields of a table that the library's profile has under the same name.
+_PASSED_ON = {"model", "api_base", "parameters", "models", "engine", "fallbacks", "middleware", "tier", "note"}
+
+
+class BatchTable(BaseModel):
+    """The batches of a profile of the batch tier."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    wait_s: float | None = Field(default=None, ge=0, le=86_400)
+    poll_s: float | None = Field(default=None, ge=0, le=86_400)
+    max_requests: int | None = Field(default=None, ge=1)
+    max_bytes: int | None = Field(default=None, ge=1)
+    tries: int | None = Field(default=None, ge=1)
+    send_timeout_s: float | None = Field(default=None, gt=0, le=86_400)
+
+
 class ProfileTable(BaseModel):
     """One ``[profiles.NAME]`` table."""
 
@@ -111,6 +128,8 @@ class ProfileTable(BaseModel):
     middleware: tuple[str, ...] = ()
     retry: RetryTable = Field(default_factory=lambda: RetryTable.model_validate({}))
     circuit: CircuitTable = Field(default_factory=lambda: CircuitTable.model_validate({}))
+    tier: Literal["standard", "batch"] = "standard"
+    batch: BatchTable = Field(default_factory=lambda: BatchTable.model_validate({}))
     note: str = ""
 
     @field_validator("parameters")
@@ -162,9 +181,7 @@ class ProfilesFile(BaseModel):
         return [
             {
                 "name": name,
-                **table.model_dump(
-                    include={"model", "api_base", "parameters", "models", "engine", "fallbacks", "middleware", "note"}
-                ),
+                **table.model_dump(include=_PASSED_ON),
                 "api_key": table.api_key(found),
                 "key_name": table.api_key_env or "",
                 "timeout_s": table.limits.timeout_s,
@@ -173,6 +190,7 @@ class ProfilesFile(BaseModel):
                 "model_prices": {model: price.model_dump() for model, price in table.model_prices.items()},
                 "retry": table.retry.model_dump(exclude_none=True),
                 "circuit": table.circuit.model_dump(exclude_none=True),
+                "batch": table.batch.model_dump(exclude_none=True),
             }
             for name, table in self.profiles.items()
         ]

@@ -28,6 +28,18 @@ class FleetSettings(BaseSettings):
     broker_url: SecretStr | None = Field(
         default=None, description="URL of RabbitMQ (`amqp://…`) as the broker instead of Redis"
     )
+    encryption_keys: SecretStr | None = Field(
+        default=None, description="keys that encrypt what is kept in Redis, each `ID:BASE64`, the one that writes first"
+    )
+    encryption_keys_file: Path | None = Field(default=None, description="the file that has these keys instead")
+    encryption_accepts_plain: bool = Field(
+        default=False, description="whether unencrypted data is read although there are keys, while it is migrated"
+    )
+    signing_keys: SecretStr | None = Field(
+        default=None,
+        description="keys that sign task messages, each `ID:BASE64`, the one that signs first; workers refuse others",
+    )
+    signing_keys_file: Path | None = Field(default=None, description="the file that has these keys instead")
     namespace: str = Field(
         default="dspex",
         pattern=r"^[A-Za-z0-9_.-]{1,50}$",
@@ -67,6 +79,7 @@ class FleetSettings(BaseSettings):
         default=2_000, ge=1, description="batch inputs that a worker process runs concurrently"
     )
     result_expires_s: int = Field(default=86_400, ge=1, description="seconds that a result is kept")
+    audit_entries: int = Field(default=100_000, ge=1_000, description="entries of the audit trail that are kept, about")
     requirement_wait_s: float = Field(
         default=5.0, ge=0, description="seconds that a task waits for its required revision"
     )
@@ -116,6 +129,13 @@ class FleetSettings(BaseSettings):
         default=3_600.0, gt=0, description="maximum seconds that a worker holds a task without a time limit of its own"
     )
 
+    sandbox_cpu_s: int = Field(
+        default=60, ge=1, description="seconds of computing of the code that an LM has written, in one prediction"
+    )
+    sandbox_wall_s: int = Field(
+        default=600, ge=1, description="seconds by the clock that such code may take, LM calls of its own included"
+    )
+    sandbox_memory_mb: int = Field(default=512, ge=64, le=4_096, description="megabytes that such code may use")
     own_lms: bool = Field(
         default=False,
         description="whether programs may call LMs that no profile declares, bypassing limits, deadlines, "
@@ -177,6 +197,11 @@ class FleetSettings(BaseSettings):
         default=50.0,
         gt=0,
         description="seconds that a stopping worker has to finish running tasks; give its supervisor ten more",
+    )
+    supervisor_grace_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="seconds that the supervisor gives a stopping worker before it kills it, for `dspex-fleet doctor`",
     )
 
     @field_validator("allowed_packages", "imports", "lm_middleware", "metric_labels", mode="before")

@@ -20,10 +20,16 @@ ROOT = Path(__file__).parent.parent
 
 _SEE = {
     "broker_url": "[delivery](../concepts/delivery.md#rabbitmq)",
+    "encryption_keys": "[encrypt](../how-to/encrypt.md)",
+    "encryption_keys_file": "[encrypt](../how-to/encrypt.md)",
+    "signing_keys": "[sign](../how-to/sign.md)",
+    "signing_keys_file": "[sign](../how-to/sign.md)",
+    "encryption_accepts_plain": "[encrypt](../how-to/encrypt.md#switch-it-on)",
     "imports": "[extend](../how-to/extend.md)",
     "lm_middleware": "[extend](../how-to/extend.md#lm-middleware)",
     "outage": "[elixir](../concepts/elixir.md#when-elixir-is-away)",
     "stall_limit_s": "[workers](../how-to/run-workers.md)",
+    "supervisor_grace_s": "[deploy](../how-to/deploy.md)",
     "own_lms": "[LM calls](lm-calls.md)",
     "log": "[logs](logs.md)",
     "log_redact": "[logs](logs.md)",

@@ -1,7 +1,9 @@
 defmodule DSPexFleet.MixProject do
   use Mix.Project
 
-  @version "0.1.0"
+  @version "0.2.0"
+  # Where the sources of a release are; a checkout may have come from anywhere.
+  @source_url System.get_env("DSPEX_FLEET_SOURCE_URL")
 
   def project do
     [
@@ -11,6 +13,8 @@ defmodule DSPexFleet.MixProject do
       elixirc_paths: elixirc_paths(Mix.env()),
       start_permanent: Mix.env() == :prod,
       deps: deps(),
+      name: "DSPexFleet",
+      source_url: @source_url,
       description: "Publishes session variables to a DSPy fleet and requests predictions from it.",
       package: package(),
       docs: docs(),
@@ -25,42 +29,70 @@ defmodule DSPexFleet.MixProject do
     [mod: {DSPexFleet.Application, []}, extra_applications: [:logger, :ssl, :public_key]]
   end
 
-  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(:test), do: ["lib", "test/support", "examples"]
   defp elixirc_paths(_env), do: ["lib"]
 
   defp package do
     [
       licenses: ["MIT"],
-      links: %{"DSPy" => "https://dspy.ai", "snakepit" => "https://github.com/nshkrdotcom/snakepit"},
+      links:
+        Map.merge(source_link(), %{"DSPy" => "https://dspy.ai", "snakepit" => "https://github.com/nshkrdotcom/snakepit"}),
       files: ~w(lib examples mix.exs README.md CHANGELOG.md LICENSE .formatter.exs)
     ]
   end
 
+  defp source_link, do: if(@source_url, do: %{"Source" => @source_url}, else: %{})
+
   defp docs do
     [
       main: "readme",
+      source_ref: "v#{@version}",
       extras: ["README.md", "CHANGELOG.md", "LICENSE"],
       groups_for_modules: [
-        Processes: [DSPexFleet.Context, DSPexFleet.Connection],
-        Data: [
-          DSPexFleet.Error,
-          DSPexFleet.Handle,
-          DSPexFleet.Prediction,
-          DSPexFleet.Revision,
-          DSPexFleet.Rollout,
-          DSPexFleet.RolloutEvent,
-          DSPexFleet.Snapshot,
-          DSPexFleet.Token,
-          DSPexFleet.Values,
-          DSPexFleet.Variable
+        Sessions: [
+          DSPexFleet.Session,
+          DSPexFleet.Context,
+          DSPexFleet.Connection,
+          DSPexFleet.Replica,
+          DSPexFleet.Producer
         ],
-        Wire: ~r/^Dspex\.Fleet\.V1/
+        Operations: [
+          DSPexFleet,
+          DSPexFleet.Variables,
+          DSPexFleet.Sessions,
+          DSPexFleet.Programs,
+          DSPexFleet.Scores,
+          DSPexFleet.Judges,
+          DSPexFleet.Approvals,
+          DSPexFleet.Audit,
+          DSPexFleet.DeadLetters,
+          DSPexFleet.Protections,
+          DSPexFleet.Costs,
+          DSPexFleet.Rollout,
+          DSPexFleet.Experiment,
+          DSPexFleet.Assignment
+        ],
+        Learning: [
+          DSPexFleet.Datasets,
+          DSPexFleet.Recorders,
+          DSPexFleet.Evaluations,
+          DSPexFleet.Optimizations,
+          DSPexFleet.Jobs,
+          DSPexFleet.Job
+        ],
+        Testing: [DSPexFleet.Testing],
+        Operators: [DSPexFleet.Console, DSPexFleet.LiveDashboard],
+        Transport: ~r/^DSPexFleet\.Transport/
       ]
     ]
   end
 
   defp dialyzer do
-    [plt_add_apps: [:ex_unit, :mix], flags: [:error_handling, :unmatched_returns], list_unused_filters: true]
+    [
+      plt_add_apps: [:ex_unit, :mix],
+      flags: [:error_handling, :unmatched_returns],
+      ignore_warnings: ".dialyzer_ignore.exs"
+    ]
   end
 
   defp aliases do
@@ -72,13 +104,21 @@ defmodule DSPexFleet.MixProject do
 
   defp deps do
     [
-      {:grpc, "~> 1.0 and >= 1.0.2"},
-      # The HTTP/2 client for grpc, which doesn't depend on one by itself.
-      {:gun, "~> 2.4.0"},
-      {:protobuf, "~> 0.17"},
-      {:telemetry, "~> 1.3"},
-      # Requests continue the trace of their caller where the application has it.
-      {:opentelemetry_api, "~> 1.4", optional: true},
+      {:mint, "~> 1.5"},
+      {:nimble_pool, "~> 1.0"},
+      {:nimble_options, "~> 1.0"},
+      {:telemetry, "~> 1.0"},
+      # Snapshots are broadcast, and requests continue the trace of their caller, where the application has them.
+      {:phoenix_pubsub, "~> 2.0", optional: true},
+      {:opentelemetry_api, "~> 1.0", optional: true},
+      # Its page for the fleet is compiled where the application has the dashboard.
+      {:phoenix_live_dashboard, "~> 0.8", optional: true},
+      # The examples, which the tests run.
+      {:oban, "~> 2.18", only: :test},
+      {:postgrex, "~> 0.20", only: :test},
+      {:broadway, "~> 1.1", only: :test},
+      {:floki, "~> 0.36", only: :test},
+      {:jason, "~> 1.4", only: [:dev, :test]},
       # Not in the tests' environment, so that these run without them.
       {:credo, "~> 1.7", only: :dev, runtime: false},
       {:dialyxir, "~> 1.4", only: :dev, runtime: false},

@@ -6,6 +6,14 @@
     ├── InputError                       a prediction's inputs don't fit its program    (also ValueError)
     ├── ScoreError                       a score that can't be one                      (also ValueError)
     ├── JudgeError                       a judge that can't be one                      (also ValueError)
+    ├── MetricError                      a metric that can't score                      (also ValueError)
+    ├── EvaluationError                  an evaluation that can't be run                (also ValueError)
+    ├── EvaluationNotFoundError          no record of an evaluation
+    ├── BulkError                        a bulk run that can't go on so                 (also ValueError)
+    ├── OptimizationError                an optimization that can't be run              (also ValueError)
+    ├── GateError                        a gate that can't be one                       (also ValueError)
+    ├── GateFailedError                  a release that doesn't meet its gates
+    ├── JobNotFoundError                 no record of a job
     ├── BindingError                     a binding that could not take effect           (also ValueError)
     ├── UnknownModuleError               a module name that nobody registered           (also ValueError)
     ├── VariableNotFoundError                                                           (also ValueError)
@@ -34,18 +42,23 @@
     │   └── LMAnswerError                an answer that the adapter can't parse
     │       └── LMAnswerTruncatedError   one that was cut off at the token limit
     ├── PredictionError
+    │   ├── SubmitOptionError            an option of a prediction that can't be            (also ValueError)
     │   ├── ForeignNamespaceError        a request of another fleet, in a queue that both use
     │   ├── DeadlineExceededError                                                            (also TimeoutError)
     │   ├── PredictionCancelledError
     │   ├── PredictionTimeoutError            the client stopped waiting; the task goes on   (also TimeoutError)
     │   ├── PredictionUnknownError       a task of which there is no trace
     │   ├── PredictionNotScorableError   a score of a prediction without a result
+    │   ├── PredictionNotReplayableError a replay of a prediction without a result
     │   ├── PredictionFailedError             the program raised something of its own
     │   ├── PredictionGivenUpError            no worker could finish it; it is in the dead-letter list
     │   ├── LMCallOutsidePredictionError  an LM call on a worker that belongs to no prediction
     │   ├── OwnLMError               an LM that a program made for itself, and that no profile declares
     │   ├── IdempotencyConflictError          one key, two different requests
     │   └── PayloadLostError             inputs or a result that went by reference and aren't there any more
+    ├── DatasetError                 a dataset, or a file of examples, that can't be one (also ValueError)
+    ├── DatasetNotFoundError         a dataset or a version of it that isn't stored
+    ├── RecorderError                a recorder that can't be one                       (also ValueError)
     ├── RolloutMovedError            a step of a rollout that another one preceded
     ├── RolloutOverlapError          a rollout of what another one stages already       (also ValueError)
     ├── RolloutCandidateError        a candidate that can't be rolled out               (also ValueError)
@@ -53,7 +66,15 @@
     ├── ExperimentError              an invalid experiment                              (also ValueError)
     ├── ExperimentNotFoundError      an experiment that doesn't run
     ├── RolloutStateError            a step that the rollout's present state doesn't allow
+    │   └── RolloutNotFoundError     a step of what was never staged
+    ├── ProtectionError              a rule of protection that can't be one             (also ValueError)
+    ├── ApprovalRequiredError        a change of what is protected, which waits for somebody else's approval
+    ├── ApprovalNotFoundError        no request of this id waits
+    ├── ApprovalOutdatedError        an approved request whose target has moved on
+    ├── ApprovalError                an approval that can't be given                    (also ValueError)
     ├── DeadMessageNotFoundError              no dead message of this id
+    ├── DecryptionError              a stored value that this process's keys don't decrypt
+    ├── NotReplicatedError               a write that is on the primary alone, and was to be on replicas
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
     │   └── StoreForbiddenError          the user lacks a right there
     └── ConfigurationError               a setting or a service that the fleet can't run with
@@ -228,6 +249,130 @@ class JudgeError(BridgeError, ValueError):
 
 
 @_error
+class DatasetError(BridgeError, ValueError):
+    """Examples that can't be a dataset; nothing was stored. ``where`` is ``FILE:LINE``, an example or the dataset."""
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem.rstrip('.')}."
+
+
+@_error
+class DatasetNotFoundError(BridgeError):
+    """A dataset, or a version of it, that isn't stored: it was removed, or never there."""
+
+    reference: str
+    available: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        hint = suggest_name(self.reference, self.available)
+        return (
+            f"Dataset not found: {self.reference}.{hint} Stored: {join_names(self.available)}. "
+            f"Add it: dspex-fleet dataset add NAME FILE --inputs FIELD."
+        )
+
+
+@_error
+class RecorderError(BridgeError, ValueError):
+    """A recorder that is refused; ``program`` is the program whose predictions it would record."""
+
+    program: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"The recorder of '{self.program}' is refused: {self.problem.rstrip('.')}."
+
+
+@_error
+class MetricError(BridgeError, ValueError):
+    """A metric that can't be used, or that gave no score: it raised, or returned NaN, text or the like."""
+
+    metric: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"Metric '{self.metric}' can't score: {self.problem}."
+
+
+@_error
+class EvaluationError(BridgeError, ValueError):
+    """An evaluation that can't be run; ``where`` is the part that doesn't fit. No LM was called for it."""
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"The evaluation can't be run: {self.where}: {self.problem}."
+
+
+@_error
+class BulkError(BridgeError, ValueError):
+    """A bulk run that can't go on so; ``where`` is the file or the option that doesn't fit."""
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"The bulk run can't go on: {self.where}: {self.problem}."
+
+
+@_error
+class EvaluationNotFoundError(BridgeError):
+    """No record of an evaluation has this id, or several begin with it."""
+
+    id: str
+    problem: str = "there is no such record, or it has expired"
+
+    def __str__(self) -> str:
+        return f"Evaluation {self.id}: {self.problem}. List them: dspex-fleet evaluations list."
+
+
+@_error
+class OptimizationError(BridgeError, ValueError):
+    """An optimization that can't be run on the fleet; ``where`` is the part that doesn't fit."""
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"The optimization can't be run: {self.where}: {self.problem}."
+
+
+@_error
+class JobNotFoundError(BridgeError):
+    """No evaluation or optimization that runs on a worker, or ran there, has this id."""
+
+    id: str
+
+    def __str__(self) -> str:
+        return f"There is no job {self.id[:100]}, or its record has expired. List them: dspex-fleet jobs list."
+
+
+@_error
+class GateError(BridgeError, ValueError):
+    """A gate that can't be checked; nothing was released."""
+
+    gate: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"The gate {self.gate!r:.200} can't be checked: {self.problem}. Write it as 'exact(golden) >= 0.8'."
+
+
+@_error
+class GateFailedError(BridgeError):
+    """A release that doesn't meet its conditions; nothing was changed. ``failed`` are those, with the scores."""
+
+    target: str
+    failed: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"{self.target} stays as it is, since conditions aren't met: {'; '.join(self.failed)}."
+
+
+@_error
 class BindingError(BridgeError, ValueError):
     """A binding that can't take effect on this module; ``available`` are the attributes that can be bound."""
 
@@ -396,17 +541,15 @@ class RolloutOverlapError(BridgeError, ValueError):
 
     target: str
     running: str
+    remedy: str = "Wait for its end, or end it by 'dspex-fleet rollout abort' or 'dspex-fleet experiment stop'."
 
     def __str__(self) -> str:
-        return (
-            f"{self.target} is staged by {self.running} already. "
-            "Wait for its end, or end it by 'dspex-fleet rollout abort' or 'dspex-fleet experiment stop'."
-        )
+        return f"{self.target} is staged by {self.running} already. {self.remedy}"
 
 
 @_error
 class RolloutStateError(BridgeError):
-    """A step that a rollout's present state doesn't allow, or that there is no rollout for. Nothing was changed."""
+    """A step that a rollout's present state doesn't allow. Nothing was changed."""
 
     target: str
     step: str
@@ -414,7 +557,19 @@ class RolloutStateError(BridgeError):
 
     def __str__(self) -> str:
         return (
-            f"Can't {self.step} the rollout of {self.target}: {self.found}. Look at it again: dspex-fleet rollout show."
+            f"Can't {self.step} the rollout of {self.target}: {self.found}. "
+            f"Look at it again: dspex-fleet rollout show {self.target}."
+        )
+
+
+@_error
+class RolloutNotFoundError(RolloutStateError):
+    """A step of a target that was never staged. Nothing was changed."""
+
+    def __str__(self) -> str:
+        return (
+            f"Can't {self.step} the rollout of {self.target}: {self.found}. "
+            f"Start one: dspex-fleet rollout start {self.target} CANDIDATE."
         )
 
 
@@ -498,9 +653,10 @@ class RolloutCandidateError(BridgeError, ValueError):
     target: str
     candidate: str
     problem: str
+    remedy: str = "Choose another candidate."
 
     def __str__(self) -> str:
-        return f"{self.candidate} can't be rolled out for {self.target}: {self.problem}. Choose another candidate."
+        return f"{self.candidate} can't be rolled out for {self.target}: {self.problem}. {self.remedy}"
 
 
 @_error
@@ -510,10 +666,11 @@ class ExperimentError(BridgeError, ValueError):
     experiment: str
     where: str
     problem: str
+    remedy: str = "Correct it and start it again."
 
     def __str__(self) -> str:
         named = f"Experiment '{self.experiment}'" if self.experiment else "The experiment"
-        return f"{named} is refused at {self.where}: {self.problem.rstrip('.')}. Correct it and start it again."
+        return f"{named} is refused at {self.where}: {self.problem.rstrip('.')}. {self.remedy}"
 
 
 @_error
@@ -523,8 +680,14 @@ class ExperimentNotFoundError(BridgeError):
     target: str
     experiment: str
     available: Sequence[str] = ()
+    ended: str = ""
 
     def __str__(self) -> str:
+        if self.ended:
+            return (
+                f"Experiment '{self.experiment}' doesn't run on {self.target} any more: it was {self.ended}. "
+                f"Look at it: dspex-fleet experiment show {self.target} {self.experiment}."
+            )
         return (
             f"No experiment '{self.experiment}' runs on {self.target}.{suggest_name(self.experiment, self.available)} "
             f"Running: {join_names(self.available)}."
@@ -544,10 +707,14 @@ class ProgramNotFoundError(ProgramError):
 
     def __str__(self) -> str:
         hint = suggest_name(self.reference, self.available)
-        return (
-            f"Program not found: {self.reference}.{hint} Registered: {join_names(self.available)}. "
-            f"Register it: dspex-fleet register FILE."
+        name, at, label = self.reference.partition("@")
+        has_name = any(known.partition("@")[0].partition(":")[0] == name for known in self.available)
+        remedy = (
+            f"Set the label: dspex-fleet label {name} {label} VERSION."
+            if at and has_name
+            else ("Register it: dspex-fleet register FILE.")
         )
+        return f"Program not found: {self.reference}.{hint} Registered: {join_names(self.available)}. {remedy}"
 
 
 @_error
@@ -627,6 +794,17 @@ class PredictionError(BridgeError):
 
 
 @_error
+class SubmitOptionError(PredictionError, ValueError):
+    """An option of a prediction that is refused, such as its targeting key; ``option`` names it. Nothing was sent."""
+
+    option: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"The prediction's option '{self.option}' is refused: {self.problem.rstrip('.')}."
+
+
+@_error
 class DeadlineExceededError(PredictionError, TimeoutError):
     """The prediction's deadline passed before it had an answer."""
 
@@ -674,10 +852,9 @@ class PredictionTimeoutError(PredictionError, TimeoutError):
 
     def __str__(self) -> str:
         found = f"It {self.found}" if self.found else "It is still queued or running, or was never submitted here"
-        return (
-            f"Prediction {self.task_id} had no result after {self.waited_s:g} s. {found}; "
-            f"check that workers are up: dspex-fleet status."
-        )
+        text = f"Prediction {self.task_id} had no result after {self.waited_s:g} s. {found}"
+        # No worker would take it from there.
+        return f"{text}." if "dead list" in found else f"{text}; check that workers are up: dspex-fleet status."
 
 
 @_error
@@ -704,6 +881,19 @@ class PredictionNotScorableError(PredictionError):
         return (
             f"Prediction {self.task_id} can't be scored: it has no result. Check its id, or wait until it has ended; "
             "a result may also have expired, and can be kept longer (DSPEX_RESULT_EXPIRES_S)."
+        )
+
+
+@_error
+class PredictionNotReplayableError(PredictionError):
+    """A replay of a prediction that has no result: it is unknown, goes on, failed, or its result expired."""
+
+    task_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"Prediction {self.task_id} has no result to replay: it is unknown, not finished, or its result expired. "
+            "Check its id, or wait for it first."
         )
 
 
@@ -808,6 +998,73 @@ class RolloutPolicyError(BridgeError, ValueError):
 
 
 @_error
+class ProtectionError(BridgeError, ValueError):
+    """A rule of protection can't be one."""
+
+    rule: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"The protection {self.rule} can't be: {self.problem}."
+
+
+@_error
+class ApprovalRequiredError(BridgeError):
+    """A rule protects what was to be changed: nothing was changed, and a request for it waits for approval."""
+
+    request: str
+    target: str
+    rule: str
+    missing: int
+
+    def __str__(self) -> str:
+        by = "somebody else" if self.missing == 1 else f"{self.missing} others"
+        return (
+            f"{self.target} is protected by the rule {self.rule}; nothing was changed. Request {self.request} waits "
+            f"until {by} approve{'s' if self.missing == 1 else ''} it: dspex-fleet approvals approve {self.request}."
+        )
+
+
+@_error
+class ApprovalNotFoundError(BridgeError):
+    """No request of this id waits: it was applied, was rejected, has expired, or never was."""
+
+    request: str
+
+    def __str__(self) -> str:
+        return (
+            f"No request {self.request} waits for approval: it was applied or rejected, or it has expired. "
+            "List those that wait: dspex-fleet approvals list."
+        )
+
+
+@_error
+class ApprovalOutdatedError(BridgeError):
+    """A request was approved, but its target isn't what it was; nothing was changed, and the request is withdrawn."""
+
+    request: str
+    target: str
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"Request {self.request} was approved, but can't be applied to {self.target} any more: {self.problem} "
+            "It is withdrawn; request the change again."
+        )
+
+
+@_error
+class ApprovalError(BridgeError, ValueError):
+    """Somebody can't approve a request, since they made it, have approved it already, or have no name."""
+
+    request: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"Request {self.request} isn't approved by this: {self.problem}."
+
+
+@_error
 class DeadMessageNotFoundError(BridgeError):
     """No message with this id is in the dead-letter list: it was retried, dropped, or never there."""
 
@@ -815,6 +1072,38 @@ class DeadMessageNotFoundError(BridgeError):
 
     def __str__(self) -> str:
         return f"No dead message {self.id}. List them: dspex-fleet dead list."
+
+
+@_error
+class DecryptionError(BridgeError):
+    """A stored value that can't be decrypted; ``what`` names its kind and place. The value itself stays as it is."""
+
+    what: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"Can't decrypt {self.what}: {self.problem}."
+
+
+@_error
+class NotReplicatedError(BridgeError):
+    """A write that was to be on replicas before it counts, and is in force on the primary alone.
+
+    ``token`` is that of a revision, empty for anything else.
+    """
+
+    what: str
+    token: str
+    confirmed: int
+    wanted: int
+    wait_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} is in force, but {self.confirmed} of {self.wanted} replicas have it after {self.wait_s:g} s: "
+            "a failover now would lose it. Look at the replicas with 'dspex-fleet doctor', and do it again, which "
+            "changes nothing and waits anew."
+        )
 
 
 @_error

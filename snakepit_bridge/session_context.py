@@ -142,8 +142,13 @@ class SessionContext:
 
         A variable that exists keeps its type and constraints; one that doesn't gets the value's type.
 
+        Args:
+            name: the variable.
+            value: its value.
+
         Raises:
             ValidationError: the value violates its type or a constraint.
+            NotReplicatedError: the revision is in force, but on fewer replicas than it was to wait for.
             SessionOwnedElsewhereError: an Elixir server publishes this session, and ``bridge`` isn't given.
             StoreUnavailableError: the store can't be reached.
             ElixirUnavailableError: the change goes to Elixir, which can't be reached.
@@ -152,7 +157,12 @@ class SessionContext:
         return await self.set_variables({name: value})
 
     async def set_variables(
-        self, values: Mapping[str, Any], *, types: Mapping[str, str] | None = None, reason: str = ""
+        self,
+        values: Mapping[str, Any],
+        *,
+        types: Mapping[str, str] | None = None,
+        reason: str = "",
+        durability: str | None = None,
     ) -> Token:
         """Publish several values as one revision: all of them or, if one is invalid, none.
 
@@ -161,6 +171,8 @@ class SessionContext:
             types: name to type, for variables to declare anew; without one, an existing variable keeps its type and
                 constraints, and a new one gets the value's type.
             reason: stored in the session's history.
+            durability: ``primary``; ``replicated``, to wait until a replica of Redis has the revision; or
+                ``replicated(REPLICAS, SECONDS)``. The store's own if None. Elixir keeps its sessions' values itself.
         """
         kinds = types or {}
 
@@ -172,9 +184,11 @@ class SessionContext:
                 for name, value in values.items()
             }
 
-        return await self.change(changes, names=values, reason=reason)
+        return await self.change(changes, names=values, reason=reason, durability=durability)
 
-    async def change(self, proposal: Proposal, *, names: Iterable[str] | None = None, reason: str = "") -> Token:
+    async def change(
+        self, proposal: Proposal, *, names: Iterable[str] | None = None, reason: str = "", durability: str | None = None
+    ) -> Token:
         """Publish the changes that a function computes from the present variables, as one revision.
 
         Args:
@@ -182,11 +196,12 @@ class SessionContext:
                 again if another publish happens in between.
             names: the variables that it needs; all of them if None.
             reason: stored in the session's history.
+            durability: see ``set_variables``.
 
         Raises:
             BridgeError: the errors of ``set_variable``.
         """
-        return await run_on_home_loop(self._publish(names, proposal, reason))
+        return await run_on_home_loop(self._publish(names, proposal, reason, durability))
 
     async def register_variable(
         self,
@@ -236,14 +251,20 @@ class SessionContext:
         """
         return await run_on_home_loop(self.store.diff(self.session_id, a, b))
 
-    async def rollback(self, to: Token | str, *, reason: str = "") -> Token:
+    async def rollback(self, to: Token | str, *, reason: str = "", durability: str | None = None) -> Token:
         """Publish an earlier revision's variables again and return the new token; history keeps both.
+
+        Args:
+            to: the revision: a token, its text, or a label's name.
+            reason: stored in the session's history.
+            durability: see ``set_variables``.
 
         Raises:
             RevisionLostError: the store no longer has that revision.
+            NotReplicatedError: the new revision is in force, but on fewer replicas than it was to wait for.
             SessionOwnedElsewhereError: an Elixir server publishes this session, and ``bridge`` isn't given.
         """
-        return await run_on_home_loop(self._rollback(to, reason))
+        return await run_on_home_loop(self._rollback(to, reason, durability))
 
     async def label(self, name: str, at: Token | str = "latest") -> Token:
         """Point a label such as ``stable`` at a revision, and return that revision's token."""
@@ -274,14 +295,17 @@ class SessionContext:
         snapshot = await self._read()
         return [snapshot.variables[name] for name in sorted(snapshot.variables)]
 
-    async def _publish(self, names: Iterable[str] | None, changes: Proposal, reason: str) -> Token:
+    async def _publish(
+        self, names: Iterable[str] | None, changes: Proposal, reason: str, durability: str | None = None
+    ) -> Token:
         """Publish through the session's authority: Elixir or the store."""
         elixir = self._elixir
         if elixir is not None and await elixir.owns(self.session_id):
             return await elixir.change(self.session_id, names, changes, author=self.author, reason=reason)
-        return await self._publish_to_store(changes, reason)
+        store = self.store if durability is None else self.store.with_durability(durability)
+        return await self._publish_to_store(store, changes, reason)
 
-    async def _publish_to_store(self, changes: Proposal, reason: str) -> Token:
+    async def _publish_to_store(self, store: SnapshotStore, changes: Proposal, reason: str) -> Token:
         """Publish with optimistic concurrency: read again and retry if another publish happened in between."""
 
         async def publish() -> Token:
@@ -289,16 +313,17 @@ class SessionContext:
             try:
                 now = await self._read()
             except SessionNotFoundError:
-                return await self.store.publish(self.session_id, changes({}), **metadata)
-            return await self.store.publish(self.session_id, changes(now.variables), expected=now.token, **metadata)
+                return await store.publish(self.session_id, changes({}), **metadata)
+            return await store.publish(self.session_id, changes(now.variables), expected=now.token, **metadata)
 
         return await retry_on_conflict(publish)
 
-    async def _rollback(self, to: Token | str, reason: str) -> Token:
+    async def _rollback(self, to: Token | str, reason: str, durability: str | None) -> Token:
         elixir = self._elixir
         if elixir is not None and await elixir.owns(self.session_id):
             return await elixir.rollback(self.session_id, to, author=self.author, reason=reason)
-        return await self.store.rollback(self.session_id, to, author=self.author, reason=reason)
+        store = self.store if durability is None else self.store.with_durability(durability)
+        return await store.rollback(self.session_id, to, author=self.author, reason=reason)
 
 
 class BlockingSessionContext:
@@ -329,12 +354,19 @@ class BlockingSessionContext:
         return self._run(self._context.set_variable(name, value))
 
     def set_variables(
-        self, values: Mapping[str, Any], *, types: Mapping[str, str] | None = None, reason: str = ""
+        self,
+        values: Mapping[str, Any],
+        *,
+        types: Mapping[str, str] | None = None,
+        reason: str = "",
+        durability: str | None = None,
     ) -> Token:
-        return self._run(self._context.set_variables(values, types=types, reason=reason))
+        return self._run(self._context.set_variables(values, types=types, reason=reason, durability=durability))
 
-    def change(self, proposal: Proposal, *, names: Iterable[str] | None = None, reason: str = "") -> Token:
-        return self._run(self._context.change(proposal, names=names, reason=reason))
+    def change(
+        self, proposal: Proposal, *, names: Iterable[str] | None = None, reason: str = "", durability: str | None = None
+    ) -> Token:
+        return self._run(self._context.change(proposal, names=names, reason=reason, durability=durability))
 
     def register_variable(
         self, name: str, type: VariableType | str, value: Any, constraints: Mapping[str, Any] | None = None
@@ -350,8 +382,8 @@ class BlockingSessionContext:
     def diff(self, a: Token | str, b: Token | str = "latest") -> Differences:
         return self._run(self._context.diff(a, b))
 
-    def rollback(self, to: Token | str, *, reason: str = "") -> Token:
-        return self._run(self._context.rollback(to, reason=reason))
+    def rollback(self, to: Token | str, *, reason: str = "", durability: str | None = None) -> Token:
+        return self._run(self._context.rollback(to, reason=reason, durability=durability))
 
     def label(self, name: str, at: Token | str = "latest") -> Token:
         return self._run(self._context.label(name, at))

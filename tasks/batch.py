@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from celery import Celery
 from celery.states import FAILURE, SUCCESS
 
-from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
+from snakepit_bridge.exceptions import BridgeError, DecryptionError, LMUnavailableError
 from snakepit_bridge.process.frames import mark_coroutine
 from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.outages import retry_through_outages
@@ -18,7 +19,7 @@ from snakepit_bridge.telemetry import TELEMETRY
 from tasks.errors import translate_error
 from tasks.prediction import encode_for_storage, run
 from tasks.preparation import PreparedProgram, prepare
-from tasks.requests import Delivery
+from tasks.requests import Delivery, decrypt_request
 from tasks.routing import move_to_code_queue, needs_code_queue
 from tasks.runtime import Runtime
 from tasks.spending import track_spending
@@ -175,17 +176,26 @@ class Batch:
     async def _run_input(self, prepared: PreparedProgram | None, item: Input) -> None:
         async with self._runtime.batch_slots:
             delivery = replace(self._delivery, task_id=item.task_id)
-            request = replace(self._request, inputs=item.values)
             try:
+                request = decrypt_request(
+                    self._runtime.payloads, replace(self._request, inputs=item.values), item.task_id
+                )
                 if prepared is None or prepared.is_staged:  # each input has its own arm
                     prepared = await prepare(self._runtime, request, delivery)
                     if needs_code_queue(self._runtime, prepared.applied.bound):
                         # As a message of its own it can be moved there, unlike the batch, whose other arms stay here.
                         await self._requeuer.send_all([item], deadline=self._request.deadline)
                         return
+                if self._runtime.profiles[prepared.applied.bound.choice.profile].tier == "batch":
+                    # As a message of its own it can be parked.
+                    await self._requeuer.send_all([item], deadline=self._request.deadline)
+                    return
                 result = await run(self._runtime, prepared, request, delivery)
-                if self._runtime.judging is not None and self._app is not None:
+                # What a metric scores isn't traffic that judges sample.
+                if self._runtime.judging is not None and self._app is not None and not request.evaluation:
                     await self._runtime.judging.sample(self._app, item.task_id, result)
+                if self._runtime.recording is not None:
+                    await self._runtime.recording.record(item.task_id, request, result)
                 message = await encode_for_storage(self._runtime, result, request)
             except LMUnavailableError as exc:
                 await self._requeue(item, exc)
@@ -204,6 +214,11 @@ class Batch:
 
     async def _commit_error(self, item: Input, error: BridgeError) -> None:
         TELEMETRY.tracer.current_span().fail(type(error).__name__)
+        if self._runtime.recording is not None:
+            request = replace(self._request, inputs=item.values)
+            with suppress(DecryptionError):
+                request = decrypt_request(self._runtime.payloads, request, item.task_id)
+            await self._runtime.recording.record_error(item.task_id, request, error)
         await self._committer.commit_error(item, error)
 
     async def _requeue(self, item: Input, error: LMUnavailableError) -> None:

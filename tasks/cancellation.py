@@ -15,6 +15,7 @@ from contextvars import Context
 from typing import Any, cast
 
 from celery.backends.base import KeyValueStoreBackend
+from celery.exceptions import Ignore
 
 from snakepit_bridge.exceptions import PredictionCancelledError, StoreUnavailableError, copy_error
 from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, cancel_tasks, every
@@ -58,6 +59,7 @@ class CancellationRegistry:
 
         Raises:
             PredictionCancelledError: it was cancelled.
+            Ignore: it was interrupted, since its message has left this worker.
         """
         self._start()
         task = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -65,6 +67,9 @@ class CancellationRegistry:
         try:
             yield
         except asyncio.CancelledError:
+            if scope.is_parked and not scope.is_cancelled:
+                task.uncancel()
+                raise Ignore(f"prediction {scope.task_id} waits for a batch of LM calls") from None
             if not scope.is_cancelled:
                 raise
             task.uncancel()
@@ -79,6 +84,14 @@ class CancellationRegistry:
                 scope.is_cancelled = True
                 for each in {task, *scope.calls}:
                     each.cancel()
+
+    def interrupt(self, scope: PredictionContext) -> None:
+        """End a prediction here and its LM calls, without an end of the prediction: its message is elsewhere."""
+        task = self._contexts.get(scope.task_id, {}).get(scope)
+        if task is not None and not scope.is_cancelled:
+            scope.is_parked = True
+            for each in {task, *scope.calls}:
+                each.cancel()
 
     async def check_wanted(self, scope: PredictionContext) -> None:
         """Check whether a prediction is still wanted, before it makes an LM call.

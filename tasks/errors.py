@@ -21,7 +21,7 @@ from snakepit_bridge.exceptions import (
     copy_error,
     error_text,
 )
-from snakepit_bridge.lm.failures import AnswerRefused
+from snakepit_bridge.lm.failures import AnswerRefusedError
 
 _MAX_CHARACTERS = 1_000
 
@@ -65,7 +65,7 @@ def build_final_error(error: lm15.LM15Error, *, profile: str, model: str, tries:
     """
     if retryable_kind(error) is not None:
         return build_unavailable_error(error, profile=profile, model=model, tries=tries)
-    kind = LMContentRefusedError if isinstance(error, AnswerRefused) else LMRefusedError
+    kind = LMContentRefusedError if isinstance(error, AnswerRefusedError) else LMRefusedError
     code, status = error.code or "lm_error", error.status or 0
     return kind(model, code, _provider_message(error.message), status, float(error.retry_after or 0.0), profile, tries)
 
@@ -112,7 +112,7 @@ def merge_lm_failure(failure: BridgeError, program_error: PredictionFailedError)
 
 def _translate_lm_error(error: DSPyError, model: str) -> BridgeError:
     kind = LMUnavailableError if is_retryable_lm_error(error) else LMRefusedError
-    if isinstance(error.__cause__, AnswerRefused):
+    if isinstance(error.__cause__, AnswerRefusedError):
         kind = LMContentRefusedError
     code = error.__cause__.code if isinstance(error.__cause__, lm15.LM15Error) else error.code
     return kind(

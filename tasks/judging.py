@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
-from contextvars import Context
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Self, cast
@@ -27,8 +26,8 @@ from snakepit_bridge.client.results import Results
 from snakepit_bridge.client.scoring import score_prediction
 from snakepit_bridge.costs.usage import sum_usage
 from snakepit_bridge.delivery.payloads import Payloads, is_reference
-from snakepit_bridge.exceptions import SessionNotFoundError, StoreUnavailableError
-from snakepit_bridge.process.aio import OutageLog, cancel_tasks, every, wait_for_event
+from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.programs.registry import UNREGISTERED
 from snakepit_bridge.protocol.json_values import escape
 from snakepit_bridge.protocol.messages import (
     HIDDEN,
@@ -43,11 +42,12 @@ from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.releases.judge_budget import HOUR_S, JudgeBudget
 from snakepit_bridge.releases.judges import JUDGE_SCORER, JUDGES_SESSION, Judge, read_judges
 from snakepit_bridge.snapshots import SnapshotStore
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from tasks.followed_session import FollowedSession
 from tasks.spending import find_spending
 from tasks.subject import current_subject
 
 _PRIORITY = 0
-_REFRESH_S, _FIRST_WAIT_S = 2.0, 1.0
 _MAX_COMMENT = 1_000
 _COMMIT_WAIT_S = 10.0
 _RETRY = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
@@ -101,14 +101,11 @@ class Judging:
     """
 
     def __init__(self, store: SnapshotStore, payloads: Payloads, keep_s: float, *, with_commit: bool) -> None:
-        self._store = store
         self._payloads = payloads
         self._keep_s = keep_s
         self._with_commit = with_commit
         self._budget = JudgeBudget(payloads.connection, payloads.namespace)
-        self._judges: Mapping[str, list[Judge]] = {}
-        self._known = asyncio.Event()
-        self._follower: asyncio.Task[None] | None = None
+        self._judges = FollowedSession[Mapping[str, list[Judge]]](store, JUDGES_SESSION, self._parse, {}, what="judges")
         self._encoder: MessageEncoder | None = None
         self._results: Results | None = None
         self._told: dict[str, str] = {}
@@ -123,13 +120,15 @@ class Judging:
             task_id: the prediction.
             result: its result.
         """
-        await self._start()
-        for judge in self._judges.get(str(result.provenance.get("program")), ()):
+        if result.provenance.get("version") == UNREGISTERED:
+            return  # a variant, which whoever sent it measures
+        for judge in (await self._judges.read()).get(str(result.provenance.get("program")), ()):
             if judge.covers(task_id):
                 try:
                     await self._enqueue(app, judge, task_id, result)
                 except Exception as exc:  # noqa: BLE001 (the prediction has its result, whatever becomes of its judging)
                     self._tell(judge.variable, f"Judge '{judge.judged}.{judge.name}' can't judge a prediction: {exc}")
+                    await self._note_problem(judge, exc)
 
     async def record(self, app: Celery, judgement: Judgement, task_id: str, result: Result) -> None:
         """Store the score that a judging prediction gives, before its own result is committed.
@@ -146,7 +145,10 @@ class Judging:
             StoreUnavailableError: the outage of Redis outlasted the retries.
         """
         results = self._results = self._results or Results(
-            app, self._payloads.connection, namespace=self._payloads.namespace
+            app,
+            self._payloads.connection,
+            namespace=self._payloads.namespace,
+            cipher=self._payloads.cipher,
         )
         if not self._with_commit:
             await _wait_for_commit(results, judgement.task_id)
@@ -159,48 +161,35 @@ class Judging:
         )
         await self.settle(judgement, task_id, failed=False)
 
-    async def settle(self, judgement: Judgement, task_id: str, *, failed: bool) -> None:
+    async def settle(self, judgement: Judgement, task_id: str, *, failed: bool, problem: str = "") -> None:
         """Give the place of a judging prediction that has ended to the next, and count what it cost.
 
         Args:
             judgement: what it scored.
             task_id: the judging prediction.
             failed: whether it gave no score.
+            problem: why it gave none.
         """
         spending = find_spending(task_id)
         cost_pico = 0 if spending is None else sum_usage(spending.by_profile.values()).cost_pico
         names, now_s = (judgement.program, judgement.name), time.time()
         try:
-            await self._budget.settle(*names, task_id, cost_pico=cost_pico, failed=failed, now_s=now_s)
+            await self._budget.settle(*names, task_id, cost_pico=cost_pico, failed=failed, now_s=now_s, problem=problem)
         except StoreUnavailableError as exc:
             _log.warning("The cost of a judgement by '%s.%s' isn't counted: %s", *names, exc)
 
     async def aclose(self) -> None:
         """Stop following the judges."""
-        await cancel_tasks(self._follower)
+        await self._judges.aclose()
 
-    async def _start(self) -> None:
-        """Follow the judges from now on, and wait until they are known."""
-        if self._follower is None:
-            outage = OutageLog(_log, "Can't read the judges")
-            # In a context of its own: it outlives the prediction that starts it.
-            self._follower = asyncio.get_running_loop().create_task(
-                every(_REFRESH_S, self._refresh, outage), name="dspex-judges", context=Context()
-            )
-            await wait_for_event(self._known, _FIRST_WAIT_S)
-
-    async def _refresh(self) -> None:
-        try:
-            judges, errors = read_judges(await self._store.read(JUDGES_SESSION))
-        except SessionNotFoundError:
-            judges, errors = [], []
+    def _parse(self, snapshot: Snapshot) -> Mapping[str, list[Judge]]:
+        judges, errors = read_judges(snapshot)
         for error in errors:
             self._tell(error.judge, str(error))
         by_program = defaultdict[str, list[Judge]](list)
         for judge in judges:
             by_program[judge.judged].append(judge)
-        self._judges = by_program
-        self._known.set()
+        return by_program
 
     async def _enqueue(self, app: Celery, judge: Judge, judged_id: str, result: Result) -> None:
         """Enqueue a judging prediction, if the judge's budget allows it."""
@@ -215,7 +204,7 @@ class Judging:
             if admission == "money":
                 self._tell_of_budget(judge, now_s)
             return
-        carried, escaped = await self._carry(selected)
+        carried, escaped = await self._carry(selected, task_id)
         request = PredictionRequest(judge.program, {}, JUDGES_SESSION, namespace=namespace, escaped=escaped)
         message = app.amqp.create_task_message(
             task_id, PREDICT, [carried, judge.program], request.keywords(), argsrepr=HIDDEN, kwargsrepr=HIDDEN
@@ -224,10 +213,12 @@ class Judging:
         headers = {SENT_AT: now_s, REPLY_CHANNEL: "", PROGRAM: judge.program, **judgement.header()}
         await self._send(app, message, headers)
 
-    async def _carry(self, inputs: Mapping[str, Any]) -> tuple[Any, bool]:
+    async def _carry(self, inputs: Mapping[str, Any], task_id: str) -> tuple[Any, bool]:
         """Return inputs as a message has them, and whether they are escaped."""
         if not self._payloads.fits(inputs):
-            return await self._payloads.put(inputs, self._keep_s), False
+            return self._payloads.encrypt_inputs(await self._payloads.put(inputs, self._keep_s), task_id), False
+        if self._payloads.cipher.is_on:
+            return self._payloads.encrypt_inputs(inputs, task_id), False
         carried = escape(inputs)
         return carried, carried is not inputs
 
@@ -246,6 +237,10 @@ class Judging:
                 app.amqp.send_task_message(producer, PREDICT, message, **options, retry=True, retry_policy=_RETRY)
 
         await asyncio.to_thread(send)
+
+    async def _note_problem(self, judge: Judge, problem: Exception) -> None:
+        with suppress(StoreUnavailableError):  # the log has it
+            await self._budget.note_problem(judge, _describe(problem), time.time())
 
     def _tell_of_budget(self, judge: Judge, now_s: float) -> None:
         ends = datetime.fromtimestamp((now_s // HOUR_S + 1) * HOUR_S, UTC)
@@ -292,7 +287,20 @@ async def judge(
         await judging.record(app, judgement, task_id, result)
 
 
-async def settle(judging: Judging | None, judgement: Judgement | None, task_id: str) -> None:
-    """Settle a judging prediction that gives no score, since it failed or was cancelled; others need none."""
+async def settle(
+    judging: Judging | None, judgement: Judgement | None, task_id: str, exc: BaseException | None = None
+) -> None:
+    """Settle a judging prediction that gives no score, since it failed or was cancelled; others need none.
+
+    Args:
+        judging: the judges.
+        judgement: what the prediction scores, if it is a judging one.
+        task_id: the prediction.
+        exc: why it gives none; None if that is known already.
+    """
     if judging is not None and judgement is not None:
-        await judging.settle(judgement, task_id, failed=True)
+        await judging.settle(judgement, task_id, failed=True, problem="" if exc is None else _describe(exc))
+
+
+def _describe(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__

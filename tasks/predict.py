@@ -5,63 +5,53 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
-from dataclasses import replace
 from typing import Any, cast
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Reject
 
-from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, StoreUnavailableError
-from snakepit_bridge.protocol.messages import LM_FAILING_S, LM_TRIES, PREDICT, PredictionRequest
+from snakepit_bridge.exceptions import BridgeError, DecryptionError, LMUnavailableError, StoreUnavailableError
+from snakepit_bridge.protocol.messages import PREDICT, VERSION, PredictionRequest
 from snakepit_bridge.protocol.task_state import is_final
-from snakepit_bridge.redis.outages import is_outage, retry_through_outages
+from snakepit_bridge.redis.outages import retry_through_outages
+from tasks import DELIVERY
 from tasks.judging import Judgement, judge, settle
+from tasks.newer_messages import leave_to_newer_workers
 from tasks.prediction import encode_for_storage, run
 from tasks.preparation import check_deadline, prepare
-from tasks.requests import Delivery, parse_delivery, parse_request
+from tasks.redelivery import redeliver_later
+from tasks.requests import Delivery, decrypt_request, parse_delivery, parse_request
 from tasks.routing import move_to_code_queue
 from tasks.runtime import HasRuntime, Runtime
-from tasks.spending import spending_headers
-from tasks.telemetry import retry_headers
 
 
 # A named error is a result: it goes to the client, without a traceback in the worker's log. Inputs and outputs stay out
 # of the log as well: Celery logs only the first characters of a result.
-@shared_task(bind=True, name=PREDICT, typing=False, throws=(BridgeError,), resultrepr_maxsize=8, max_retries=None)
+@shared_task(
+    bind=True, name=PREDICT, typing=False, throws=(BridgeError,), resultrepr_maxsize=8, max_retries=None, **DELIVERY
+)
 async def predict(self: Task, inputs: Any, program: str, **keywords: Any) -> dict[str, Any]:
     """Run one prediction and return its :class:`~snakepit_bridge.protocol.messages.Result` as JSON.
 
     The keywords are those of :meth:`PredictionRequest.keywords`. ``inputs`` comes first, so that in a chain the
     previous result takes its place. LM failures are retried, after a long pause by redelivery; every other error fails
-    the task under its own name.
+    the task under its own name. A message whose inputs can't be decrypted goes to the dead-letter list, unchanged.
     """
     runtime = cast(HasRuntime, self.app).runtime
-    request, delivery = (
-        parse_request(program, inputs, keywords, namespace=runtime.payloads.namespace),
-        parse_delivery(self),
-    )
+    delivery = parse_delivery(self, checked_at=time.monotonic())
+    if keywords.get("v", VERSION) != VERSION:
+        await leave_to_newer_workers(keywords["v"], delivery)
+    request = parse_request(program, inputs, keywords, namespace=runtime.payloads.namespace)
+    try:
+        request = decrypt_request(runtime.payloads, request, delivery.task_id)
+    except DecryptionError as exc:
+        raise Reject(str(exc).rstrip("."), requeue=False) from exc
     try:
         return await _run(self, runtime, request, delivery)
     except LMUnavailableError as unavailable:
         if unavailable.again_in_s is None:
             raise
-        headers = {
-            **(self.request.headers or {}),
-            LM_TRIES: unavailable.tries,
-            LM_FAILING_S: unavailable.failing_s,
-            **spending_headers(delivery.task_id),
-            **retry_headers(),
-        }
-        try:
-            # Sent from a thread: a broker that doesn't answer would block the event loop.
-            retry = await asyncio.to_thread(
-                self.retry, exc=unavailable, countdown=unavailable.again_in_s, headers=headers, throw=False
-            )
-        except Exception as exc:
-            if not is_outage(exc):
-                raise
-            # The broker is unavailable too: requeue the message unchanged once it is back.
-            raise Reject(type(exc).__name__, requeue=True) from exc
+        retry = await redeliver_later(self, unavailable, delivery)
         raise retry from unavailable
 
 
@@ -70,13 +60,15 @@ async def _run(task: Task, runtime: Runtime, request: PredictionRequest, deliver
     try:
         check_deadline(request, delivery)
         # The stored result is awaited only once it is needed: its lookup is pipelined with the reads of prepare().
-        checked_at, key = time.monotonic(), task.backend.get_key_for_task(delivery.task_id).decode()
+        key = task.backend.get_key_for_task(delivery.task_id).decode()
         stored = runtime.fetch_result(key)
         prepared = await prepare(runtime, request, delivery)
         if is_final(await _load_result(runtime, key, stored, request)):
             # The first final result of a task counts; nothing more is stored.
             await runtime.rate_limiter.forget(delivery.task_id)
             await settle(runtime.judging, judgement, delivery.task_id)
+            if delivery.is_repeated and runtime.journals is not None:
+                await runtime.journals.remove(delivery.task_id)
             raise Ignore(f"prediction {delivery.task_id} is finished already")
         await retry_through_outages(
             lambda: move_to_code_queue(runtime, prepared.applied.bound, delivery), deadline=request.deadline
@@ -84,16 +76,21 @@ async def _run(task: Task, runtime: Runtime, request: PredictionRequest, deliver
         async with runtime.quarantine.admit(
             runtime.message_leases, delivery.task_id, delivery.deliveries, delivery.claim
         ):
-            result = await run(runtime, prepared, request, replace(delivery, checked_at=checked_at))
-        await judge(runtime.judging, task.app, judgement, delivery.task_id, result)
+            result = await run(runtime, prepared, request, delivery)
+        if not request.evaluation:
+            await judge(runtime.judging, task.app, judgement, delivery.task_id, result)
+        if runtime.recording is not None:
+            await runtime.recording.record(delivery.task_id, request, result)
     except BridgeError as exc:
         # It may have failed before its first LM call took the permit that was reserved for it.
         await runtime.rate_limiter.forget(delivery.task_id)
         if getattr(exc, "again_in_s", None) is None:
-            await settle(runtime.judging, judgement, delivery.task_id)
+            await settle(runtime.judging, judgement, delivery.task_id, exc)
+            if runtime.recording is not None:
+                await runtime.recording.record_error(delivery.task_id, request, exc)
         raise
-    except asyncio.CancelledError:
-        await settle(runtime.judging, judgement, delivery.task_id)
+    except asyncio.CancelledError as exc:
+        await settle(runtime.judging, judgement, delivery.task_id, exc)
         raise
     return await encode_for_storage(runtime, result, request)
 

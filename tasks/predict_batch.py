@@ -16,16 +16,18 @@ from typing import Any, cast
 from celery import Task, shared_task
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
-from snakepit_bridge.exceptions import BridgeError, PredictionFailedError, StoreUnavailableError
-from snakepit_bridge.protocol.messages import PREDICT_BATCH
+from snakepit_bridge.exceptions import BridgeError, DecryptionError, PredictionFailedError, StoreUnavailableError
+from snakepit_bridge.protocol.messages import PREDICT_BATCH, VERSION
 from snakepit_bridge.redis.urls import mask_url
+from tasks import DELIVERY
 from tasks.batch import Batch, BatchResultBackend, Input, ResultCommitter, find_unfinished
+from tasks.newer_messages import leave_to_newer_workers
 from tasks.requests import Delivery, parse_delivery, parse_request
 from tasks.requeue import InputRequeuer
 from tasks.runtime import HasRuntime, Runtime
 
 
-@shared_task(bind=True, name=PREDICT_BATCH, typing=False, ignore_result=True, throws=(BridgeError,))
+@shared_task(bind=True, name=PREDICT_BATCH, typing=False, ignore_result=True, throws=(BridgeError,), **DELIVERY)
 async def predict_batch(self: Task, items: Sequence[tuple[str, Any]], program: str, **keywords: Any) -> None:
     """Run the predictions of a batch.
 
@@ -37,9 +39,15 @@ async def predict_batch(self: Task, items: Sequence[tuple[str, Any]], program: s
     """
     runtime = cast(HasRuntime, self.app).runtime
     delivery = parse_delivery(self)
+    if keywords.get("v", VERSION) != VERSION:
+        await leave_to_newer_workers(keywords["v"], delivery)
     inputs = [Input(task_id, values) for task_id, values in items]
     try:
+        for each in inputs:
+            runtime.payloads.check_key(each.values)
         await _run_batch(self, runtime, delivery, inputs, program, keywords)
+    except DecryptionError as exc:
+        raise Reject(str(exc).rstrip("."), requeue=False) from exc
     except StoreUnavailableError as exc:
         # Some results couldn't be stored: requeue the batch; inputs with a stored result are skipped then.
         raise Reject(str(exc), requeue=True) from exc

@@ -6,8 +6,9 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 import dspy
@@ -16,6 +17,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from snakepit_bridge.costs.usage import encode_by_profile, format_usd, sum_usage
 from snakepit_bridge.delivery.payloads import is_reference
 from snakepit_bridge.dspy_integration.process_settings import default_settings
+from snakepit_bridge.evaluations.metric import PinnedMetric
 from snakepit_bridge.exceptions import (
     BridgeError,
     DeadlineExceededError,
@@ -27,16 +29,20 @@ from snakepit_bridge.process.frames import mark_coroutine
 from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.programs.bound import BoundProgram
 from snakepit_bridge.programs.codec import encode_completions, encode_outputs
+from snakepit_bridge.programs.steps import StepRecorder
 from snakepit_bridge.protocol.messages import PredictionRequest, Result, chunks_key
 from snakepit_bridge.protocol.provenance import Provenance, Timings
 from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.containment import ContainedCoroutine
 from tasks.errors import find_bridge_error, merge_lm_failure, translate_error
+from tasks.journal.delivery import keep_journal
+from tasks.journal.journal import CallJournal
+from tasks.metrics import ScoredExample, Scorer, prepare_metric, score_prediction
 from tasks.prediction_context import PredictionContext, activate
 from tasks.preparation import LapTimer, PreparedProgram, check_deadline, prepare, to_ms
 from tasks.rate_limits.admission import hold_first_permit
-from tasks.requests import Delivery, fetch_payloads, select_inputs
+from tasks.requests import Delivery, fetch_payloads, select_inputs, split_example
 from tasks.response_cache.parsed import share_answers
 from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
@@ -63,39 +69,69 @@ async def run(runtime: Runtime, prepared: PreparedProgram, request: PredictionRe
     Raises:
         BridgeError: the prediction failed; the subclass says why.
     """
-    attempts = count(delivery.attempt)
-    return await OPEN_FILES.wait_for_files(
-        lambda: _run_once(runtime, prepared, request, replace(delivery, attempt=next(attempts)))
-    )
+    deliveries = chain((delivery,), (replace(delivery, attempt=attempt) for attempt in count(delivery.attempt + 1)))
+    may_be_parked = runtime.profiles.has_batch_tier
+    async with keep_journal(
+        runtime.journals, prepared, delivery, deadline=request.deadline, may_be_parked=may_be_parked
+    ) as journal:
+        return await OPEN_FILES.wait_for_files(lambda: _run_once(runtime, prepared, request, next(deliveries), journal))
 
 
 async def _run_once(
-    runtime: Runtime, prepared: PreparedProgram, request: PredictionRequest, delivery: Delivery
+    runtime: Runtime,
+    prepared: PreparedProgram,
+    request: PredictionRequest,
+    delivery: Delivery,
+    journal: CallJournal | None,
 ) -> Result:
     started, clock, bound = time.time(), LapTimer(), prepared.applied.bound
     queued_ms = to_ms(started - delivery.sent_at) if delivery.sent_at else 0.0
     pending_inputs = retry_through_outages(lambda: fetch_payloads(runtime.payloads, request), deadline=request.deadline)
-    values, program = select_inputs(await pending_inputs, runtime.bounds), bound.program.name
+    fetched, labels = split_example(await pending_inputs)
+    values, program = select_inputs(fetched, runtime.bounds), bound.program.name
+    scorer = await _prepare_scorer(runtime, request, delivery)
     inputs = bound.inputs.decode(program, values)
     scope = _build_context(runtime, prepared.applied, request, delivery)
+    if journal is not None:
+        journal.begin_run()
+        scope.journal = journal
+    steps = StepRecorder() if request.trace else None
+    # Its calls are made by the collector, under the provider's limits of batches.
+    is_batched = runtime.profiles[bound.choice.profile].tier == "batch"
     with runtime.cancellations.track(scope):
         async with (
-            hold_first_permit(runtime.rate_limiter, scope, bound.choice, values),
+            nullcontext() if is_batched else hold_first_permit(runtime.rate_limiter, scope, bound.choice, values),
             runtime.concurrency_slot(bound.choice.profile),
         ):
             check_deadline(request, delivery)
             if TELEMETRY.meter.enabled and delivery.attempt == 1 and not delivery.tries:
                 record_start(program, prepared.applied.snapshot, prepared.served, delivery, runtime.sessions.replica)
             with default_settings():
-                prediction = await _run_program(runtime, scope, bound.isolate(), inputs, request, delivery)
-    outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
-    timings = Timings(queued_ms, prepared.snapshot_ms, prepared.bind_ms, clock.lap_ms())
+                prediction = await _run_program(runtime, scope, bound.isolate(), inputs, request, delivery, steps)
+                outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
+                timings = Timings(queued_ms, prepared.snapshot_ms, prepared.bind_ms, clock.lap_ms())
+                evaluation: Mapping[str, Any] = {}
+                if scorer is not None:
+                    scored = ScoredExample(values, labels, prediction, outputs)
+                    evaluation = await score_prediction(scorer, runtime.cache, scope, bound, scored)
     usage = prediction.get_lm_usage()
     provenance = _build_provenance(prepared, request, delivery, scope, usage, started, timings)
     record_result(provenance)
     # Inputs that were passed by reference are stored by reference.
-    stored_inputs = request.inputs if is_reference(request.inputs) else values
-    return Result(outputs, provenance.encode(), stored_inputs, completions)
+    stored_inputs = request.inputs if is_reference(request.inputs) and request.metric is None else values
+    trace = [] if steps is None else steps.encode(program)
+    return Result(outputs, provenance.encode(), stored_inputs, completions, trace=trace, evaluation=evaluation)
+
+
+async def _prepare_scorer(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Scorer | None:
+    """Return what scores the prediction; None if its request has no metric."""
+    if request.metric is None:
+        return None
+
+    async def bind_judge(judging: PredictionRequest) -> BoundProgram:
+        return (await prepare(runtime, judging, delivery, key="")).applied.bound
+
+    return await prepare_metric(runtime.metrics, PinnedMetric.decode(request.metric), request, bind_judge)
 
 
 async def encode_for_storage(runtime: Runtime, result: Result, request: PredictionRequest) -> dict[str, Any]:
@@ -125,6 +161,7 @@ def _build_context(
         delivery.failing_s,
         delivery.checked_at,
         cache=program.spec.cache,
+        payload=request.inputs if is_reference(request.inputs) else "",
         spending=bind_spending(delivery.task_id, program.name, applied.snapshot.session, token, runtime.profiles),
     )
 
@@ -136,21 +173,29 @@ async def _run_program(
     inputs: Mapping[str, Any],
     request: PredictionRequest,
     delivery: Delivery,
+    steps: StepRecorder | None,
 ) -> Any:
     """Run the program; if the request asks for streaming, write chunks, the last one before the result."""
     if not request.stream:
-        return await _call_program(runtime, scope, bound, inputs)
+        return await _call_program(runtime, scope, bound, inputs, steps)
     key = chunks_key(runtime.payloads.namespace, delivery.task_id)
-    writer = ChunkWriter(runtime.results, key, delivery.attempt + delivery.deliveries - 1)
+    waves = 0 if scope.journal is None else scope.journal.waves
+    writer = ChunkWriter(
+        runtime.results, key, delivery.attempt + delivery.deliveries - 1 + waves, runtime.payloads.cipher
+    )
     try:
         with stream_chunks(bound, writer):
-            return await _call_program(runtime, scope, bound, inputs)
+            return await _call_program(runtime, scope, bound, inputs, steps)
     finally:
         await writer.drain()
 
 
 async def _call_program(
-    runtime: Runtime, scope: PredictionContext, bound: BoundProgram, inputs: Mapping[str, Any]
+    runtime: Runtime,
+    scope: PredictionContext,
+    bound: BoundProgram,
+    inputs: Mapping[str, Any],
+    steps: StepRecorder | None,
 ) -> Any:
     """Call the program within the deadline, and translate its exceptions."""
     bounds = asyncio.timeout(scope.remaining_s())
@@ -158,7 +203,7 @@ async def _call_program(
         with record_program(scope.program), activate(scope), share_answers(runtime.cache, scope):
             async with bounds:
                 prediction: Any = await ContainedCoroutine(
-                    mark_coroutine(scope.task_id, bound.acall(**inputs)), scope.program
+                    mark_coroutine(scope.task_id, bound.acall(steps, **inputs)), scope.program
                 )
     except Exception as exc:  # noqa: BLE001 - programs may raise anything
         error = _translate_failure(scope, bound, inputs, exc, timed_out=bounds.expired())
@@ -245,6 +290,9 @@ def _build_provenance(
         failed_tries=delivery.tries + scope.tally.failed_tries,
         cached=scope.tally.cache_hits,
         shared=scope.tally.shared_answers,
+        replayed=0 if scope.journal is None else scope.journal.replayed,
+        replayed_tools=0 if scope.journal is None else scope.journal.replayed_tools,
+        unused=0 if scope.journal is None else scope.journal.unused,
         finish_reasons=dict(scope.tally.finish_reasons),
         packages=bound.packages,
         dropped=dict(scope.tally.dropped),

@@ -16,9 +16,13 @@ from typing import Any, TypeVar, cast
 
 import dspy
 
+from snakepit_bridge.dspy_integration.tool_calls import TOOL_JOURNAL_SETTING
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceededError, LMUnavailableError
+from snakepit_bridge.lm_batches.records import WaitingRequest
 from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.snapshots.snapshot import Snapshot
+from tasks.journal.journal import CallJournal
+from tasks.journal.tools import JournaledTools
 from tasks.rate_limits.protocol import Permit
 from tasks.spending import Spending
 
@@ -78,6 +82,10 @@ class PredictionContext:
         unparsed: cached calls whose answer no adapter has parsed yet, by the answer's text.
         tally: counters of its LM calls, and ``spending`` what they use and cost.
         calls: the tasks of its LM calls in flight, so that a cancellation can cancel them.
+        journal: what its calls were answered; None if its program keeps no journal.
+        payload: the reference to its inputs, where they are stored beside its message; else empty.
+        batch_requests: its calls that wait for a batch, and ``parked`` what they await.
+        is_parked: whether its message has left this worker, so that it must not go on.
     """
 
     task_id: str
@@ -101,6 +109,11 @@ class PredictionContext:
     tally: Tally = field(default_factory=Tally)
     spending: Spending = field(default_factory=lambda: Spending(""))
     calls: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    journal: CallJournal | None = None
+    payload: str = ""
+    batch_requests: list[WaitingRequest] = field(default_factory=list[WaitingRequest])
+    parked: asyncio.Future[None] | None = None
+    is_parked: bool = False
 
     def remaining_s(self) -> float | None:
         """Return the seconds until the deadline, at least 0; None without a deadline."""
@@ -150,7 +163,9 @@ def activate(scope: PredictionContext) -> Generator[PredictionContext]:
     scope.has_ended = False
     try:
         # DSPy's default lets only eight asyncified programs run at a time.
-        with dspy.context(**{_SETTING: scope, "async_max_workers": _ASYNC_WORKERS}):
+        tools = None if scope.journal is None else JournaledTools(scope.journal, scope.task_id, scope.deadline)
+        settings = {_SETTING: scope, "async_max_workers": _ASYNC_WORKERS, TOOL_JOURNAL_SETTING: tools}
+        with dspy.context(**settings):
             yield scope
     finally:
         scope.has_ended = True

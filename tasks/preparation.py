@@ -19,6 +19,9 @@ from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
 from tasks.telemetry import describe_binding, record_binding
 
+# How long after its hard limit a prediction may be ended, as while Redis is away.
+_GRACE_S = 3_600.0
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedProgram:
@@ -80,8 +83,8 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, delivery: 
             request.program, key or delivery.task_id, now_s, request.attributes or {}
         )
         arms = record_arms(session_arm, label_arm)
-        if arms and delivery.deliveries > 1:
-            await _keep_arms(runtime, delivery.task_id, arms)
+        if arms:
+            await _keep_arms(runtime, delivery, arms)
         is_staged = served.snapshot.is_staged or label_arm is not None
         found = request.session, str(chosen.token), program.name, program.version
         span.set_attributes(describe_binding(*found))
@@ -96,14 +99,20 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, delivery: 
         span.set_attributes(describe_binding(*bound))
     if applied.refused:  # it runs under an earlier revision, and says nothing of the one that it was assigned to
         arms = record_arms(label_arm)
+        await _keep_arms(runtime, delivery, arms)
     record_binding(*bound)
     return PreparedProgram(served, applied, snapshot_ms, clock.lap_ms(), arms, is_staged)
 
 
-async def _keep_arms(runtime: Runtime, task_id: str, arms: tuple[ArmAssignment, ...]) -> None:
-    """Keep the arms of a prediction that has lost a worker, for whoever gives it up if it loses more."""
-    key = FleetKeys(runtime.payloads.namespace).prediction_arms(task_id)
-    await runtime.results.execute("SET", key, encode_arms(arms), "EX", max(1, round(runtime.keep_s)))
+async def _keep_arms(runtime: Runtime, delivery: Delivery, arms: tuple[ArmAssignment, ...]) -> None:
+    """Keep the arms of a prediction that may be ended from outside, for whoever ends it.
+
+    That is one that has lost a worker, and is given up if it loses more, and one that has a hard time limit.
+    """
+    kept_s = runtime.keep_s if delivery.deliveries > 1 else delivery.hard_limit_s and delivery.hard_limit_s + _GRACE_S
+    if kept_s:
+        key = FleetKeys(runtime.payloads.namespace).prediction_arms(delivery.task_id)
+        await runtime.results.execute("SET", key, encode_arms(arms), "EX", max(1, round(kept_s)))
 
 
 async def _keep_snapshot(runtime: Runtime, served: ServedSnapshot, applied: AppliedProgram) -> None:

@@ -12,13 +12,23 @@ from typing import Any, cast
 from celery import Task
 
 from snakepit_bridge.delivery.payloads import Payloads, is_reference
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError, ForeignNamespaceError, InputError
+from snakepit_bridge.encryption.cipher import is_encrypted
+from snakepit_bridge.evaluations.metric import PinnedMetric
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    ConfigurationError,
+    ForeignNamespaceError,
+    InputError,
+    SubmitOptionError,
+)
 from snakepit_bridge.protocol.json_values import ValueBounds, find_problem, unescape
 from snakepit_bridge.protocol.messages import (
     DEFAULT_SESSION,
     LM_FAILING_S,
     LM_TRIES,
+    OLDEST_VERSION,
     REPLY_CHANNEL,
+    SENT_AGAIN,
     SENT_AT,
     VERSION,
     PredictionRequest,
@@ -31,7 +41,7 @@ from snakepit_bridge.protocol.targeting import Attributes, check_attributes, che
 
 _KNOWN_KEYWORDS = {
     "v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream", "namespace", "key",
-    "attributes", "chained", "escaped",
+    "attributes", "chained", "escaped", "trace", "metric", "evaluation",
 }  # fmt: skip
 
 
@@ -48,9 +58,11 @@ class Delivery:
         queue: the queue that it was consumed from.
         claim: the delivery tag of the message.
         deliveries: 1, plus 1 for each worker that crashed with the message.
+        hard_limit_s: seconds after which its worker ends it from outside; 0 if there is no such limit.
         reply_channel: the channel on which the client waits for the result; empty if there is none.
         tries: attempts at an LM call in earlier deliveries, and ``failing_s`` the seconds of retrying.
         checked_at: when its stored result was last checked, by the monotonic clock.
+        is_repeated: whether it may have been delivered before, so that a journal of its calls may exist.
     """
 
     task_id: str
@@ -61,10 +73,12 @@ class Delivery:
     queue: str = ""
     claim: str = ""
     deliveries: int = 1
+    hard_limit_s: float = 0.0
     reply_channel: str = ""
     tries: int = 0
     failing_s: float = 0.0
     checked_at: float = float("-inf")
+    is_repeated: bool = False
 
 
 def parse_request(program: str, inputs: Any, keywords: Mapping[str, Any], *, namespace: str) -> PredictionRequest:
@@ -80,15 +94,17 @@ def parse_request(program: str, inputs: Any, keywords: Mapping[str, Any], *, nam
         ForeignNamespaceError: it was sent in another namespace.
         ConfigurationError: its version or one of its keywords is unknown.
         SessionNameError: its session name is invalid.
-        BridgeError: its requirement, its targeting key or its attributes are malformed.
+        SubmitOptionError: its targeting key or its attributes are malformed.
+        BridgeError: its requirement or its metric is malformed.
     """
+    version = keywords.get("v", VERSION)
+    if version not in range(OLDEST_VERSION, VERSION + 1):
+        raise ConfigurationError(
+            f"The request has version {version}, this worker reads {OLDEST_VERSION} to {VERSION}. "
+            "Upgrade the older side."
+        )
     if unknown := keywords.keys() - _KNOWN_KEYWORDS:
         raise ConfigurationError(f"The request says {', '.join(sorted(unknown))}, which this worker doesn't know.")
-    version = keywords.get("v", VERSION)
-    if version != VERSION:
-        raise ConfigurationError(
-            f"The request has version {version}, this worker reads {VERSION}. Upgrade the older side."
-        )
     key, attributes = _parse_targeting(keywords)
     sent_in = str(keywords.get("namespace") or "")
     if sent_in and sent_in != namespace:
@@ -108,23 +124,37 @@ def parse_request(program: str, inputs: Any, keywords: Mapping[str, Any], *, nam
         escaped=bool(keywords.get("escaped", False)),
         key=key,
         attributes=attributes,
+        trace=bool(keywords.get("trace", False)),
+        evaluation=bool(keywords.get("evaluation", False)),
+        metric=None if keywords.get("metric") is None else PinnedMetric.decode(keywords["metric"]).encode(),
     )
 
 
 def _parse_targeting(keywords: Mapping[str, Any]) -> tuple[str, Attributes | None]:
     key, attributes = keywords.get("key"), keywords.get("attributes")
+    option = "key"
     try:
-        return "" if key is None else check_key(key), None if attributes is None else check_attributes(attributes)
+        checked = "" if key is None else check_key(key)
+        option = "attributes"
+        return checked, None if attributes is None else check_attributes(attributes)
     except ValueError as exc:
-        raise BridgeError(str(exc)) from None
+        raise SubmitOptionError(option, str(exc)) from None
 
 
-def parse_delivery(task: Task) -> Delivery:
-    """Return how the message of the running task was delivered."""
+def parse_delivery(task: Task, *, checked_at: float = float("-inf")) -> Delivery:
+    """Return how the message of the running task was delivered.
+
+    Args:
+        task: the task.
+        checked_at: when its stored result is looked up, by the monotonic clock.
+    """
     request: Any = task.request
     route: Mapping[str, Any] = request.delivery_info or {}
     headers: Mapping[str, Any] = request.headers or {}
     properties: Mapping[str, Any] = request.properties or {}
+    redelivered = bool(route.get("redelivered"))
+    # Our transport counts deliveries; others only flag a redelivery.
+    deliveries = int(properties.get("deliveries") or (2 if redelivered else 1))
     return Delivery(
         task_id=request.id,
         worker=request.hostname or "",
@@ -133,12 +163,21 @@ def parse_delivery(task: Task) -> Delivery:
         priority=route.get("priority") or 0,
         queue=route.get("routing_key") or "",
         claim=str(properties.get("delivery_tag") or ""),
-        # Our transport counts deliveries; others only flag a redelivery.
-        deliveries=int(properties.get("deliveries") or (2 if route.get("redelivered") else 1)),
+        deliveries=deliveries,
+        hard_limit_s=_hard_limit_s(task),
         reply_channel=str(headers.get(REPLY_CHANNEL) or ""),
         tries=int(headers.get(LM_TRIES) or 0),
         failing_s=float(headers.get(LM_FAILING_S) or 0.0),
+        checked_at=checked_at,
+        is_repeated=redelivered or deliveries > 1 or request.retries > 0 or bool(headers.get(SENT_AGAIN)),
     )
+
+
+def _hard_limit_s(task: Task) -> float:
+    """Return the hard time limit of the running task as Celery chooses it; 0 for none."""
+    of_message: Any = (task.request.timelimit or (None,))[0]
+    limit_s: Any = of_message or task.time_limit or task.app.conf.task_time_limit
+    return float(limit_s or 0.0)
 
 
 def _parse_requirement(text: str) -> Requirement:
@@ -146,6 +185,22 @@ def _parse_requirement(text: str) -> Requirement:
         return Requirement.parse(text)
     except ValueError as exc:
         raise BridgeError(str(exc)) from None
+
+
+def decrypt_request(payloads: Payloads, request: PredictionRequest, task_id: str) -> PredictionRequest:
+    """Return the request of a prediction with its inputs, or the reference to them, decrypted.
+
+    What a chain's previous prediction returned stays as it is: its result is decrypted when it is loaded.
+
+    Raises:
+        DecryptionError: they can't be decrypted, or aren't encrypted and have to be.
+    """
+    inputs: Any = request.inputs
+    if is_encrypted(inputs):
+        return replace(request, inputs=payloads.decrypt_inputs(inputs, task_id, request.program))
+    if not (request.chained or request.take):
+        payloads.cipher.check_plain("inputs", (task_id,))
+    return request
 
 
 async def fetch_payloads(payloads: Payloads, request: PredictionRequest) -> PredictionRequest:
@@ -172,6 +227,21 @@ async def _load_previous_results(payloads: Payloads, inputs: Any) -> Any:
     if isinstance(inputs, list) and inputs and all(is_result(each) for each in cast(list[Any], inputs)):
         return [await payloads.load_result(Result.decode(each)) for each in cast(list[Any], inputs)]
     return inputs
+
+
+def split_example(request: PredictionRequest) -> tuple[PredictionRequest, Mapping[str, Any]]:
+    """Return a request of an evaluation with the inputs of its example alone, and the example's labels.
+
+    Raises:
+        InputError: it has no example.
+    """
+    if request.metric is None:
+        return request, {}
+    example: Any = request.inputs
+    parts = (example.get("inputs"), example.get("labels")) if isinstance(example, dict) else (None, None)
+    if not isinstance(parts[0], dict) or not isinstance(parts[1], dict):
+        raise InputError(request.program, "inputs", "with a metric they are an object of 'inputs' and 'labels'")
+    return replace(request, inputs=cast("dict[str, Any]", parts[0])), cast("dict[str, Any]", parts[1])
 
 
 def select_inputs(request: PredictionRequest, bounds: ValueBounds) -> Mapping[str, Any]:

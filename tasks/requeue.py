@@ -11,7 +11,16 @@ from typing import Any
 from celery import Celery
 
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.protocol.messages import HIDDEN, LM_FAILING_S, LM_TRIES, PREDICT, PROGRAM, REPLY_CHANNEL, SENT_AT
+from snakepit_bridge.protocol.messages import (
+    HIDDEN,
+    LM_FAILING_S,
+    LM_TRIES,
+    PREDICT,
+    PROGRAM,
+    REPLY_CHANNEL,
+    SENT_AGAIN,
+    SENT_AT,
+)
 from snakepit_bridge.redis.outages import is_outage, retry_through_outages
 from tasks.batch import Input
 from tasks.requests import Delivery
@@ -124,6 +133,7 @@ class InputRequeuer:
                 **lm_tries,
                 **spending_headers(item.task_id),
                 PROGRAM: self._program,
+                SENT_AGAIN: True,
                 **replacement_headers(),
             },
             retry=True,

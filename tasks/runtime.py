@@ -18,12 +18,19 @@ from snakepit_bridge.releases.controller import RolloutController
 from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.snapshots.freshness import FAIL, OutagePolicy
 from snakepit_bridge.snapshots.snapshot import Snapshot
+from tasks.activity import ActivityReporter
+from tasks.audit_trimming import AuditTrimmer
 from tasks.cancellation import CancellationRegistry
+from tasks.job_runner import JobRunner
+from tasks.journal.store import JournalStore
 from tasks.judging import Judging
+from tasks.lm_batches.collector import LMBatchCollector
 from tasks.message_lease import MessageLeases
+from tasks.metrics import Metrics
 from tasks.quarantine import Quarantine
 from tasks.rabbitmq_deliveries import CrashCounter
 from tasks.rate_limits.protocol import RateLimiter, Unlimited
+from tasks.recording import Recording
 from tasks.response_cache.single_flight import AnswerCache
 from tasks.revisions import RevisionBinder, SessionSnapshots
 
@@ -53,7 +60,14 @@ class Runtime:
         bounds: maximum depth and size of an input.
         outage_policy: the outage policy of predictions that set none.
         shares_process: whether tasks share a process, so that programs that execute code must run elsewhere.
+        metrics: the metrics of evaluations.
         judging: the judges of predictions; None where nothing is judged.
+        recording: the recorders of predictions; None where nothing is recorded.
+        jobs: runs evaluations and optimizations; None where none are run.
+        journals: what the calls of running predictions were answered; None where that isn't kept.
+        collector: sends and follows batches of LM calls, in one process at a time; None where there are none.
+        activity: reports what the process does; None where nothing is reported.
+        trimmer: bounds the audit trail; None where there is none.
     """
 
     sessions: SessionSnapshots
@@ -68,6 +82,7 @@ class Runtime:
     profiles: LMProfiles
     cache: AnswerCache
     rollouts: RolloutController
+    metrics: Metrics
     rate_limiter: RateLimiter = field(default_factory=Unlimited)
     quarantine: Quarantine = field(default_factory=Quarantine)
     batch_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
@@ -77,6 +92,12 @@ class Runtime:
     outage_policy: OutagePolicy = FAIL
     shares_process: bool = False
     judging: Judging | None = None
+    recording: Recording | None = None
+    jobs: JobRunner | None = None
+    journals: JournalStore | None = None
+    collector: LMBatchCollector | None = None
+    activity: ActivityReporter | None = None
+    trimmer: AuditTrimmer | None = None
 
     async def ended(self, result_key: str) -> bool:
         """Check whether a task has its final result; a cancelled or redelivered one may have it before it starts.
@@ -122,6 +143,16 @@ class Runtime:
             await part.aclose()
         if self.judging is not None:
             await self.judging.aclose()
+        if self.collector is not None:
+            await self.collector.aclose()
+        if self.trimmer is not None:
+            await self.trimmer.aclose()
+        if self.recording is not None:
+            await self.recording.aclose()
+        if self.activity is not None:
+            await self.activity.aclose()
+        if self.jobs is not None:
+            await self.jobs.aclose()
         if self.message_leases is not None:
             await self.message_leases.connection.aclose()
 

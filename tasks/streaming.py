@@ -20,7 +20,8 @@ import dspy
 from dspy.lm15 import Request, Response
 from dspy.utils.callback import BaseCallback
 
-from snakepit_bridge.client.stream import StreamChunk
+from snakepit_bridge.client.stream import StreamChunk, encrypt_chunk
+from snakepit_bridge.encryption.cipher import PLAIN, Cipher
 from snakepit_bridge.lm.streaming import OBSERVER_SETTING, StreamEvent, StreamObserver
 from snakepit_bridge.process.home_loop import get_home_loop
 from snakepit_bridge.programs.bound import BoundProgram
@@ -45,12 +46,14 @@ class ChunkWriter:
         connection: the Redis that clients read from.
         key: the stream, and the channel that notifies of new entries.
         attempt: the attempt number of the chunks.
+        cipher: encrypts their texts.
     """
 
-    def __init__(self, connection: RedisConnection, key: str, attempt: int) -> None:
+    def __init__(self, connection: RedisConnection, key: str, attempt: int, cipher: Cipher = PLAIN) -> None:
         self._connection = connection
         self._key = key
         self._attempt = attempt
+        self._cipher = cipher
         self._pending: list[StreamChunk] = []
         self._write_task: asyncio.Task[None] | None = None
         self._loss_logged = False
@@ -84,10 +87,13 @@ class ChunkWriter:
                     _log.warning("Chunks of a streamed answer are lost: %s", exc)
 
     def _entry(self, piece: StreamChunk) -> tuple[Any, ...]:
-        fields = ("field", piece.field, "text", repair_text(piece.text), "predictor", piece.predictor)
+        self._written += 1
+        text: str | bytes = repair_text(piece.text)
+        if self._cipher.is_on:
+            text = encrypt_chunk(self._cipher, self._key, self._name, self._written, text)
+        fields = ("field", piece.field, "text", text, "predictor", piece.predictor)
         numbers = ("call", piece.call, "attempt", self._attempt)
         mark = ("replaced", 1) if piece.replaced else ()
-        self._written += 1
         once = ("writer", self._name, "number", self._written)
         return ("XADD", self._key, "MAXLEN", "~", _MAX_ENTRIES, "*", *fields, *numbers, *once, *mark)
 

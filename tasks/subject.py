@@ -8,12 +8,29 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from snakepit_bridge.client.message_encoder import EncodedMessage
+from snakepit_bridge.datasets.recorders import Recorder
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.rollouts.records import ArmAssignment
 from snakepit_bridge.telemetry import TELEMETRY
+from tasks.journal.journal import CallJournal
 
 UNKNOWN = "unknown"
 """The program of a prediction that ended before its program was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRecord:
+    """A record that the commit of a prediction's end adds, if it is this end.
+
+    Attributes:
+        state: Celery's state of the end.
+        recorder: what covers the prediction.
+        record: the record.
+    """
+
+    state: str
+    recorder: Recorder
+    record: bytes
 
 
 @dataclass(slots=True)
@@ -25,10 +42,13 @@ class Subject:
         reference: of the program, as submitted, and ``requested_session`` the session.
         sent_at: Unix seconds by the client's clock; 0 if unknown.
         started_at: when this delivery started, by the performance counter; 0 if it wasn't processed.
-        program, session, token: what it is bound to.
+        program, version, session, token: what it is bound to.
         arms: the arms of rollouts and experiments that it is assigned to.
         provenance: of its result.
         messages: messages that the commit of its result enqueues.
+        record: what its end is recorded as, if it is to be.
+        journal: what its calls were answered; None if it keeps no journal.
+        is_prediction: whether it is one, or a batch; a job isn't, and sends predictions that are counted themselves.
     """
 
     task_id: str = ""
@@ -39,9 +59,13 @@ class Subject:
     program: str = UNKNOWN
     session: str = ""
     token: str = ""
+    version: int = 0
     arms: tuple[ArmAssignment, ...] = ()
     provenance: Provenance | None = None
     messages: tuple[EncodedMessage, ...] = ()
+    record: PendingRecord | None = None
+    journal: CallJournal | None = None
+    is_prediction: bool = True
 
     @property
     def best_program(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.states import FAILURE, IGNORED, READY_STATES, REVOKED, SUCCESS
 
-from snakepit_bridge.protocol.messages import PREDICT, PROGRAM, SENT_AT
+from snakepit_bridge.protocol.messages import PREDICT, PROGRAM, RUN_JOB, SENT_AT
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.snapshots.freshness import ServedSnapshot
 from snakepit_bridge.snapshots.replica import Replica
@@ -20,6 +20,7 @@ from snakepit_bridge.telemetry.metrics import (
     CACHE_HITS,
     CACHE_SHARED,
     IN_FLIGHT,
+    JOURNAL_REPLAYED,
     LATENCY,
     MESSAGES_CONSUMED,
     PREDICTIONS,
@@ -30,6 +31,7 @@ from snakepit_bridge.telemetry.metrics import (
     START_LATENCY,
 )
 from snakepit_bridge.telemetry.tracer import Attributes
+from tasks.activity import ACTIVITY
 from tasks.prediction_log import PREDICTION_LOG, PredictionEnd
 from tasks.requests import Delivery
 from tasks.subject import Subject, current_subject
@@ -84,10 +86,12 @@ def record_processing(task: str, task_id: str, headers: Mapping[str, Any], sessi
     program = str(headers.get(PROGRAM) or "")
     attributes = _describe_delivery(task_id, program, attempt, _queue(headers))
     meter, labels, started = TELEMETRY.meter, _messaging(_queue(headers)), time.perf_counter()
+    ACTIVITY.begin()
     meter.add(IN_FLIGHT, 1)
     delivery = "redelivered" if deliveries > 1 else "retried" if retries else "first"
     meter.add(MESSAGES_CONSUMED, 1, {**labels, "dspex.delivery": delivery})
-    token = current_subject.set(Subject(task_id, program, session, _seconds(headers.get(SENT_AT)), started))
+    subject = Subject(task_id, program, session, _seconds(headers.get(SENT_AT)), started, is_prediction=task != RUN_JOB)
+    token = current_subject.set(subject)
     span = TELEMETRY.tracer.span(task, kind="consumer", attributes=attributes, parent=headers, links=links)
     processing = Processing(span)
     try:
@@ -98,6 +102,7 @@ def record_processing(task: str, task_id: str, headers: Mapping[str, Any], sessi
         raise
     finally:
         current_subject.reset(token)
+        ACTIVITY.finish()
         meter.add(IN_FLIGHT, -1)
         if processing.state != IGNORED:  # parked, moved to another queue, or finished already
             seconds = time.perf_counter() - started
@@ -153,7 +158,7 @@ def record_binding(session: str, token: str, program: str, version: int) -> None
     """Record what the current prediction, or batch, is bound to; every span and metric from now on has it."""
     subject = current_subject.get()
     if subject is not None:
-        subject.program, subject.session, subject.token = program, session, token
+        subject.program, subject.version, subject.session, subject.token = program, version, session, token
     TELEMETRY.tracer.annotate(describe_binding(session, token, program, version))
 
 
@@ -224,30 +229,39 @@ def record_commit(task_id: str, state: str, encoded: Any, headers: Mapping[str, 
         encoded: the result as Celery's backend encodes it.
         headers: of its message, for one that ended without being processed.
     """
-    meter = TELEMETRY.meter
-    if state not in READY_STATES or not (meter.enabled or PREDICTION_LOG.is_enabled):
+    if state not in READY_STATES:
         return
     subject = current_subject.get() or _unprocessed(task_id, headers or {})
+    if not subject.is_prediction:
+        return
     error_type = str(encoded.get("exc_type") or "") if state != SUCCESS and isinstance(encoded, dict) else ""
     outcome = "ok" if state == SUCCESS else "cancelled" if state == REVOKED or error_type == _CANCELLED else "failed"
+    latency_s = max(0.0, time.time() - subject.sent_at) if subject.sent_at else None
     if headers is not None or subject.started_at:  # a task of the application's own isn't a prediction
-        _log_end(task_id, subject, outcome, error_type)
+        ACTIVITY.count_end(outcome, latency_s)
+        if TELEMETRY.meter.enabled or PREDICTION_LOG.is_enabled:
+            _log_end(task_id, subject, outcome, error_type, latency_s)
+    if TELEMETRY.meter.enabled:
+        _measure_end(subject, outcome, error_type, latency_s)
+
+
+def _measure_end(subject: Subject, outcome: str, error_type: str, latency_s: float | None) -> None:
     labels = {
         "dspex.program": subject.program,
         "dspex.session": subject.session,
         "dspex.outcome": outcome,
     }
     error = {"error.type": error_type if outcome == "failed" else ""}
-    meter.add(PREDICTIONS, 1, {**labels, **error, "dspex.token": subject.token})
-    if subject.sent_at:
-        meter.record(LATENCY, max(0.0, time.time() - subject.sent_at), labels)
+    TELEMETRY.meter.add(PREDICTIONS, 1, {**labels, **error, "dspex.token": subject.token})
+    if latency_s is not None:
+        TELEMETRY.meter.record(LATENCY, latency_s, labels)
 
 
 def _unprocessed(task_id: str, headers: Mapping[str, Any]) -> Subject:
     return Subject(task_id, str(headers.get(PROGRAM) or ""), sent_at=_seconds(headers.get(SENT_AT)))
 
 
-def _log_end(task_id: str, subject: Subject, outcome: str, error_type: str) -> None:
+def _log_end(task_id: str, subject: Subject, outcome: str, error_type: str, latency_s: float | None) -> None:
     provenance = subject.provenance if outcome == "ok" else None
     PREDICTION_LOG.record(
         PredictionEnd(
@@ -256,7 +270,7 @@ def _log_end(task_id: str, subject: Subject, outcome: str, error_type: str) -> N
             error_type=error_type,
             program=subject.best_program,
             duration_s=time.perf_counter() - subject.started_at if subject.started_at else None,
-            latency_s=max(0.0, time.time() - subject.sent_at) if subject.sent_at else None,
+            latency_s=latency_s,
             usage=provenance.usage if provenance is not None else {},
             cost_usd=provenance.cost_usd if provenance is not None else None,
         )
@@ -272,6 +286,12 @@ def record_cached_answer(program: str, *, shared: bool) -> None:
     """
     TELEMETRY.tracer.current_span().set_attributes({"dspex.cache": "shared" if shared else "hit"})
     TELEMETRY.meter.add(CACHE_SHARED if shared else CACHE_HITS, 1, {"dspex.program": program})
+
+
+def record_replayed_call(program: str) -> None:
+    """Record that an LM call was answered by the journal of its prediction."""
+    TELEMETRY.tracer.current_span().set_attributes({"dspex.journal": "replayed"})
+    TELEMETRY.meter.add(JOURNAL_REPLAYED, 1, {"dspex.program": program})
 
 
 # Headers come from outside: whatever a sender has written there, recording must not fail.

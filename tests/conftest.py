@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from kombu import pools
 from redis import Redis
 
@@ -38,6 +39,11 @@ SHOWN_IN_PROCESS_TESTS = (
 
 # Redis has 16 databases. One is long done with by the time it comes round again.
 _databases = itertools.cycle(range(1, 16))
+
+
+# A busy machine fails no test: how long an example takes says nothing of the code.
+settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,15 +7,20 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from config.settings import FleetSettings
-from snakepit_bridge.cli.checks import Check
-from snakepit_bridge.cli.connection_options import RedisUrl, resolve_fleet
+from snakepit_bridge.cli.connection_options import FleetAddress, RedisUrl, resolve_fleet
+from snakepit_bridge.protocol.checks import Check
 from snakepit_bridge.protocol.json_values import ValueBounds
+from workers import PACKAGE
+from workers.extras import absent_modules, check_extra
 from workers.pools import Pool
+
+if TYPE_CHECKING:
+    from workers.gateway import GatewaySettings
 
 ROOT = Path(__file__).parent.parent
 _POLL_MAX_S = 3.0
@@ -45,11 +50,10 @@ def worker(
     redis_url: RedisUrl = None,
 ) -> None:  # fmt: skip
     """Run a worker. Further options go to Celery's worker as they are."""
+    check_extra("worker", "worker")
     chosen = resolve_fleet(ctx, redis_url)
     os.environ.update({**chosen.settings(), **pool.environment})
-    # In a container image the package isn't installed but copied next to the library.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "workers.worker_command", "-Q", pool.queue_names(chosen.queue)]
+    command = [sys.executable, "-m", f"{PACKAGE}.worker_command", "-Q", pool.queue_names(chosen.queue)]
     command += ["--pool", pool.celery_name, "-c", str(concurrency or pool.concurrency), "-l", loglevel]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, *ctx.args])
@@ -85,6 +89,7 @@ def refresher(
 
     Several may run; they share the sessions, and any of them can die.
     """
+    from workers.encryption import load_encryption
     from workers.logs.setup import set_up_process_logs
     from workers.refresher import RefresherSettings, run_refresher
 
@@ -106,6 +111,7 @@ def refresher(
             queue=chosen.queue,
             metric_labels=FleetSettings.model_validate({}).metric_labels,
             health=fleet.health_address,
+            encryption=load_encryption(fleet),
         ),
         name=name,
     )
@@ -141,6 +147,9 @@ def gateway(
         list[str] | None,
         typer.Option("--origin", envvar="DSPEX_GATEWAY_ORIGINS", help="Origin of web pages that may send requests."),
     ] = None,
+    console: Annotated[
+        bool, typer.Option(envvar="DSPEX_GATEWAY_CONSOLE", help="Serve the console to browsers, by HTTP at /.")
+    ] = True,
     message_bytes: Annotated[
         int, typer.Option(envvar="DSPEX_GATEWAY_MESSAGE_BYTES", min=1, help="The largest request.")
     ] = 4 * 2**20,
@@ -163,34 +172,58 @@ def gateway(
 
     The first line on stdout is JSON with the addresses. Off loopback it asks for a certificate and tokens.
     """
-    from workers.gateway import GatewayLimits, GatewaySettings, Grants, Tls, run_gateway
+    check_extra("server", "gateway")
+    from workers.gateway import GatewayLimits, Grants, Tls, run_gateway
+
+    settings = build_gateway_settings(
+        resolve_fleet(ctx, redis_url),
+        loglevel,
+        bridge=bridge,
+        grpc=None if no_grpc else grpc,
+        http=None if no_http else http,
+        grants=Grants.from_sources(tokens, os.environ.get("DSPEX_GATEWAY_TOKENS_TOML")),
+        tls=Tls.from_files(certificate, key, client_ca),
+        limits=GatewayLimits(message_bytes=message_bytes, changes=changes, calls_per_s=rate, streams=streams),
+        hosts=tuple(hosts or ()),
+        origins=tuple(origins or ()),
+        drain_s=drain,
+        console=console,
+    )
+    run_gateway(settings, announce=typer.echo)
+
+
+def build_gateway_settings(chosen: FleetAddress, loglevel: LogLevel, **own: Any) -> GatewaySettings:
+    """Return the settings of a gateway of the chosen fleet, and set up the logs of this process.
+
+    Args:
+        chosen: the fleet.
+        loglevel: of the logs.
+        own: what the command's options say.
+
+    Raises:
+        ConfigurationError: a setting is invalid.
+    """
+    from workers.encryption import load_encryption, load_signing_keys
+    from workers.gateway import GatewaySettings
     from workers.logs.setup import set_up_process_logs
 
-    chosen, fleet = resolve_fleet(ctx, redis_url), FleetSettings.model_validate({})
+    fleet = FleetSettings.model_validate({})
     set_up_process_logs(fleet, loglevel.value)
-    run_gateway(
-        GatewaySettings(
-            redis_url=chosen.url,
-            broker_url=chosen.broker_url,
-            namespace=chosen.namespace,
-            queue=chosen.queue,
-            bridge=bridge,
-            grpc=None if no_grpc else grpc,
-            http=None if no_http else http,
-            grants=Grants.from_sources(tokens, os.environ.get("DSPEX_GATEWAY_TOKENS_TOML")),
-            tls=Tls.from_files(certificate, key, client_ca),
-            limits=GatewayLimits(message_bytes=message_bytes, changes=changes, calls_per_s=rate, streams=streams),
-            hosts=tuple(hosts or ()),
-            origins=tuple(origins or ()),
-            allowed_packages=fleet.allowed_packages,
-            imports=fleet.imports,
-            redis_timeout_s=fleet.redis_timeout_s,
-            drain_s=drain,
-            health=fleet.health_address,
-            bounds=ValueBounds(fleet.value_depth, fleet.value_bytes),
-            metric_labels=fleet.metric_labels,
-        ),
-        announce=typer.echo,
+    return GatewaySettings(
+        redis_url=chosen.url,
+        broker_url=chosen.broker_url,
+        durability=chosen.durability,
+        namespace=chosen.namespace,
+        queue=chosen.queue,
+        allowed_packages=fleet.allowed_packages,
+        imports=fleet.imports,
+        redis_timeout_s=fleet.redis_timeout_s,
+        health=fleet.health_address,
+        bounds=ValueBounds(fleet.value_depth, fleet.value_bytes),
+        metric_labels=fleet.metric_labels,
+        encryption=load_encryption(fleet),
+        signing_keys=load_signing_keys(fleet),
+        **own,
     )
 
 
@@ -204,6 +237,7 @@ def gateway_token(
     ] = None,
 ) -> None:
     """Make a token: print it once on stderr, and its entry for the gateway's tokens file on stdout."""
+    check_extra("server", "gateway-token")
     from workers.gateway import new_token, to_toml
 
     token = new_token()
@@ -236,12 +270,17 @@ def demo(
         float | None,
         typer.Option(min=1.0, metavar="SECONDS", help="How long each answer may take; likewise.", show_default=False),
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the fleet up at the end, with the console on it, until Ctrl-C.")
+    ] = False,
     redis_url: RedisUrl = None,
 ) -> None:  # fmt: skip
     """Ask real questions while the variables change, and judge the answers by the LM's own log.
 
     Without --redis-url it starts an embedded server and stops it at the end.
     """
+    check_extra("worker", "demo")
+    check_extra("server", "demo")
     from workers.dev.demo import run_demo
 
     chosen = resolve_fleet(ctx, redis_url)
@@ -257,12 +296,15 @@ def demo(
         bridge=bridge,
         in_flight=in_flight,
         wait_s=wait,
+        keep=keep,
     )
     raise typer.Exit(code)
 
 
 def check_language_models() -> Iterator[Check]:
-    """Check the LM profiles of this shell's settings."""
+    """Check the LM profiles of this shell's settings, where the packages of a worker are installed."""
+    if absent_modules("worker"):
+        return iter(())
     from workers.profile_checks import check_profiles
 
     return check_profiles()

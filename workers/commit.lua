@@ -1,15 +1,17 @@
--- needs: final_state, sums, counts
+-- needs: final_state, sums, counts, record
 -- Commits a task's state: the first final state wins, and no state follows it.
 --
 -- KEYS[1]  the task's result, which is also the pub/sub channel of Celery's own clients
--- KEYS[2…] the lists of messages to enqueue, then hashes with the counts of its arms, and with the sums of what
---          predictions cost, if there are any
+-- KEYS[2…] the lists of messages to enqueue, then hashes with the counts of its arms, the keys of its record, and hashes
+--          with the sums of what predictions cost, if there are any, and last the prediction's journal
 -- ARGV[1]  the result, opaque bytes
 -- ARGV[2]  its TTL in seconds; 0 for none
 -- ARGV[3]  the reply channel of the waiting client, or ''
 -- ARGV[4]  the message for that channel: the task's id
--- ARGV[5]  how many messages to enqueue, then for each its list's place in KEYS, and its bytes
--- ARGV[…]  what to add to the counts (see counts.lua), then what to add to the sums (see sums.lua)
+-- ARGV[5]  the journal's place in KEYS; 0 for none
+-- ARGV[6]  how many messages to enqueue, then for each its list's place in KEYS, and its bytes
+-- ARGV[…]  what to add to the counts (see counts.lua), the record (see record.lua), then what to add to the sums (see
+--          sums.lua)
 --
 -- Returns false if this result is stored, now or by an earlier run of this call, or how many sums it couldn't add to;
 -- otherwise the earlier final state.
@@ -23,6 +25,9 @@ local function enqueue(first)
   return behind
 end
 
+if ARGV[5] ~= '0' then
+  redis.call('DEL', KEYS[tonumber(ARGV[5])])
+end
 local there = redis.call('GET', KEYS[1])
 if there ~= ARGV[1] and final_state(there) then
   return there
@@ -35,7 +40,7 @@ end
 -- Once for each prediction: by the run whose result counts, and not when that run's call is sent again.
 local failed = 0
 if there ~= ARGV[1] then
-  failed = add_sums(add_counts(enqueue(5)))
+  failed = add_sums(add_record(add_counts(enqueue(6))))
 end
 redis.call('PUBLISH', KEYS[1], ARGV[1])
 if ARGV[3] ~= '' then

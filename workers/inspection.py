@@ -11,16 +11,17 @@ from typing import Any
 
 from celery.worker.control import inspect_command
 
-from snakepit_bridge.cli.checks import Check
-from snakepit_bridge.cli.worker_report import PACKAGES, REPORT
 from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.programs.packages import load_distributions
+from snakepit_bridge.protocol.checks import PACKAGES, REPORT, Check
+from workers.deployment_checks import check_deployment
+from workers.encryption import describe_keys
 from workers.profile_checks import check_each, check_profiles
 
 
 @inspect_command(name=REPORT)  # pyright: ignore[reportUntypedFunctionDecorator]
 def fleet_report(state: Any, **_: Any) -> dict[str, Any]:
-    """Return a worker's versions, queues, LM profiles, open files and the packages that programs may import."""
+    """Return a worker's versions, queues, LM profiles, open files, deployment and the packages programs may import."""
     app: Any = state.app
     settings = app.settings
     return {
@@ -29,10 +30,17 @@ def fleet_report(state: Any, **_: Any) -> dict[str, Any]:
         "pid": os.getpid(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
+        "keys": describe_keys(settings),
         "profiles": [asdict(check) for check in _profiles(app)],
         "open_files": asdict(OPEN_FILES.usage()),
         "allowed_packages": {name: _release(name) for name in settings.allowed_packages},
+        "deployment": [asdict(check) for check in _deployment(state)],
     }
+
+
+def _deployment(state: Any) -> Iterable[Check]:
+    queues = [queue.name for queue in state.consumer.task_consumer.queues]
+    return check_deployment(state.app.settings, queues, state.consumer.pool.limit or 1)
 
 
 def _profiles(app: Any) -> Iterable[Check]:

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from snakepit_bridge.protocol.messages import code_queue
+from workers import PACKAGE
 
 # The environment variable with the class of Celery's `--pool custom`.
 POOL_VARIABLE = "CELERY_CUSTOM_WORKER_POOL"
+
+ASYNCIO_POOL = f"{PACKAGE}.pool:AsyncioPool"
+"""The asyncio pool, as Celery imports it."""
 
 
 class Pool(StrEnum):
@@ -28,7 +32,7 @@ class Pool(StrEnum):
     @property
     def environment(self) -> Mapping[str, str]:
         """The environment variables that the worker needs for it."""
-        return {POOL_VARIABLE: "workers.pool:AsyncioPool"} if self is Pool.asyncio else {}
+        return {POOL_VARIABLE: ASYNCIO_POOL} if self is Pool.asyncio else {}
 
     def queue_names(self, queue: str) -> str:
         """Return the queues to consume from; pools with a process per task also take tasks that execute code."""

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from config.settings import FleetSettings
-from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
+from snakepit_bridge.protocol.checks import Check
 from snakepit_bridge.redaction import redact
 
 # A worker consumes no messages while it reports, so endpoints get little time, and are checked concurrently.
@@ -20,7 +20,8 @@ _UNREADABLE = "correct the file that DSPEX_LM_PROFILES names"
 
 def check_profiles(settings: FleetSettings | None = None) -> Iterator[Check]:
     """Yield the checks of the LM profiles of some settings, by default those of this environment."""
-    from workers.lifecycle import load_dspy, load_profiles
+    from workers.lifecycle import load_dspy
+    from workers.profiles import load_profiles
 
     load_dspy()  # also keeps LiteLLM from fetching a list of models
     try:

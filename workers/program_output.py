@@ -20,6 +20,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from snakepit_bridge.exceptions import ConfigurationError, LMCallOutsidePredictionError, StoreUnavailableError
+from snakepit_bridge.process.own_packages import OWN_PACKAGES
 from snakepit_bridge.protocol.messages import HIDDEN
 
 PRINTED = "celery.redirected"
@@ -28,7 +29,6 @@ PRINTED = "celery.redirected"
 _PROXY = "celery.utils.log"
 _DSPY_STREAM = "dspy.utils.logging_utils"
 
-_OWN = frozenset({"config", "snakepit_bridge", "tasks", "workers"})
 # They log no content of tasks; Celery's loggers that do have a filter of their own.
 _TRUSTED = frozenset({"amqp", "billiard", "celery", "click", "httpx", "kombu", "multiprocessing", "redis"})
 # The parent of every logger that Celery makes for a task's code.
@@ -75,7 +75,7 @@ class ContentFreeRecords:
         """Return a record for the arguments of ``logging.LogRecord``."""
         record = self._factory(*args, **kwargs)
         top = record.name.partition(".")[0]
-        if top in _OWN:
+        if top in OWN_PACKAGES:
             _hide_foreign_errors(record)
         elif record.name == _TASKS or top not in _TRUSTED:
             _hide(record)
@@ -92,7 +92,7 @@ class PrintedFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Check whether to log the record, replacing the text of other modules."""
         module = _printing_module()
-        if not module or module.partition(".")[0] in _OWN | _TRUSTED:
+        if not module or module.partition(".")[0] in OWN_PACKAGES | _TRUSTED:
             return True
         if module in self._reported or len(self._reported) >= _MOST_PLACES:
             return False

@@ -39,8 +39,11 @@ def stores_dead_letters(app: Any) -> bool:
 
 
 def mark_rejected(message: Any, reason: str, error: str, deliveries: int = 1) -> None:
-    """Record why a message is about to be rejected."""
+    """Record why a message is about to be rejected, for the dead-letter list."""
     message.dead_letter_reason = (reason, error, deliveries)
+    rejected = getattr(message.channel, "rejected", None)
+    if rejected is not None:
+        rejected[message.delivery_tag] = (reason, error)
 
 
 def dead_letter_on_reject(app: Any, message: Any, settle: Callable[[Callable[[], Any]], object]) -> None:

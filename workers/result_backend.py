@@ -16,18 +16,22 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, cast
 
-from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError, Reject
 from celery.states import EXCEPTION_STATES, FAILURE, SUCCESS
 from celery.worker import state as worker
+from pydantic_core import PydanticSerializationError, to_json
 
 from config.settings import FleetSettings
 from snakepit_bridge.client.lua import FINAL_STATE
+from snakepit_bridge.client.sentinel import PrimaryBackend
 from snakepit_bridge.costs.hourly_sums import SUMS, EndedPrediction, script_arguments
 from snakepit_bridge.costs.usage import LMUsage, sum_usage
+from snakepit_bridge.datasets.recorded import RECORD
+from snakepit_bridge.encryption.cipher import Cipher
 from snakepit_bridge.exceptions import BridgeError, copy_error
 from snakepit_bridge.process.home_loop import can_switch_out, run_blocking
-from snakepit_bridge.protocol.messages import REPLY_CHANNEL
+from snakepit_bridge.protocol.error_encryption import decrypt_error, encrypt_error
+from snakepit_bridge.protocol.messages import REPLY_CHANNEL, is_result
 from snakepit_bridge.protocol.task_state import is_final_state
 from snakepit_bridge.redaction import redact_all
 from snakepit_bridge.redis.key_names import FleetKeys
@@ -36,16 +40,22 @@ from snakepit_bridge.redis.scripts import Script, source
 from snakepit_bridge.releases.commit_counts import COUNTS, count_arguments, count_failure, count_success
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.arms import decode_arms
+from tasks.recording import commit_arguments
 from tasks.runtime import HasRuntime
 from tasks.spending import find_spending
 from tasks.subject import assume_arms, current_subject
 from tasks.telemetry import record_commit
-from workers.task_ends import PREDICTIONS, program_reference, to_bridge_error
+from workers import PACKAGE
+from workers.encryption import load_encryption
+from workers.task_ends import GUARDED_TASKS, program_reference, to_bridge_error
 
-_COMMIT = Script(source("workers", "commit", final_state=FINAL_STATE, sums=SUMS, counts=COUNTS))
+_COMMIT = Script(source(PACKAGE, "commit", final_state=FINAL_STATE, sums=SUMS, counts=COUNTS, record=RECORD))
 # An answer has been paid for: retry storing it for long before the task is requeued.
 _MAX_WAIT_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
+
+# What a stored result names of its task's request, and the request's attributes for it.
+_LINKS = {"group_id": "group", "parent_id": "parent_id"}
 
 _log = logging.getLogger(__name__)
 
@@ -72,14 +82,19 @@ def _warn_of_lost_costs() -> None:
     )
 
 
-def _is_prediction(request: Any) -> bool:
-    return getattr(request, "task", None) in PREDICTIONS
+def _is_guarded(request: Any) -> bool:
+    return getattr(request, "task", None) in GUARDED_TASKS
 
 
-def _plain_meta(result: Any, state: str, traceback: Any) -> dict[str, Any]:
-    """Return Celery's result for a task without a request, such as an input of a batch, at a tenth of the cost."""
-    done = datetime.now(UTC).isoformat() if is_final_state(state) else None
-    return {"status": state, "result": result, "traceback": traceback, "children": None, "date_done": done}
+def _encode_plain(meta: Mapping[str, Any]) -> bytes | None:
+    """Return a result of JSON values alone as pydantic writes it, in a quarter of the time that kombu takes.
+
+    It is None where pydantic can't write it: nested too deeply, or with half of a surrogate pair.
+    """
+    try:
+        return to_json(meta, inf_nan_mode="constants")
+    except PydanticSerializationError:
+        return None
 
 
 def _message_arguments(task_id: str, state: str, *, first_key: int) -> tuple[list[Any], list[Any]]:
@@ -93,14 +108,14 @@ def _message_arguments(task_id: str, state: str, *, first_key: int) -> tuple[lis
     return [each.key for each in subject.messages], args
 
 
-class CommitBackend(RedisBackend):
+class CommitBackend(PrimaryBackend):
     """The backend ``workers.result_backend:CommitBackend``."""
 
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
         """Store a task's state; errors of predictions are converted to bridge errors."""
-        if isinstance(result, BaseException) and state == FAILURE and _is_prediction(request):
+        if isinstance(result, BaseException) and state == FAILURE and _is_guarded(request):
             result = to_bridge_error(result, program_reference(request.headers or {}, request.args or ()))
         return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
 
@@ -120,13 +135,20 @@ class CommitBackend(RedisBackend):
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
         replies = str((getattr(request, "headers", None) or {}).get(REPLY_CHANNEL) or "")
-        keys, args = self._script_arguments(task_id, result, state, traceback, request, replies)
+        call = task_id, result, state, traceback, request, replies
         if can_switch_out() or cast(Any, self.app).slot.built:
+            keys, args = self._script_arguments(*call)
             run_blocking(self._commit_with_retries(task_id, keys, args, state, result))
         else:
             # A prefork parent has no event loop.
-            self.ensure(self._commit, (keys, args))
+            self.ensure(self._commit_from_outside, call)
         return result
+
+    def _commit_from_outside(self, task_id: str, *call: Any) -> Any:
+        """Commit what ends without its own process, for the arms that it is kept to run under."""
+        arms = decode_arms(self.client.get(self._fleet_keys.prediction_arms(task_id)))
+        with assume_arms(task_id, arms):
+            return self._commit(*self._script_arguments(task_id, *call, has_journal=True))
 
     def commit_now(
         self,
@@ -150,10 +172,7 @@ class CommitBackend(RedisBackend):
             RedisError, OSError: Redis is unreachable.
         """
         encoded = self.encode_result(result, state)
-        arms = decode_arms(self.client.get(self._fleet_keys.prediction_arms(task_id)))
-        with assume_arms(task_id, arms):
-            call = self._script_arguments(task_id, encoded, state, None, None, reply_channel)
-        if self._commit(*call) is None:
+        if self._commit_from_outside(task_id, encoded, state, None, None, reply_channel) is None:
             record_commit(task_id, state, encoded, headers or {})
 
     async def acommit(
@@ -207,25 +226,62 @@ class CommitBackend(RedisBackend):
         return earlier
 
     def _script_arguments(
-        self, task_id: str, result: Any, state: str, traceback: Any, request: Any, replies: str
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any,
+        request: Any,
+        replies: str,
+        *,
+        has_journal: bool = False,
     ) -> tuple[list[Any], list[Any]]:
         """Return the keys and arguments of the commit script."""
         if state in EXCEPTION_STATES:
             traceback = redact_all(traceback)
-        if request is None:
-            meta = _plain_meta(result, state, traceback)
-        else:
-            meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
-        encoded = self.encode({**meta, "task_id": task_id})
+            if self._cipher.is_on:
+                result, traceback = encrypt_error(self._cipher, task_id, result, traceback)
+        meta = {**self._result_meta(result, state, traceback, request), "task_id": task_id}
+        encoded = _encode_plain(meta) if state == SUCCESS and is_result(result) else None
+        encoded = self.encode(meta) if encoded is None else encoded
         if len(encoded) > self._MAX_STR_VALUE_SIZE:
             raise BackendStoreError("The result is too large for Redis.", state=state, task_id=task_id)
         expires = self.failure_expires if state == FAILURE else None
         lists, messages = _message_arguments(task_id, state, first_key=2)
         counted, counts = self._count_arguments(task_id, state, result, first_key=2 + len(lists))
-        summed, sums = self._cost_arguments(task_id, state, first_key=2 + len(lists) + len(counted))
-        keys = [self.get_key_for_task(task_id), *lists, *counted, *summed]
+        recorded, record = commit_arguments(self._fleet_keys, task_id, state, first_key=2 + len(lists) + len(counted))
+        first_sum = 2 + len(lists) + len(counted) + len(recorded)
+        summed, sums = self._cost_arguments(task_id, state, first_key=first_sum)
+        journal = self._journal_keys(task_id, state, may_exist=has_journal)
+        keys = [self.get_key_for_task(task_id), *lists, *counted, *recorded, *summed, *journal]
         kept_s = expires or self.expires or 0
-        return keys, [encoded, kept_s, replies, task_id, *messages, *counts, *sums]
+        place = len(keys) if journal else 0
+        return keys, [encoded, kept_s, replies, task_id, place, *messages, *counts, *record, *sums]
+
+    def _journal_keys(self, task_id: str, state: str, *, may_exist: bool) -> list[str]:
+        """Return the key of the journal that ends with a prediction, if there is one."""
+        if not is_final_state(state):
+            return []
+        subject = current_subject.get()
+        if subject is None or subject.task_id != task_id or subject.journal is None:
+            return [self._fleet_keys.prediction_journal(task_id)] if may_exist else []
+        key = subject.journal.close()
+        return [key] if key else []
+
+    def _result_meta(self, result: Any, state: str, traceback: Any, request: Any) -> dict[str, Any]:
+        """Return a result in Celery's format, at a tenth of the cost of Celery's function where it adds nothing."""
+        if request is not None and self._extends_results:
+            return self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        done = datetime.now(UTC).isoformat() if is_final_state(state) else None
+        meta = {"status": state, "result": result, "traceback": traceback, "children": None, "date_done": done}
+        if request is not None:
+            meta["children"] = self.current_task_children(request)
+            meta |= {name: value for name in _LINKS if (value := getattr(request, _LINKS[name], None))}
+        return meta
+
+    @cached_property
+    def _extends_results(self) -> bool:
+        return bool(cast(Any, self.app).conf.find_value_for_key("extended", "result"))
 
     def _count_arguments(self, task_id: str, state: str, result: Any, *, first_key: int) -> tuple[list[Any], list[Any]]:
         """Return what the commit script adds to the counts of arms, and their keys."""
@@ -250,6 +306,17 @@ class CommitBackend(RedisBackend):
             return [], []
         ended = EndedPrediction(spending.program, spending.session, spending.token, state != SUCCESS, spending.close())
         return script_arguments(self._fleet_keys, ended, now_s=time.time(), days=days, first_key=first_key)
+
+    def meta_from_decoded(self, meta: Any) -> Any:
+        """Decode a stored result as Celery does, with its error decrypted."""
+        if isinstance(meta, dict) and meta.get("status") in EXCEPTION_STATES:
+            found = cast("dict[str, Any]", meta)
+            meta = {**found, "result": decrypt_error(self._cipher, str(found.get("task_id")), found.get("result"))}
+        return super().meta_from_decoded(meta)
+
+    @cached_property
+    def _cipher(self) -> Cipher:
+        return load_encryption(self._settings).cipher(self._settings.namespace)
 
     @cached_property
     def _settings(self) -> FleetSettings:

@@ -24,7 +24,7 @@ from celery.signals import worker_init, worker_ready
 from celery.states import FAILURE
 
 from config.settings import FleetSettings
-from snakepit_bridge.delivery.dead_letters import DeadLetter, DeadLetters
+from snakepit_bridge.delivery.dead_letters import FORGED, DeadLetter, DeadLetters
 from snakepit_bridge.delivery.keys import REDIS_SCHEMES
 from snakepit_bridge.exceptions import (
     BridgeError,
@@ -34,7 +34,15 @@ from snakepit_bridge.exceptions import (
     error_text,
 )
 from snakepit_bridge.process.forking import after_fork_in_child
-from snakepit_bridge.protocol.messages import PREDICT, PREDICT_BATCH, PROGRAM, REPLY_CHANNEL, TASK_IDS, extract_task_ids
+from snakepit_bridge.protocol.messages import (
+    PREDICT,
+    PREDICT_BATCH,
+    PROGRAM,
+    REPLY_CHANNEL,
+    RUN_JOB,
+    TASK_IDS,
+    extract_task_ids,
+)
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import is_outage
 from workers.broker import dead_lettering as given_up
@@ -43,7 +51,8 @@ from workers.broker.message import EMBED
 ErrorOf = Callable[[str], BridgeError]
 """Creates the error of a task from its id."""
 
-PREDICTIONS = frozenset({PREDICT, PREDICT_BATCH})
+GUARDED_TASKS = frozenset({PREDICT, PREDICT_BATCH, RUN_JOB})
+"""The tasks of which every exit commits a result or returns the message."""
 
 # Dead letters that are checked when a worker starts.
 _MAX_ORPHANS = 200
@@ -165,18 +174,20 @@ def end_predictions(app: Any, summary: Mapping[str, Any], done: Callable[[], obj
         done: called once everything is stored.
     """
     reason, error = str(summary["reason"]), str(summary["error"])
-    headers = {**summary, "id": summary.get("task_id")}
+    # The predictions that a forged one names may be somebody else's.
+    named: Mapping[str, Any] = {} if reason == FORGED else summary
+    headers = {**named, "id": named.get("task_id")}
 
     def error_of(task_id: str) -> BridgeError:
         return PredictionGivenUpError(task_id, reason, error)
 
     def follow() -> None:
-        if EMBED in summary:
-            end_callbacks(app, Context({**headers, **summary[EMBED]}), error_of(str(headers["id"])), FAILURE)
+        if EMBED in named:
+            end_callbacks(app, Context({**headers, **named[EMBED]}), error_of(str(headers["id"])), FAILURE)
         if done is not None:
             done()
 
-    END_COMMITTER.commit(app, headers, error_of, then=follow if EMBED in summary or done is not None else None)
+    END_COMMITTER.commit(app, headers, error_of, then=follow if EMBED in named or done is not None else None)
 
 
 def end_callbacks(app: Any, request: Context, error: BridgeError, how: str) -> None:

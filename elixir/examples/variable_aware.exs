@@ -2,12 +2,12 @@
 #
 #     mix run examples/variable_aware.exs
 #
-# Needs a gateway (DSPEX_FLEET_TARGET, 127.0.0.1:50061 by default; DSPEX_FLEET_TOKEN if it asks for one) and a worker.
+# Needs a gateway (DSPEX_FLEET_TARGET, 127.0.0.1:8061 by default; DSPEX_FLEET_TOKEN if it asks for one) and a worker.
 
 alias DSPexFleet.{Context, Programs, Snapshot, Variables}
 
 options = [
-  target: System.get_env("DSPEX_FLEET_TARGET", "127.0.0.1:50061"),
+  target: System.get_env("DSPEX_FLEET_TARGET", "127.0.0.1:8061"),
   token: System.get_env("DSPEX_FLEET_TOKEN")
 ]
 
@@ -45,12 +45,12 @@ ask.(token)
 {:error, error} = Variables.set(ctx, :llm_temperature, 3.0)
 IO.puts("refused: #{error.message}")
 
-# Whoever watches is told, the current state first
-ref = Variables.watch!(ctx)
+# Subscribers are told, the current state first
+:ok = DSPexFleet.subscribe(ctx)
 
 receive do
-  {:dspex_fleet, ^ref, {:snapshot, snapshot}} ->
+  {:dspex_fleet, :snapshot, snapshot} ->
     IO.puts("watched #{snapshot.token}: llm_temperature is #{Snapshot.value(snapshot, :llm_temperature)}")
 after
-  5_000 -> raise "the watch sent nothing"
+  5_000 -> raise "nothing came"
 end

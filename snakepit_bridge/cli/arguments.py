@@ -1,15 +1,22 @@
-"""``name=value`` arguments: how a shell's text becomes a typed value, given what is known about the name."""
+"""Arguments: how a shell's text becomes a typed value, given what is known about its name, and a duration."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import typer
+
 from snakepit_bridge.exceptions import BridgeError, ValidationError
+from snakepit_bridge.rollouts.records import RESERVED_PREFIX
 from snakepit_bridge.variables import Variable, VariableType
 from snakepit_bridge.variables.codec import parse
 from snakepit_bridge.variables.types import TEXT_TYPES
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +34,10 @@ class Assignment:
             ValidationError: the value doesn't fit the type or a constraint, or the variable has another type.
         """
         if existing is None:
-            return Variable.declare(self.name, parse_value(self.text, self.type), self.type)
+            value = parse_value(self.text, self.type)
+            if self.name.startswith(RESERVED_PREFIX) and isinstance(value, dict):
+                value = self.text  # the fleet's own variables hold JSON as text
+            return Variable.declare(self.name, value, self.type)
         if self.type not in (None, existing.type):
             raise ValidationError(self.name, f"of type '{self.type}'", f"it is a {existing.type}, and keeps that type")
         return existing.with_value(parse_value(self.text, existing.type))
@@ -90,3 +100,15 @@ def parse_json_or_text(text: str) -> Any:
         return parse(text)
     except (ValueError, RecursionError):
         return text
+
+
+def parse_duration_s(text: str) -> float:
+    """Return the seconds of a duration such as ``90m``, ``24h`` or ``7d``.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no duration; write 90m, 24h or 7d")
+    return float(found[1]) * _UNITS_S[found[2]]

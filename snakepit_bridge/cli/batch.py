@@ -1,49 +1,39 @@
-"""``batch``: one prediction per line of a file, resumable, with each error recorded in its line's place."""
+"""``batch``: one prediction per line of a file of any length, resumed exactly after an interruption."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snakepit_bridge.cli.batch_files import BatchLine, BatchOutput, count_lines, open_output, read_lines
-from snakepit_bridge.cli.batch_retry import open_retry_output
+from snakepit_bridge.cli.batch_view import describe_cost, describe_errors, show_progress
 from snakepit_bridge.cli.connection_options import (
     AtLeast,
     Exactly,
     MaxStaleness,
     OnOutage,
     RedisUrl,
+    RequestAttributes,
     Session,
+    TargetingKey,
     build_options,
+    build_targeting,
     resolve_fleet,
+    translate_value_errors,
 )
 from snakepit_bridge.cli.fleet_state import find_workers
-from snakepit_bridge.cli.output import console, echo
-from snakepit_bridge.cli.predict import Program, cancel, outputs
-from snakepit_bridge.exceptions import (
-    BridgeError,
-    ConfigurationError,
-    InputError,
-    PredictionTimeoutError,
-    StoreUnavailableError,
-)
+from snakepit_bridge.cli.output import echo, echo_aside
+from snakepit_bridge.cli.predict import Program
+from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 
 if TYPE_CHECKING:
-    from snakepit_bridge.client import Fleet, Handle
-    from snakepit_bridge.client.fleet_prediction import FleetPrediction
+    from snakepit_bridge.client import Fleet
+    from snakepit_bridge.client.bulk.progress import BulkReport
 
-# How long to wait for a restarting Redis before the batch ends; finished lines stay written.
-_MAX_OUTAGE_S = 30.0
-_RETRY_PAUSE_S = 0.5
-_PROGRESS_INTERVAL_S = 5.0
+_FORMATS = "JSON lines, CSV or Parquet, by its suffix"
 
 
 def batch(
@@ -51,196 +41,111 @@ def batch(
     program: Program,
     source: Annotated[
         Path,
-        typer.Option("--input", metavar="X.jsonl", help='Each line the inputs, or {"id": …, "inputs": {…}}.'),
+        typer.Option(
+            "--input", metavar="X.jsonl", help=f'{_FORMATS}. Each line the inputs, or {{"id": …, "inputs": …}}.'
+        ),
     ],
-    output: Annotated[Path, typer.Option(metavar="Y.jsonl", help="One line per input line, in the same order.")],
+    output: Annotated[
+        Path, typer.Option(metavar="Y.jsonl", help=f"One line per input line, in its order. {_FORMATS}.")
+    ],
     session: Session = DEFAULT_SESSION,
-    in_flight: Annotated[int, typer.Option(min=1, help="How many to keep enqueued at a time.")] = 64,
-    together: Annotated[int, typer.Option("--batch", min=1, help="How many to send in one message.")] = 1,
+    in_flight: Annotated[int, typer.Option(min=1, help="How many to keep on the fleet at a time.")] = 1_000,
+    together: Annotated[
+        int | None, typer.Option("--batch", min=1, help="How many to send in one message.", show_default="up to 100")
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Answer N lines, drawn at random, and say what all would cost."),
+    ] = None,
+    limit_spend: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="USD", help="Stop before the run costs more; run it again to go on."),
+    ] = None,
+    failed: Annotated[
+        Path | None, typer.Option(metavar="Z.jsonl", help="Write the lines that failed here, to be run as an input.")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", metavar="COLUMN", help="Column that the output repeats as id.")
+    ] = None,
+    priority: Annotated[int, typer.Option(min=0, max=9, help="0 to 9, the most urgent.")] = 3,
     at_least: AtLeast = None,
     exactly: Exactly = None,
     max_staleness: MaxStaleness = None,
     outage: OnOutage = None,
-    timeout: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for each.")] = 600.0,
+    key: TargetingKey = None,
+    attributes: RequestAttributes = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Stop if no line has ended for so long.")
+    ] = 600.0,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Retry the lines that failed in the output.")
+        bool, typer.Option("--retry-failed", help="Try the lines that failed once more, each in its place.")
+    ] = False,
+    keep_results: Annotated[
+        bool, typer.Option("--keep-results", help="Keep results in Redis until they expire, for scores and replays.")
     ] = False,
     redis_url: RedisUrl = None,
 ) -> None:
     """Make a prediction for each line of a file.
 
-    Run it again after an interruption: it resumes after the last line of the output. A failed line keeps its error
-    there until --retry-failed retries it; while any line has failed, the exit code is 1.
+    Run it again after it was ended by whatever: no line is missing or twice, and what was predicted isn't paid again.
+    It keeps how far it has come in OUTPUT.checkpoint. A failed line keeps its error in its place; while there is one,
+    the exit code is 1.
     """
-    options = {"session": session, **build_options(at_least, exactly, max_staleness, outage)}
-    run = BatchRun(resolve_fleet(ctx, redis_url).fleet(), program, options, max(in_flight, together), together, timeout)
-    total = count_lines(source)
-    written = (_retry if retry_failed else _resume)(run, source, output, total)
-    echo(f"batch: {written.done} lines, {written.done - written.failed} answered, {written.failed} failed: {output}")
-    if written.failed:
-        echo(f"batch: retry the {written.failed} failed lines with --retry-failed")
-        raise typer.Exit(1)
-
-
-def _resume(run: BatchRun, source: Path, output: Path, total: int) -> BatchOutput:
-    """Answer the lines behind those that are in the output already."""
-    with open_output(output, source) as written:
-        lines = read_lines(source)
-        written.skip_done(lines)
-        if written.done:
-            failed = f", {written.failed} of them failed" if written.failed else ""
-            echo(f"batch: {written.done} of {total} lines are done already{failed}")
-        with _progress(run.program, total, written) as advance:
-            run.answer(lines, written, advance)
-    return written
-
-
-def _retry(run: BatchRun, source: Path, output: Path, total: int) -> BatchOutput:
-    """Answer the lines that have failed in the output, and those behind its last one."""
-    with open_output(output, source):
-        pass  # it is there, and isn't the input
-    with open_retry_output(output) as written, _progress(run.program, total, written) as advance:
-        run.answer(written.merge(read_lines(source)), written, advance)
-    return written
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRun:
-    """What every line of a batch has in common.
-
-    Attributes:
-        fleet: where they are answered.
-        program: reference of the program.
-        options: what ``Fleet.submit`` takes besides.
-        in_flight: how many are enqueued at a time.
-        together: how many travel in one message.
-        timeout_s: seconds to wait for a line once those before it are done.
-    """
-
-    fleet: Fleet
-    program: str
-    options: Mapping[str, Any]
-    in_flight: int
-    batch_size: int
-    timeout_s: float
-
-    def answer(self, lines: Iterable[BatchLine], output: BatchOutput, advance: Callable[[], None]) -> None:
-        """Write a record for each line.
-
-        Raises:
-            StoreUnavailableError: Redis went away and stayed away; the lines so far are written.
-            ConfigurationError: no worker is there to answer.
-        """
-        # Imported here: it brings Celery, which commands that don't enqueue do without.
-        from snakepit_bridge.client.mapping import split
-
-        waiting: deque[tuple[BatchLine, Handle | BridgeError | None]] = deque()
-
-        def finish() -> None:
-            line, sent = waiting[0]
-            output.write(line, {} if sent is None else self._build_record(sent))
-            waiting.popleft()
-            advance()
-
+    demanded = build_options(at_least, exactly, max_staleness, outage) | build_targeting(key, attributes)
+    fleet = resolve_fleet(ctx, redis_url).fleet()
+    with translate_value_errors(), show_progress(program) as on_progress:
         try:
-            for chunk in split(lines, self.batch_size):
-                while waiting and len(waiting) + len(chunk) > self.in_flight:
-                    finish()
-                waiting += zip(chunk, self._submit_pending(chunk), strict=True)
-            while waiting:
-                finish()
-        except BaseException:
-            # The next run asks for these again.
-            cancel(sent for _, sent in waiting if sent is not None and not isinstance(sent, BridgeError))
+            report = fleet.map_file(
+                program,
+                source,
+                output,
+                session=session,
+                priority=priority,
+                in_flight=in_flight if together is None else max(in_flight, together),
+                batch=together,
+                sample=sample,
+                limit_usd=None if limit_spend is None else Decimal(str(limit_spend)),
+                failed=failed,
+                id_column=id_column,
+                retry_failed=retry_failed,
+                keep_results=keep_results,
+                timeout_s=timeout,
+                on_progress=on_progress,
+                **demanded,
+            )
+        except KeyboardInterrupt:
+            echo_aside("batch: interrupted; what is on the fleet is finished there, and the next run finds it")
             raise
-
-    def _submit_pending(self, lines: Sequence[BatchLine]) -> list[Handle | BridgeError | None]:
-        """Send the lines that have no record yet."""
-        fresh = [line for line in lines if line.record is None]
-        sent = iter(self._submit_together(fresh) if fresh else [])
-        return [next(sent) if line.record is None else None for line in lines]
-
-    def _submit_together(self, lines: Sequence[BatchLine]) -> list[Handle | BridgeError]:
-        if len(lines) == 1 or any(line.inputs is None for line in lines):
-            return [self._submit_one(line) for line in lines]
-        try:
-            return [*self.fleet.submit_batch(self.program, [line.inputs or {} for line in lines], **self.options)]
-        except InputError:
-            return [self._submit_one(line) for line in lines]  # nothing was sent, and only some are at fault
-
-    def _submit_one(self, line: BatchLine) -> Handle | BridgeError:
-        if line.inputs is None:
-            return InputError(self.program, f"line {line.number}", line.problem)
-        try:
-            return self.fleet.submit(self.program, line.inputs, **self.options)
-        except InputError as exc:
-            return exc
-
-    def _build_record(self, sent: Handle | BridgeError) -> dict[str, Any]:
-        if isinstance(sent, BridgeError):
-            return _error_record(sent)
-        try:
-            prediction = self._wait_for(sent)
-        except PredictionTimeoutError as exc:
-            if not find_workers(self.fleet):
-                raise ConfigurationError(
-                    f"No worker answers, and no prediction arrived within {self.timeout_s:g} s. "
-                    "Start one: dspex-fleet worker; then run the batch again: it resumes where it stopped."
-                ) from exc
-            return _error_record(exc)
-        except StoreUnavailableError as exc:
-            if not sent.ready():
-                raise
-            return _error_record(exc)  # the worker's own trouble with Redis, which is this line's result
-        except BridgeError as exc:
-            return _error_record(exc)
-        return {"outputs": outputs(prediction), "provenance": prediction.provenance.encode()}
-
-    def _wait_for(self, sent: Handle) -> FleetPrediction:
-        until = time.monotonic() + _MAX_OUTAGE_S
-        while True:
-            try:
-                return sent.get(self.timeout_s)
-            except StoreUnavailableError:
-                if time.monotonic() >= until or _has_ended(sent):
-                    raise
-                time.sleep(_RETRY_PAUSE_S)
+    _print_report(report, output, sample)
+    _exit(report, fleet, timeout)
 
 
-def _has_ended(sent: Handle) -> bool:
-    try:
-        return sent.ready()
-    except StoreUnavailableError:
-        return False
+def _print_report(report: BulkReport, output: Path, sample: int | None) -> None:
+    answered = report.done - report.failed
+    counts = f"{report.done} of {report.total} lines" if report.done < report.total else f"{report.total} lines"
+    echo(f"batch: {counts}, {answered} answered, {report.failed} failed, {describe_cost(report)}: {output}")
+    if report.errors:
+        echo(f"batch: errors: {describe_errors(report.errors)}")
+    if sample is not None and answered and report.is_complete:
+        echo(f"batch: {report.cost_usd / answered * 1_000_000:.2f} USD per million lines at this rate")
+    if report.failed and report.is_complete:
+        echo(f"batch: retry the {report.failed} failed lines with --retry-failed")
 
 
-def _error_record(error: BridgeError) -> dict[str, Any]:
-    return {"error": {"type": type(error).__name__, "message": str(error)}}
+def _exit(report: BulkReport, fleet: Fleet, timeout_s: float) -> None:
+    """End with an exit code of 1 unless every line was answered.
 
-
-@contextmanager
-def _progress(program: str, total: int, output: BatchOutput) -> Generator[Callable[[], None]]:
-    """Show a bar on a terminal, else a plain line every few seconds."""
-    if not console().is_terminal:
-        yield _print_progress(total, output)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console()) as bar:
-        task = bar.add_task(program, total=total, completed=output.done)
-        yield lambda: bar.update(
-            task, completed=output.done, description=f"{program}, {output.failed} failed" if output.failed else program
+    Raises:
+        ConfigurationError: no worker is there to answer.
+    """
+    if report.stopped == "limit":
+        echo("batch: stopped at --limit-spend; run it again with a higher one to go on")
+    elif report.stopped == "stalled" and not find_workers(fleet):
+        raise ConfigurationError(
+            f"No worker answers, and no prediction arrived within {timeout_s:g} s. "
+            "Start one: dspex-fleet worker; then run the batch again: it resumes where it stopped."
         )
-
-
-def _print_progress(total: int, output: BatchOutput) -> Callable[[], None]:
-    last = time.monotonic()
-
-    def advance() -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PROGRESS_INTERVAL_S:
-            last = time.monotonic()
-            echo(f"batch: {output.done} of {total} lines, {output.failed} failed")
-
-    return advance
+    elif report.stopped:
+        echo(f"batch: no line has ended for {timeout_s:g} s; run it again to resume it")
+    if report.failed or report.stopped:
+        raise typer.Exit(1)

@@ -13,9 +13,23 @@ from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, default_queue
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
+    from snakepit_bridge.encryption.cipher import EncryptionOptions
+    from snakepit_bridge.encryption.keys import KeyRing
     from snakepit_bridge.programs.registry import ProgramRegistry
     from snakepit_bridge.redis.connection import RedisConnection
     from snakepit_bridge.snapshots import SnapshotStore
+
+
+def _check_durability(text: str) -> str:
+    """Return a durability as it was given, if it can be one."""
+    from snakepit_bridge.redis.replication import Replication
+
+    try:
+        Replication.parse(text or "primary")
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from None
+    return text
+
 
 BrokerUrl = Annotated[
     str | None,
@@ -24,6 +38,16 @@ BrokerUrl = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
+Durability = Annotated[
+    str,
+    typer.Option(
+        "--durability",
+        envvar="DSPEX_DURABILITY",
+        metavar="primary|replicated(REPLICAS, SECONDS)",
+        help="When a publish and a submit count: once the primary has them, or replicas too.",
+        callback=_check_durability,
+    ),
+]
 RedisUrl = Annotated[
     str | None,
     typer.Option("--redis-url", metavar="URL", help="Redis or Valkey of the fleet.", show_default=False),
@@ -48,6 +72,18 @@ OnOutage = Annotated[
         help="What to do when the store or the authority is unavailable.",
     ),
 ]
+TargetingKey = Annotated[
+    str | None,
+    typer.Option("--key", metavar="KEY", help="What rollouts and experiments assign it by, such as a user's id."),
+]
+RequestAttributes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attribute",
+        metavar="NAME=VALUE",
+        help="What is known of its origin, for experiments on a segment; repeatable.",
+    ),
+]
 Bridge = Annotated[
     str | None,
     typer.Option(envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="Elixir server that owns sessions."),
@@ -65,6 +101,7 @@ class FleetAddress:
         queue: where its predictions wait.
         is_explicit: whether the URL stood on the command line, and not in the environment.
         broker_url: another broker than that Redis.
+        durability: when a publish and a submit count.
     """
 
     redis_url: str | None = field(repr=False)
@@ -72,11 +109,12 @@ class FleetAddress:
     queue: str = default_queue(DEFAULT_NAMESPACE)
     is_explicit: bool = False
     broker_url: str | None = field(default=None, repr=False)
+    durability: str = "primary"
 
     @property
     def url(self) -> str:
         """The Redis URL, with its password."""
-        from snakepit_bridge.client.fleet import DEFAULT_URL
+        from snakepit_bridge.client.resources import DEFAULT_URL
 
         return self.redis_url or DEFAULT_URL
 
@@ -87,8 +125,31 @@ class FleetAddress:
 
         return database_of(self.url)
 
+    @property
+    def encryption(self) -> EncryptionOptions:
+        """How the fleet encrypts, as the environment says.
+
+        Raises:
+            ConfigurationError: the keys can't be read.
+        """
+        from snakepit_bridge.encryption.environment import read_environment
+
+        return read_environment()
+
+    @property
+    def signing_keys(self) -> KeyRing | None:
+        """The keys that sign messages, as the environment says; None for none.
+
+        Raises:
+            ConfigurationError: they can't be read.
+        """
+        from snakepit_bridge.encryption.environment import read_signing_keys
+
+        return read_signing_keys()
+
     def fleet(self, *, allowed_packages: Iterable[str] = (), wait_s: float = 600.0, bridge: str | None = None) -> Fleet:
         """Return the client."""
+        from snakepit_bridge.audit.entries import AuditSource
         from snakepit_bridge.client import Fleet
 
         return Fleet(
@@ -99,13 +160,35 @@ class FleetAddress:
             allowed_packages=allowed_packages,
             wait_s=wait_s,
             bridge=bridge,
+            encryption=self.encryption,
+            durability=self.durability,
+            signing_keys=self.signing_keys,
+            source=AuditSource.CLI,
+        )
+
+    def without_keys(self) -> Fleet:
+        """Return a client without keys, for looking at a fleet where they can't be read."""
+        from snakepit_bridge.client import Fleet
+
+        return Fleet(
+            self.redis_url,
+            broker_url=self.broker_url,
+            namespace=self.namespace,
+            queue=self.queue,
+            durability=self.durability,
         )
 
     def store(self) -> SnapshotStore:
         """Return the store of the sessions."""
+        from snakepit_bridge.audit.entries import AuditSource
         from snakepit_bridge.snapshots import open_store
 
-        return open_store(self.url, namespace=self.namespace)
+        return open_store(
+            self.url,
+            namespace=self.namespace,
+            source=AuditSource.CLI,
+            cipher=self.encryption.cipher(self.namespace),
+        )
 
     def connection(self) -> RedisConnection:
         """Return a way to Redis itself."""
@@ -115,9 +198,15 @@ class FleetAddress:
 
     def registry(self) -> ProgramRegistry:
         """Return the program registry; loads DSPy."""
+        from snakepit_bridge.audit.entries import AuditSource
         from snakepit_bridge.programs.registry import ProgramRegistry
 
-        return ProgramRegistry(self.connection(), namespace=self.namespace)
+        return ProgramRegistry(
+            self.connection(),
+            namespace=self.namespace,
+            source=AuditSource.CLI,
+            cipher=self.encryption.cipher(self.namespace),
+        )
 
     def settings(self) -> dict[str, str]:
         """Return the environment by which a worker finds the same fleet."""
@@ -149,6 +238,25 @@ def translate_value_errors() -> Generator[None]:
         raise
     except ValueError as exc:
         raise BridgeError(str(exc)) from None
+
+
+def build_targeting(key: str | None, attributes: Iterable[str] | None) -> dict[str, Any]:
+    """Return what rollouts and experiments assign a prediction by, as ``Fleet.submit`` takes it.
+
+    Args:
+        key: of the prediction; None to assign it by itself.
+        attributes: ``NAME=VALUE`` for each; a value that is a JSON number, boolean or null is one.
+
+    Raises:
+        BridgeError: the key or an attribute can't be.
+    """
+    from snakepit_bridge.cli.arguments import parse_json_or_text, parse_pairs
+    from snakepit_bridge.protocol.targeting import check_attributes, check_key
+
+    pairs = parse_pairs(attributes or (), "--attribute name=value")
+    with translate_value_errors():
+        found = check_attributes({name: parse_json_or_text(text) for name, text in pairs.items()})
+        return {"key": None if key is None else check_key(key), "attributes": found or None}
 
 
 def build_options(

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
 
+from snakepit_bridge.cli.arguments import parse_duration_s
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet, translate_value_errors
 from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.costs.report import CostDimension, CostReport, CostRow
 from snakepit_bridge.costs.usage import LMUsage, format_usd
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
 _NUMBERS = ("predictions", "calls", "unpriced", "input", "cached", "output", "reasoning", "USD", "failed", "failed USD")
-
-
-def _parse_since(text: str) -> float:
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no duration; write 90m, 24h or 7d")
-    return float(found[1]) * _UNITS_S[found[2]]
 
 
 def cost(
@@ -37,7 +28,7 @@ def cost(
 
     The sums are by hour, and the first hour counts as a whole. A prediction counts once, when its result is stored.
     """
-    since_s = _parse_since(since)
+    since_s = parse_duration_s(since)
     with translate_value_errors():
         report = resolve_fleet(ctx, redis_url).fleet().cost(by, since_s)
     if json:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.output import dump_json, echo, print_table
+from snakepit_bridge.cli.sessions import author
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.home_loop import run_blocking
 
@@ -62,11 +61,7 @@ def show(ctx: typer.Context, id: Id, json: AsJson = False, redis_url: RedisUrl =
 @dead.command()
 def retry(ctx: typer.Context, ids: Ids = None, every: All = False, redis_url: RedisUrl = None) -> None:
     """Put messages back into their queues, with their delivery counts reset."""
-    from snakepit_bridge.client.rabbitmq import resend
-
-    fleet = resolve_fleet(ctx, redis_url).fleet()
-    send = partial(resend, fleet.app) if fleet.on_rabbitmq else None
-    run_blocking(_apply_to_each(_open_dead_letters(ctx, redis_url), "retry", ids, every, send))
+    run_blocking(_apply_to_each(_open_dead_letters(ctx, redis_url), "retry", ids, every))
 
 
 @dead.command()
@@ -79,30 +74,21 @@ async def _read_latest(letters: DeadLetters, limit: int) -> tuple[list[DeadLette
     return await letters.latest(limit), await letters.count()
 
 
-async def _apply_to_each(
-    letters: DeadLetters,
-    verb: str,
-    ids: list[str] | None,
-    every: bool,
-    send: Callable[[DeadLetter], None] | None = None,
-) -> None:
+async def _apply_to_each(letters: DeadLetters, verb: str, ids: list[str] | None, every: bool) -> None:
     if bool(ids) == every:
         raise BridgeError(f"Nothing to {verb}: name ids that 'dspex-fleet dead list' shows, or pass --all.")
     chosen = await letters.ids() if every else ids or []
     for id in chosen:
         if verb == "retry":
-            found = await letters.retry(id, send)
+            found = await letters.retry(id, author=author())
             echo(f"{id} is back in queue {found.queue}")
         else:
-            await letters.drop(id)
+            await letters.drop(id, author=author())
             echo(f"{id} is dropped")
 
 
 def _open_dead_letters(ctx: typer.Context, redis_url: str | None) -> DeadLetters:
-    from snakepit_bridge.delivery.dead_letters import DeadLetters
-
-    chosen = resolve_fleet(ctx, redis_url)
-    return DeadLetters(chosen.connection(), namespace=chosen.namespace)
+    return resolve_fleet(ctx, redis_url).fleet().dead_letters.aio
 
 
 def _summarize(letter: DeadLetter) -> dict[str, object]:

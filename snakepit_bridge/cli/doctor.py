@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.fleet_commands import load_fleet_commands
 from snakepit_bridge.cli.fleet_state import (
@@ -21,10 +20,19 @@ from snakepit_bridge.cli.fleet_state import (
 )
 from snakepit_bridge.cli.lm_call import check_calls
 from snakepit_bridge.cli.output import dump_json, echo, print_table
-from snakepit_bridge.cli.worker_report import PACKAGES, check_workers, worker_reports
+from snakepit_bridge.cli.replication_checks import check_rabbitmq_features, check_replicas, check_sentinel
+from snakepit_bridge.cli.secret_checks import (
+    SHELL_KEYS,
+    check_default_user,
+    check_keys,
+    check_transport,
+    check_workers_keys,
+)
+from snakepit_bridge.cli.worker_report import check_workers, worker_reports
 from snakepit_bridge.delivery.dead_letters import DeadLetters
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, StoreForbiddenError
 from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.checks import PACKAGES, Check
 from snakepit_bridge.protocol.messages import code_queue
 from snakepit_bridge.redis.acl import Rights, Role, rights_of
 from snakepit_bridge.redis.acl_check import check_rights
@@ -51,8 +59,10 @@ def doctor(
     Workers report what they run with; if none answers, this shell's LM profiles are checked instead. The exit code is 1
     if a check fails.
     """
-    fleet = resolve_fleet(ctx, redis_url).fleet()
-    found = [*_redis(fleet), *_modules(), *_versions()]
+    address, keys = resolve_fleet(ctx, redis_url), list(check_keys())
+    has_keys = all(check.level != "fail" or check.what != SHELL_KEYS for check in keys)
+    fleet = address.fleet() if has_keys else address.without_keys()
+    found = [*check_transport("way to Redis", address.url), *keys, *_redis(fleet), *_modules(), *_versions()]
     if call:
         found += check_calls(fleet, _profiles(found))
     if json:
@@ -77,31 +87,49 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
         yield Check("rights on Redis", "fail", found, "grant those that 'dspex-fleet acl operator' prints")
         return
     except BridgeError as exc:
+        yield from _sentinel(fleet)
         yield Check("Redis", "fail", str(exc), "start it, or name another with --redis-url")
         return
     yield _server(info)
+    yield from _sentinel(fleet)
+    yield check_replicas(info, fleet.replication, by_sentinel=fleet.connection.by_sentinel)
     yield _durability(info, run_blocking(_fsync(fleet)))
     yield _eviction(info)
+    yield from run_blocking(check_default_user(fleet.connection))
     yield _given_up(dead)
     yield from _broker(fleet)
     yield from stalls
 
 
+def _sentinel(fleet: Fleet) -> Iterator[Check]:
+    """Check the Sentinels, if the URL names some."""
+    from snakepit_bridge.client.broker import find_sentinel
+    from snakepit_bridge.client.celery_app import get_backend_url
+
+    service = find_sentinel(get_backend_url(fleet.app))
+    if service is not None:
+        yield from check_sentinel(service)
+
+
 def _broker(fleet: Fleet) -> Iterator[Check]:
     """Check what needs a broker that answers: workers, and the queues they consume."""
-    from snakepit_bridge.client.celery_app import get_broker_url
-    from snakepit_bridge.client.rabbitmq import check_broker
+    from snakepit_bridge.client.broker import get_broker_url
+    from snakepit_bridge.client.rabbitmq import check_broker, read_features
 
+    features = None
     try:
         if fleet.on_rabbitmq:
             check_broker(get_broker_url(fleet.app), [fleet.queue])
+            features = check_rabbitmq_features(*read_features(get_broker_url(fleet.app)))
         workers = find_workers(fleet) or find_workers(fleet, _SLOW_ANSWER_S)
         code = _code(fleet)
     except BridgeError as exc:
         fix = "see docs/concepts/delivery.md" if isinstance(exc, ConfigurationError) else "start it, or name another"
         yield Check("RabbitMQ" if fleet.on_rabbitmq else "Redis", "fail", str(exc), fix)
         return
-    if fleet.on_rabbitmq:
+    if features is not None:
+        yield features
+    elif fleet.on_rabbitmq:
         yield Check("RabbitMQ", "ok", f"{fleet.broker}, queue '{fleet.queue}'")
     yield from _workers(fleet, workers)
     yield code
@@ -111,18 +139,18 @@ def _workers(fleet: Fleet, workers: Sequence[Worker]) -> Iterator[Check]:
     """Check what the workers report; if none does, check what this shell would start one with."""
     if not workers:
         yield Check("workers", "warn", "none answers", "start one: dspex-fleet worker")
-        here = load_fleet_commands()
-        yield from here.check_language_models() if here else ()
+        yield from load_fleet_commands().check_language_models()
         return
     reports = worker_reports(fleet, len(workers))
     silent = [worker.name for worker in workers if worker.name not in reports]
     yield Check("workers", "ok", f"{len(workers)} answer: {', '.join(worker.name for worker in workers)}")
     if silent:
         yield Check(
-            "reports", "warn", f"{', '.join(silent)} sent no report", "check its log; it may run an old version"
+            "reports", "warn", f"{', '.join(silent)} did not answer in time", "try again; if it stays, check its log"
         )
     if reports:
         yield from check_workers(reports, fleet.queue)
+        yield from check_workers_keys(reports)
 
 
 def _profiles(found: Sequence[Check]) -> list[str]:

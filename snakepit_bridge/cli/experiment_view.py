@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -18,6 +17,7 @@ from snakepit_bridge.releases.experiment_report import ArmReport, ExperimentRepo
 from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
 from snakepit_bridge.rollouts.experiments import Experiment, ExperimentState
 from snakepit_bridge.rollouts.guard_reports import ArmFigure
+from snakepit_bridge.rollouts.units import format_percent, format_seconds, format_usd
 
 _STATES = {ExperimentState.RUNNING: "cyan", ExperimentState.DECIDED: "green", ExperimentState.STOPPED: "yellow"}
 # Columns of an axis, of what stands beside it, of the names of rows, and of an arm's in the table.
@@ -42,7 +42,7 @@ def draw_experiment(report: ExperimentReport, columns: int = 120) -> RenderableT
     parts: list[RenderableType] = [_draw_head(report)]
     parts += [_draw_arms(report, report.arms[first : first + beside]) for first in range(0, len(report.arms), beside)]
     longest = max(len(each.arm.name) for each in report.arms)
-    metrics = [_draw_metric(name, figures, longest, width, show) for name, figures, show in _list_metrics(report)]
+    metrics = [_draw_metric(name, figures, longest, width, unit) for name, figures, unit in _list_metrics(report)]
     if metrics:
         parts += [
             *metrics,
@@ -95,28 +95,28 @@ def _draw_arms(report: ExperimentReport, arms: Sequence[ArmReport]) -> Table:
     add("errors", _count_errors)
     for kind in sorted({kind for each in report.arms for kind in each.counts.errors}):
         table.add_row(f"  {kind}", *(f"{each.counts.errors.get(kind, 0):,}" for each in arms))
-    add("latency p50", lambda each: _value(each.figures.latency_p50, _seconds))
-    add("latency p95", lambda each: _value(each.figures.latency_p95, _seconds))
+    add("latency p50", lambda each: _value(each.figures.latency_p50, format_seconds))
+    add("latency p95", lambda each: _value(each.figures.latency_p95, format_seconds))
     add("cost per prediction", _cost)
     for name in _score_names(report):
         add(f"score {name}", lambda each, name=name: _score(each.figures.scores.get(name)))
     return table
 
 
-def _list_metrics(report: ExperimentReport) -> list[tuple[str, dict[str, ArmFigure], Show]]:
-    """Return each metric that has values: its name, its figures by arm, and how a value is written."""
+def _list_metrics(report: ExperimentReport) -> list[tuple[str, dict[str, ArmFigure], str]]:
+    """Return each metric that has values: its name, its figures by arm, and its unit."""
     arms = [(each.arm.name, each.figures) for each in report.arms]
-    metrics: list[tuple[str, dict[str, ArmFigure], Show]] = [
-        ("error rate", {name: figures.error_rate for name, figures in arms}, _percent),
-        ("latency p95", {name: figures.latency_p95 for name, figures in arms}, _seconds),
+    metrics: list[tuple[str, dict[str, ArmFigure], str]] = [
+        ("error rate", {name: figures.error_rate for name, figures in arms}, "share"),
+        ("latency p95", {name: figures.latency_p95 for name, figures in arms}, "s"),
     ]
     for score in _score_names(report):
         found = {name: figures.scores[score] for name, figures in arms if score in figures.scores}
-        metrics.append((f"score {score}", found, _plain))
+        metrics.append((f"score {score}", found, "score"))
     return [metric for metric in metrics if any(figure.value is not None for figure in metric[1].values())]
 
 
-def _draw_metric(name: str, figures: Mapping[str, ArmFigure], longest: int, width: int, show: Show) -> RenderableType:
+def _draw_metric(name: str, figures: Mapping[str, ArmFigure], longest: int, width: int, unit: str) -> RenderableType:
     """Draw the intervals of all arms on one axis."""
     measured = [figure for figure in figures.values() if figure.value is not None]
     values = [figure.value for figure in measured if figure.value is not None]
@@ -125,16 +125,9 @@ def _draw_metric(name: str, figures: Mapping[str, ArmFigure], longest: int, widt
     high = min(max(figure.bounds.high for figure in measured), max(values) + 2 * spread)
     axis, table = Axis(low, max(high, low + 0.01, *values), None, width), Table.grid(padding=(0, 1))
     for arm, figure in figures.items():
-        table.add_row(f"  {_shorten(arm, longest)}", axis.draw(figure, "cyan"), _describe(figure, show))
-    table.add_row("", Text(show(axis.low) + show(axis.high).rjust(width - len(show(axis.low))), "dim"), "")
+        table.add_row(f"  {_shorten(arm, longest)}", axis.draw(figure, "cyan"), figure.describe(unit))
+    table.add_row("", Text(axis.edges(unit), "dim"), "")
     return Group(Text(name, "bold"), table)
-
-
-def _describe(figure: ArmFigure, show: Show) -> str:
-    if figure.value is None:
-        return "no values"
-    low, high = (show(bound) if math.isfinite(bound) else "∞" for bound in (figure.bounds.low, figure.bounds.high))
-    return f"{show(figure.value)} ({low} to {high}) of {figure.count:,}"
 
 
 def _shorten(name: str, longest: int) -> str:
@@ -148,7 +141,7 @@ def _score_names(report: ExperimentReport) -> list[str]:
 
 def _count_errors(each: ArmReport) -> str:
     rate = each.figures.error_rate
-    return "-" if rate.value is None else f"{each.counts.failures.total:,.0f} ({_percent(rate.value)})"
+    return "-" if rate.value is None else f"{each.counts.failures.total:,.0f} ({format_percent(rate.value)})"
 
 
 def _value(figure: ArmFigure, show: Show) -> str:
@@ -158,20 +151,8 @@ def _value(figure: ArmFigure, show: Show) -> str:
 def _cost(each: ArmReport) -> str:
     counts = each.counts
     spent = counts.cost_pico / _PICO_PER_USD
-    return f"${spent / counts.predictions:.3g}" if counts.predictions and spent else "-"
+    return format_usd(spent / counts.predictions) if counts.predictions and spent else "-"
 
 
 def _score(figure: ArmFigure | None) -> str:
     return "-" if figure is None or figure.value is None else f"{figure.value:.3g} of {figure.count:,}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{1_000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.3g} s"
-
-
-def _plain(number: float) -> str:
-    return f"{number:.3g}"

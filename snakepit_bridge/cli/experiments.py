@@ -10,11 +10,12 @@ import typer
 
 from snakepit_bridge.cli.connection_options import AsJson, Bridge, RedisUrl, resolve_fleet, translate_value_errors
 from snakepit_bridge.cli.experiment_view import describe_part, draw_experiment
-from snakepit_bridge.cli.output import console, dump_json, echo, print_table
+from snakepit_bridge.cli.output import Whole, console, dump_json, echo, print_table
 from snakepit_bridge.cli.rollouts import Target
 from snakepit_bridge.cli.sessions import author
 from snakepit_bridge.cli.staged import format_share, name_arm
 from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.releases.running_experiments import RunningExperiment
 from snakepit_bridge.releases.target_names import TargetName
 from snakepit_bridge.rollouts.experiments import Experiment
 
@@ -61,10 +62,15 @@ def start(
 ) -> None:
     """Divide requests between arms, until somebody decides."""
     parsed, first = TargetName.parse(target), _parse_number(begin, "--from")
+    last = 1 if share is None else first + _parse_number(share, "--share")
+    if last > 1:
+        raise BridgeError(
+            f"From {begin} a share of {share} ends at {last}, and requests end at 1. Give --share {1 - first} or less."
+        )
     plan: dict[str, Any] = {
         "name": name,
         "from_share": float(first),
-        "to_share": float(1 if share is None else first + _parse_number(share, "--share")),
+        "to_share": float(last),
         "arms": [_parse_arm(text) for text in arm],
         "segment": None if segment is None else _read_segment(segment),
     }
@@ -78,18 +84,34 @@ def start(
 
 
 @experiment.command("list")
-def list_experiments(ctx: typer.Context, target: Target, json: AsJson = False, redis_url: RedisUrl = None) -> None:
-    """List the experiments that run on a target."""
+def list_experiments(
+    ctx: typer.Context,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TARGET]", help="A session, or a label such as qa@prod; all if none.", show_default=False
+        ),
+    ] = None,
+    json: AsJson = False,
+    redis_url: RedisUrl = None,
+) -> None:
+    """List the experiments that run, on one target or on all."""
+    experiments = resolve_fleet(ctx, redis_url).fleet().experiments
     with translate_value_errors():
-        found = resolve_fleet(ctx, redis_url).fleet().experiments.list(target)
+        if target is None:
+            found = experiments.list_all()
+        else:
+            found = [RunningExperiment(str(TargetName.parse(target)), each) for each in experiments.list(target)]
     if json:
-        echo(dump_json([each.encode() for each in found]))
+        echo(dump_json([{"target": each.target, **each.experiment.encode()} for each in found]))
     elif not found:
         echo("experiments: none; start one with: dspex-fleet experiment start")
     else:
-        print_table(
-            ("name", "requests", "arms"), [(each.name, describe_part(each), _name_arms(each)) for each in found]
-        )
+        rows = [
+            (each.target, each.experiment.name, describe_part(each.experiment), Whole(_name_arms(each.experiment)))
+            for each in found
+        ]
+        print_table(("target", "name", "requests", "arms"), rows, unbroken=("target", "name"))
 
 
 @experiment.command()
@@ -133,7 +155,7 @@ def stop(ctx: typer.Context, target: Target, name: Name, reason: EndReason, redi
 
 
 def _name_arms(each: Experiment) -> str:
-    return ", ".join(f"{arm.name} {format_share(arm.weight)} → {name_arm(arm.revision)}" for arm in each.arms)
+    return "\n".join(f"{arm.name} {format_share(arm.weight)} → {name_arm(arm.revision)}" for arm in each.arms)
 
 
 def _parse_arm(text: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def find_workers(fleet: Fleet, wait_s: float = _ANSWER_S) -> list[Worker]:
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.client.celery_app import get_broker_url
+    from snakepit_bridge.client.broker import get_broker_url
     from snakepit_bridge.client.rabbitmq import translate_broker_errors
     from snakepit_bridge.protocol.messages import PREDICT
 
@@ -84,7 +84,7 @@ def find_consumed_queues(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.client.celery_app import get_broker_url
+    from snakepit_bridge.client.broker import get_broker_url
     from snakepit_bridge.client.rabbitmq import translate_broker_errors
 
     with translate_broker_errors(get_broker_url(fleet.app)):
@@ -98,7 +98,7 @@ def count_held_by(fleet: Fleet, workers: Sequence[Worker], wait_s: float = _ANSW
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.client.celery_app import get_broker_url
+    from snakepit_bridge.client.broker import get_broker_url
     from snakepit_bridge.client.rabbitmq import translate_broker_errors
 
     if not workers:

@@ -8,7 +8,7 @@ import typer
 
 from snakepit_bridge.cli.arguments import parse_pairs
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
-from snakepit_bridge.cli.output import dump_json, echo, print_table
+from snakepit_bridge.cli.output import dump_json, echo, print_table, to_one_line
 from snakepit_bridge.cli.sessions import author
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ judge = typer.Typer(
 Judged = Annotated[
     str, typer.Argument(metavar="PROGRAM", help="Name of the program that is judged.", show_default=False)
 ]
-_NUMBERS = ("share", "USD an hour", "judged", "failed", "USD", "without money", "while busy", "open")
+_NUMBERS = ("share", "USD/h", "judged", "failed", "USD", "no money", "busy", "open")
 
 
 @judge.command()
@@ -85,12 +85,19 @@ def remove(
 
 @judge.command("list")
 def list_judges(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None) -> None:
-    """List the judges, and what each did and spent in this hour."""
+    """List the judges, and what each did and spent in this hour; also what can't judge, and why."""
     found = resolve_fleet(ctx, redis_url).fleet().judges.list()
     if json:
-        echo(dump_json([report.encode() for report in found]))
+        echo(dump_json(found.encode()))
         return
-    print_table(("program", "score", "judge", *_NUMBERS), map(_row, found), numbers=_NUMBERS)
+    print_table(
+        ("program", "score", "judge", *_NUMBERS), map(_row, found.judges), numbers=_NUMBERS, unbroken=("score", "judge")
+    )
+    for report in found.judges:
+        if report.hour.problem:
+            echo(f"last problem of {report.judge.judged}.{report.judge.name}: {to_one_line(report.hour.problem)}")
+    for error in found.invalid:
+        echo(f"invalid: {error}")
 
 
 def _row(report: JudgeReport) -> tuple[Any, ...]:

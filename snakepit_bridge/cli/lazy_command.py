@@ -26,8 +26,6 @@ class LazyCommand(TyperCommand):
         summary: str,
         panel: str,
         context_settings: Mapping[str, Any] | None = None,
-        *,
-        help_text: str | None = None,
     ) -> None:
         """Describe a command.
 
@@ -37,11 +35,9 @@ class LazyCommand(TyperCommand):
             summary: its line in the group's help.
             panel: heading of the group's help under which it stands.
             context_settings: of the context in which it runs, such as ``ANY_ARGUMENTS``.
-            help_text: what its own help shows instead of the function's docstring.
         """
         super().__init__(name, help=summary, rich_help_panel=panel, context_settings=dict(context_settings or {}))
         self._target = target
-        self._help = help_text
 
     def load(self) -> Any:
         """Import the command and return it, with its parameters."""
@@ -50,7 +46,7 @@ class LazyCommand(TyperCommand):
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command(self.name, help=self._help, context_settings=dict(self.context_settings))(found)
+        app.command(self.name, context_settings=dict(self.context_settings))(found)
         return typer.main.get_command(app)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.exceptions import BridgeError, LMAnswerError
+from snakepit_bridge.protocol.checks import Check
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet

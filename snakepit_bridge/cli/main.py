@@ -13,7 +13,7 @@ from typing import Annotated, cast
 import typer
 from typer.core import TyperGroup
 
-from snakepit_bridge.cli.connection_options import BrokerUrl, FleetAddress, is_on_command_line
+from snakepit_bridge.cli.connection_options import BrokerUrl, Durability, FleetAddress, is_on_command_line
 from snakepit_bridge.cli.fleet_commands import fleet_commands
 from snakepit_bridge.cli.lazy_command import LazyCommand
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
@@ -26,11 +26,13 @@ _LIBRARY_COMMANDS = {
         "replay:replay": (
             "Make a finished prediction again under its exact revision and program version, and show both."
         ),
+        "evaluate:evaluate": "Evaluate a program on a dataset by a metric that runs on the workers.",
+        "evaluations:evaluations": "List, show or compare the records of evaluations.",
         "score:score": "Score a finished prediction, or show its scores.",
         "judge:judge": "Have programs score a sampled share of other programs' predictions.",
         "programs:register": "Register a program as its newest version.",
         "programs:programs": "List the registered programs with their newest versions and labels.",
-        "programs:label": "Point a label such as prod at a version of a program.",
+        "programs:label": "Point a label such as prod at a version of a program; its rollout ends by it.",
     },
     "Sessions": {
         "sessions:publish": "Publish variables as one revision and print its token.",
@@ -52,11 +54,27 @@ _LIBRARY_COMMANDS = {
         "rollouts:rollout": "Start, show, watch or steer rollouts of a session's revisions or a program's versions.",
         "experiments:experiment": "Start, show or end experiments of revisions of a session or versions of a program.",
     },
+    "Datasets": {
+        "datasets:dataset": "Add, list, show, compare, export or remove datasets.",
+        "optimize:optimize": (
+            "Run an optimizer here, whose predictions run on the fleet, and register the best program as a new version."
+        ),
+        "jobs:jobs": "List, show, watch or cancel evaluations and optimizations that run on workers.",
+        "recorders:record": "Record a share of a program's finished predictions, for datasets.",
+    },
     "The fleet": {
         "status:status": "Show which workers answer, how deep the queue is, and where each session stands.",
         "doctor:doctor": "Check Redis, the workers, their LM profiles, packages and versions, and suggest fixes.",
+        "encryption:new_key": "Make a key and print it as DSPEX_ENCRYPTION_KEYS and its file have it.",
+        "encryption:reencrypt": (
+            "Encrypt sessions' variables, kept states and histories by the newest key, in place: no revision is made."
+        ),
         "acl:acl": "Print the ACL rule that grants a role its minimal permissions: commands, keys and channels.",
+        "audit:audit": "Show who changed what, from where and why, the newest first.",
+        "protect:protect": "Have changes of sessions and labels wait for somebody else's approval.",
+        "approvals:approvals": "List, show, approve or reject the changes that wait for approval.",
         "cost:cost": "Show what predictions cost, by program, session, revision or LM profile.",
+        "lm_batches:lm_batches": "List, show or cancel the batches of LM calls that predictions wait for.",
         "dead:dead": "List, show, retry or drop the messages in the dead-letter list.",
     },
 }
@@ -88,7 +106,7 @@ def command_line() -> TyperGroup:
     group = cast(TyperGroup, typer.main.get_command(app))
     for panel, summaries in _LIBRARY_COMMANDS.items():
         for target, summary in summaries.items():
-            name = target.partition(":")[2]
+            name = target.partition(":")[2].replace("_", "-")
             group.add_command(LazyCommand(name, f"snakepit_bridge.cli.{target}", summary, panel))
     for command in fleet_commands("The fleet"):
         group.add_command(command)
@@ -122,6 +140,7 @@ def _root(
         ),
     ] = None,
     broker_url: BrokerUrl = None,
+    durability: Durability = "primary",
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -137,6 +156,7 @@ def _root(
             queue or default_queue(namespace),
             is_explicit=is_on_command_line(ctx, "redis_url"),
             broker_url=broker_url or None,
+            durability=durability or "primary",
         )
     except ValueError as exc:
         raise typer.BadParameter(str(exc), param_hint="--namespace") from None

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from snakepit_bridge.variables.codec import quote_non_finite
+from snakepit_bridge.variables.codec import dump_json
 
 # In a pipe nobody sees a window's edge; rich would fold a table at 80 columns there.
 _PIPE_COLUMNS = 200
 _CELL = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A cell whose text isn't cut, since its parts were."""
+
+    text: str
 
 
 @cache
@@ -31,6 +38,11 @@ def echo(text: str) -> None:
     console().print(text, soft_wrap=True)
 
 
+def echo_aside(text: str) -> None:
+    """Print a line for people on the standard error, so that the standard output stays what a program reads."""
+    sys.stderr.write(f"{text}\n")
+
+
 def to_one_line(text: str) -> str:
     """Return a text as one line."""
     return escape_control_chars(" ".join(text.split()))
@@ -41,11 +53,6 @@ def escape_control_chars(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
 
 
-def dump_json(value: Any) -> str:
-    """Return a value as one line of JSON; NaN and the infinities are quoted, as variables spell them."""
-    return json.dumps(_quote_non_finite(value), ensure_ascii=False)
-
-
 def to_text(value: Any) -> str:
     """Return a text as it is, and any other value as JSON."""
     return escape_control_chars(value) if isinstance(value, str) else dump_json(value)
@@ -53,27 +60,33 @@ def to_text(value: Any) -> str:
 
 def to_cell(value: Any) -> str:
     """Return a value in the length of a table's cell."""
+    if isinstance(value, Whole):
+        return escape_control_chars(value.text)
     text = to_text(value)
     return text if len(text) <= _CELL else f"{text[:_CELL]}… ({len(text)} characters)"
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "", numbers: Iterable[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    title: str = "",
+    numbers: Iterable[str] = (),
+    unbroken: Iterable[str] = (),
 ) -> None:
-    """Print a table; the columns in ``numbers`` are aligned to the right."""
+    """Print a table.
+
+    Args:
+        columns: their heads.
+        rows: their cells.
+        title: above it.
+        numbers: columns that are aligned to the right.
+        unbroken: columns whose cells stay in one line, such as tokens, which people copy.
+    """
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in set(numbers) else "left", overflow="fold")
+        justify = "right" if column in set(numbers) else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column in set(unbroken))
     for row in rows:
         table.add_row(*map(to_cell, row))
     console().print(table)
-
-
-def _quote_non_finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else quote_non_finite(value)
-    if isinstance(value, Mapping):
-        return {name: _quote_non_finite(item) for name, item in cast(Mapping[str, Any], value).items()}
-    if isinstance(value, list | tuple):
-        return [_quote_non_finite(item) for item in cast(Sequence[Any], value)]
-    return value

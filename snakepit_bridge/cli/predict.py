@@ -17,8 +17,11 @@ from snakepit_bridge.cli.connection_options import (
     MaxStaleness,
     OnOutage,
     RedisUrl,
+    RequestAttributes,
     Session,
+    TargetingKey,
     build_options,
+    build_targeting,
     resolve_fleet,
 )
 from snakepit_bridge.cli.output import dump_json, echo, print_table, to_text
@@ -43,6 +46,8 @@ def predict(
     exactly: Exactly = None,
     max_staleness: MaxStaleness = None,
     outage: OnOutage = None,
+    key: TargetingKey = None,
+    attributes: RequestAttributes = None,
     timeout: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait.")] = 120.0,
     json: AsJson = False,
     redis_url: RedisUrl = None,
@@ -52,7 +57,7 @@ def predict(
     Values of text fields are used verbatim; other values are parsed as JSON where possible.
     """
     texts_by_field = parse_pairs(fields or (), "field=value")
-    demanded = build_options(at_least, exactly, max_staleness, outage)
+    demanded = build_options(at_least, exactly, max_staleness, outage) | build_targeting(key, attributes)
     chosen = resolve_fleet(ctx, redis_url)
     inputs = _parse_inputs(chosen, program, texts_by_field)
     handle = chosen.fleet().submit(program, inputs, session=session, **demanded)
@@ -103,6 +108,7 @@ def _provenance_rows(origin: Provenance) -> list[tuple[str, Any]]:
             "session",
             f"{origin.session} at {origin.token} ({origin.requirement.partition('=')[0]}), {_describe_age(origin)}",
         ),
+        *(("arm", describe_arm(arm)) for arm in origin.arms),
         ("variables", dump_json(origin.variables)),
         ("program", f"{origin.program}:{origin.version} ({origin.digest[:12]})"),
         ("module", origin.module),
@@ -117,6 +123,13 @@ def _provenance_rows(origin: Provenance) -> list[tuple[str, Any]]:
             f"{times.run_ms:.0f} run",
         ),
     ]
+
+
+def describe_arm(arm: Mapping[str, Any]) -> str:
+    """Return the arm of a rollout or an experiment in one line."""
+    if name := arm.get("experiment"):
+        return f"{arm['arm']} of experiment {name} on {arm['target']}"
+    return f"{arm['arm']} of the rollout of {arm['target']}, stage {arm['stage']}"
 
 
 def _describe_age(origin: Provenance) -> str:

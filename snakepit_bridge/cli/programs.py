@@ -11,10 +11,14 @@ import typer
 
 from snakepit_bridge.cli.arguments import parse_pairs
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
+from snakepit_bridge.cli.gates import GateMetrics, GateSession, Require, check_gates, name_metrics, require_gates
 from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.cli.sessions import author
+from snakepit_bridge.cli.staged import name_arm
 from snakepit_bridge.exceptions import BridgeError, ProgramSpecError
 from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import DEFAULT_SESSION
+from snakepit_bridge.rollouts.records import RolloutRecord
 
 
 def register(
@@ -52,10 +56,12 @@ def register(
     for module_name in imports or ():
         _import_module(module_name, module_name, called)
     fleet = resolve_fleet(ctx, redis_url).fleet(allowed_packages=allow or ())
-    program = fleet.register(called, _load_program(source, called), bindings=bindings or None)
+    program = fleet.register(called, _load_program(source, called), bindings=bindings or None, author=author())
+    ended = None
     if label is not None:
-        fleet.label(program.name, label, program.version)
+        ended = fleet.label(program.name, label, program.version, author=author())
     echo(f"registered {program.name}:{program.version}{f' as {program.name}@{label}' if label else ''}")
+    _tell_end(ended)
 
 
 def programs(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None) -> None:
@@ -74,11 +80,34 @@ def label(
     program: Annotated[str, typer.Argument(metavar="PROGRAM", show_default=False)],
     label: Annotated[str, typer.Argument(metavar="LABEL", show_default=False)],
     version: Annotated[int, typer.Argument(metavar="VERSION", show_default=False)],
+    require: Require = None,
+    metric: GateMetrics = None,
+    session: GateSession = DEFAULT_SESSION,
+    reason: Annotated[str, typer.Option(help="Reason, for the history of a rollout that ends by it.")] = "",
     redis_url: RedisUrl = None,
 ) -> None:
-    """Point a label such as prod at a version of a program."""
-    run_blocking(resolve_fleet(ctx, redis_url).registry().label(program, label, version, author=author()))
+    """Point a label such as prod at a version of a program; its rollout ends by it.
+
+    With --require the version is evaluated first, against the one that the label points at; if a requirement isn't met,
+    the label stays, and the exit code is 1.
+    """
+    address = resolve_fleet(ctx, redis_url)
+    if require:
+        fleet, metrics = address.fleet(), name_metrics(metric or [])
+        known = next((each.labels for each in fleet.programs() if each.name == program), {})
+        baseline = f"{program}@{label}" if label in known else None
+        outcomes = check_gates(
+            fleet, require, program, metrics, session=session, candidate=f"{program}:{version}", baseline=baseline
+        )
+        require_gates(outcomes, f"{program}@{label} stays")
+    ended = run_blocking(address.registry().label(program, label, version, author=author(), reason=reason))
     echo(f"{program}@{label} is {program}:{version}")
+    _tell_end(ended)
+
+
+def _tell_end(ended: RolloutRecord | None) -> None:
+    if ended is not None:
+        echo(f"the rollout of {name_arm(ended.candidate)} was ended (superseded): everybody gets the version above")
 
 
 def _default_name(source: str) -> str:
@@ -108,7 +137,7 @@ def _load_program(source: str, name: str) -> Any:
 def _import_program(path: str, name: str) -> Any:
     import dspy
 
-    found = _import_object(path, name)
+    found = import_object(path, name)
     if not isinstance(found, dspy.Module) and callable(found):
         try:
             found = found()
@@ -119,7 +148,12 @@ def _import_program(path: str, name: str) -> Any:
     return found
 
 
-def _import_object(path: str, name: str) -> Any:
+def import_object(path: str, name: str) -> Any:
+    """Return what an import path, ``package.module:NAME``, leads to in this environment or the current directory.
+
+    Raises:
+        ProgramSpecError: it can't be imported; ``name`` is what it is for.
+    """
     module_name, colon, attributes = path.partition(":")
     if not colon:
         module_name, _, attributes = path.rpartition(".")

@@ -18,14 +18,27 @@ from snakepit_bridge.cli.connection_options import (
     resolve_fleet,
     translate_value_errors,
 )
-from snakepit_bridge.cli.output import dump_json, echo, print_table
-from snakepit_bridge.cli.sessions import SessionName, author, plain
+from snakepit_bridge.cli.gates import (
+    GatedProgram,
+    GateMetrics,
+    Require,
+    check_gates,
+    name_metrics,
+    need_program,
+    require_gates,
+)
+from snakepit_bridge.cli.output import Whole, dump_json, echo, print_table, to_one_line
+from snakepit_bridge.cli.sessions import SessionName, author, plain, read_rollout, tell_staging
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RESERVED_PREFIX
 from snakepit_bridge.variables import Variable
 
 if TYPE_CHECKING:
     from snakepit_bridge.snapshots import Change
+
+# Variables of one revision that the history's table lists, and characters of a value there.
+_CHANGES_SHOWN, _VALUE_SHOWN = 10, 40
 
 
 def _check_revision(text: str) -> str:
@@ -63,7 +76,7 @@ def history(
         echo(dump_json([{**_to_dict(change), "labels": named[change.token]} for change in changes]))
         return
     rows = [(", ".join(named[change.token]), *_row(change)) for change in changes]
-    print_table(("labels", "token", "at", "author", "reason", "changed"), rows)
+    print_table(("labels", "token", "at", "author", "reason", "changed"), rows, unbroken=("token",))
 
 
 def diff(
@@ -94,8 +107,10 @@ def rollback(
     redis_url: RedisUrl = None,
 ) -> None:
     """Publish an earlier revision's variables once more, and print the new token."""
-    context = resolve_fleet(ctx, redis_url).fleet(bridge=bridge).session(session, author=author())
+    fleet = resolve_fleet(ctx, redis_url).fleet(bridge=bridge)
+    context, staged = fleet.session(session, author=author()), read_rollout(fleet, session)
     echo(str(run_blocking(context.rollback(to, reason=reason or f"rollback to {to}"))))
+    tell_staging(fleet, session, staged)
 
 
 def watch(
@@ -122,7 +137,7 @@ def mark(
     """Point a label at a revision of a session."""
     store = resolve_fleet(ctx, redis_url).store()
     if remove:
-        run_blocking(store.unlabel(session, label))
+        run_blocking(store.unlabel(session, label, author=author(), reason=reason))
         echo(f"{session} has no label {label} now")
         return
     with translate_value_errors():
@@ -136,11 +151,24 @@ def promote(
     label: Annotated[str, typer.Argument(metavar="LABEL", show_default=False)],
     at: Revision = "latest",
     wait: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for the workers.")] = 30.0,
+    program: GatedProgram = None,
+    require: Require = None,
+    metric: GateMetrics = None,
     redis_url: RedisUrl = None,
 ) -> None:
-    """Point a label at a revision once every worker process that holds the session applies it."""
+    """Point a label at a revision once every worker process that holds the session applies it.
+
+    With --require the revision is evaluated first, against the one that the label points at; if a requirement isn't
+    met, the label stays, and the exit code is 1.
+    """
+    fleet = resolve_fleet(ctx, redis_url).fleet()
     with translate_value_errors():
-        token = resolve_fleet(ctx, redis_url).fleet().promote(session, label, at, wait_s=wait)
+        if require:
+            evaluated, metrics = need_program(require, program), name_metrics(metric or [])
+            baseline = label if label in run_blocking(fleet.store.labels(session)) else None
+            outcomes = check_gates(fleet, require, evaluated, metrics, session=session, candidate=at, baseline=baseline)
+            require_gates(outcomes, f"{label} of {session} stays")
+        token = fleet.promote(session, label, at, wait_s=wait, author=author())
     echo(f"{label} of {session} is {token}")
 
 
@@ -175,12 +203,26 @@ def _to_dict(change: Change) -> dict[str, Any]:
     }
 
 
-def _row(change: Change) -> tuple[str, ...]:
+def _row(change: Change) -> tuple[Any, ...]:
     fields = _to_dict(change)
-    changed = ", ".join(
-        f"{name}: {_format_value(a)} → {_format_value(b)}" for name, (a, b) in fields["changed"].items()
-    )
-    return (fields["token"], fields["at"], fields["author"], fields["reason"], changed)
+    # What steers the fleet comes last: a policy is long, and seldom what a revision is about.
+    changes = sorted(fields["changed"].items(), key=lambda item: (item[0].startswith(RESERVED_PREFIX), item[0]))
+    listed = [_describe_change(name, *sides) for name, sides in changes[:_CHANGES_SHOWN]]
+    if len(changes) > _CHANGES_SHOWN:
+        listed.append(f"… {len(changes) - _CHANGES_SHOWN} more: dspex-fleet history --json")
+    at = datetime.fromtimestamp(change.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return (fields["token"], at, fields["author"], fields["reason"], Whole("\n".join(listed)))
+
+
+def _describe_change(name: str, before: Any, after: Any) -> str:
+    if name == POLICY_VARIABLE:
+        return f"rollout policy {'set' if before is None else 'removed' if after is None else 'changed'}"
+    return f"{name}: {_shorten(before)} → {_shorten(after)}"
+
+
+def _shorten(value: Any) -> str:
+    text = to_one_line(_format_value(value))
+    return text if len(text) <= _VALUE_SHOWN else f"{text[: _VALUE_SHOWN - 1]}…"
 
 
 def _plain_value(variable: Variable | None) -> Any:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snakepit_bridge.cli.output import to_one_line
-from snakepit_bridge.cli.staged import format_share, name_arm
+from snakepit_bridge.cli.staged import describe_policy, format_share, name_arm
 from snakepit_bridge.releases.report import RolloutReport
 from snakepit_bridge.rollouts.arm_counts import ArmCounts
 from snakepit_bridge.rollouts.assignment import MILLION
@@ -22,6 +22,7 @@ from snakepit_bridge.rollouts.guard_reports import ArmFigure, GuardReport
 from snakepit_bridge.rollouts.guards import GuardVerdict
 from snakepit_bridge.rollouts.records import RolloutState
 from snakepit_bridge.rollouts.sketch import quantile
+from snakepit_bridge.rollouts.units import FORMATS, format_percent, format_seconds, format_usd
 
 _STATES = {
     RolloutState.NEW: "cyan",
@@ -49,7 +50,10 @@ def draw_report(report: RolloutReport, columns: int = 120) -> RenderableType:
     """
     width = max(_MIN_AXIS, min(_MAX_AXIS, columns - _BESIDE))
     guards = report.guards if report.baseline.predictions or report.candidate.predictions else ()
-    parts: list[RenderableType] = [_draw_head(report), _draw_arms(report)]
+    parts: list[RenderableType] = [_draw_head(report)]
+    if report.policy is not None:
+        parts.append(Text(f"policy: {describe_policy(report.policy)}", "dim"))
+    parts.append(_draw_arms(report))
     parts += [_draw_guard(guard, width) for guard in guards]
     if guards:
         parts += [
@@ -73,13 +77,15 @@ def format_duration(seconds: float) -> str:
 def _draw_head(report: RolloutReport) -> Text:
     record, stages = report.record, report.policy.stages if report.policy else ()
     head = Text.assemble(
-        (report.target, "bold"), "  ", (record.state.value.replace("_", " "), f"bold {_STATES[record.state]}")
-    )
+        (report.target, "bold"), "  ",
+        ("superseded", "bold yellow") if report.is_superseded
+        else (record.state.value.replace("_", " "), f"bold {_STATES[record.state]}"),
+    )  # fmt: skip
     if record.stage:
         head.append(f"  stage {record.stage}" + (f" of {len(stages)}" if stages else ""))
-    if record.is_open:
+    if report.is_open:
         head.append(f"  {format_share(record.share)} get the candidate")
-    if record.is_open and record.stage:
+    if report.is_open and record.stage:
         least_s = stages[min(record.stage, len(stages)) - 1].min_s if stages else 0.0
         head.append(f"  for {format_duration(report.ran_s)} of at least {format_duration(least_s)}")
     return head
@@ -99,7 +105,9 @@ def _draw_arms(report: RolloutReport) -> Table:
         if any(cell != "-" for cell in cells):
             table.add_row(name, *cells)
 
-    table.add_row("predictions", *(f"{arm.predictions:,}" for arm in arms))
+    table.add_row(
+        "predictions in this stage" if report.is_open else "predictions", *(f"{arm.predictions:,}" for arm in arms)
+    )
     needed = report.needed
     if needed.baseline or needed.candidate:
         table.add_row(
@@ -118,16 +126,16 @@ def _draw_arms(report: RolloutReport) -> Table:
 
 def _errors(arm: ArmCounts) -> str:
     failures = arm.failures
-    return f"{failures.total:,.0f} ({_percent(failures.mean)})" if failures.count else "-"
+    return f"{failures.total:,.0f} ({format_percent(failures.mean)})" if failures.count else "-"
 
 
 def _latency(arm: ArmCounts, level: float) -> str:
     found = quantile(arm.latency, level)
-    return "-" if found is None else _seconds(found / 1_000)
+    return "-" if found is None else format_seconds(found / 1_000)
 
 
 def _cost(arm: ArmCounts) -> str:
-    return f"${arm.cost_pico / _PICO_PER_USD / arm.predictions:.3g}" if arm.predictions and arm.cost_pico else "-"
+    return format_usd(arm.cost_pico / _PICO_PER_USD / arm.predictions) if arm.predictions and arm.cost_pico else "-"
 
 
 def _score(arm: ArmCounts, name: str) -> str:
@@ -145,17 +153,9 @@ def _draw_guard(report: GuardReport, width: int) -> RenderableType:
     axis, table = Axis.around(report, width), Table.grid(padding=(0, 1))
     for arm, figure, style in arms:
         if figure is not None:
-            table.add_row(Text(f"  {arm}".ljust(11), style), axis.draw(figure, style), _figure(report, figure))
+            table.add_row(Text(f"  {arm}".ljust(11), style), axis.draw(figure, style), figure.describe(report.unit))
     table.add_row("", Text(axis.edges(report.unit), "dim"), "")
     return Group(title.append(report.verdict.value, colour), table)
-
-
-def _figure(report: GuardReport, figure: ArmFigure) -> str:
-    show = _UNITS[report.unit]
-    if figure.value is None:
-        return "no values"
-    low, high = (show(bound) if math.isfinite(bound) else "∞" for bound in (figure.bounds.low, figure.bounds.high))
-    return f"{show(figure.value)} ({low} to {high}) of {figure.count:,}"
 
 
 def allowed_value(report: GuardReport) -> float | None:
@@ -201,11 +201,13 @@ class Axis:
         spread = max(max(points) - min(points), max(points) / 4, least)
         low = max(0.0, min([*lows, *points]), min(points) - 2 * spread)
         high = max(points[0] + least, min(max([*highs, *points]), max(points) + 2 * spread), *points)
+        if report.unit in ("share", "score") and high > 1:  # neither can be more
+            low, high = max(0.0, min(low, 1 - least)), 1.0
         return cls(low, high, limit, width)
 
     def edges(self, unit: str) -> str:
         """Return the values at both ends, as far apart as the axis is long."""
-        first, last = (_UNITS[unit](value) for value in (self.low, self.high))
+        first, last = (FORMATS[unit](value) for value in (self.low, self.high))
         return first + last.rjust(self.width - len(first))
 
     def draw(self, figure: ArmFigure, style: str) -> Text:
@@ -229,28 +231,15 @@ class Axis:
         return round(min(1.0, max(0.0, share)) * (self.width - 1))
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{1_000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.3g} s"
-
-
-def _usd(amount: float) -> str:
-    return f"${amount:.3g}"
-
-
-def _plain(number: float) -> str:
-    return f"{number:.3g}"
-
-
-_UNITS: dict[str, Callable[[float], str]] = {"share": _percent, "s": _seconds, "USD": _usd, "score": _plain}
-
-
 def _list_notes(report: RolloutReport) -> list[str]:
     notes = [f"refused by {to_one_line(refusal)}" for refusal in report.refusals]
-    notes.append(f"{'now' if report.record.is_open else 'ended'}: {to_one_line(report.outlook)}")
+    end = "superseded: everybody gets what was published since" if report.is_superseded else ""
+    outlook = "; ".join(filter(None, (end, report.outlook)))
+    notes.append(f"{'now' if report.is_open else 'ended'}: {to_one_line(outlook)}")
+    if (earlier := len(report.events) - _EVENTS_SHOWN) > 0:
+        notes.append(
+            f"… {earlier} earlier event{'s' if earlier > 1 else ''}: dspex-fleet rollout watch {report.target}"
+        )
     return [*notes, *(f"{describe_event(event)}" for event in report.events[-_EVENTS_SHOWN:])]
 
 

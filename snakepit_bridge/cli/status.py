@@ -18,7 +18,7 @@ from snakepit_bridge.cli.fleet_state import (
     find_workers,
 )
 from snakepit_bridge.cli.output import dump_json, echo, print_table
-from snakepit_bridge.cli.staged import record_fields
+from snakepit_bridge.cli.staged import describe_experiments, name_experiments, record_fields
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import code_queue
 
@@ -65,12 +65,11 @@ def collect_status(fleet: Fleet) -> dict[str, Any]:
 
 async def _collect_from_redis(fleet: Fleet) -> dict[str, Any]:
     from snakepit_bridge.client.backlog import read_fleet_backlog
-    from snakepit_bridge.snapshots.acknowledgements import Acks
 
     name, code_name = fleet.queue, code_queue(fleet.queue)
     backlog = await read_fleet_backlog(fleet, [name, code_name])
     heads = dict(sorted((await fleet.store.sessions()).items()))
-    acks = await Acks(fleet.connection, namespace=fleet.namespace).read_all(heads)
+    acks = await fleet.acks.read_all(heads)
     sessions = {session: _session(head, acks[session]) for session, head in heads.items()}
     limits = await count_parked(fleet.connection, fleet.namespace)
     waits = backlog.by_priority(name)
@@ -94,6 +93,7 @@ def _session(head: Head, applied: list[ProcessAck]) -> dict[str, Any]:
         "confirmed_s_ago": round(age, 3),
         "applied": processes,
         "rollout": record_fields(head.rollout),
+        "experiments": name_experiments(head.experiments),
     }
 
 
@@ -141,11 +141,14 @@ def _show_sessions(sessions: dict[str, dict[str, Any]]) -> None:
         (name, session["token"], session["authority"], f"{session['confirmed_s_ago']:.0f} s ago", *_applied(session))
         for name, session in sessions.items()
     ]
-    print_table(("session", "token", "authority", "confirmed", "applied by", "refused by"), rows)
+    columns = ("session", "token", "authority", "confirmed", "applied by", "refused by")
+    print_table(columns, rows, unbroken=("token",))
     for name, session in sessions.items():
         if arms := session["rollout"]:
             echo(f"session {name} is staged ({arms['state'].replace('_', ' ')}): {100 * arms['share']:g} % get the "
                 f"candidate {arms['candidate']}, the others the baseline {arms['baseline']}")  # fmt: skip
+        if names := session["experiments"]:
+            echo(describe_experiments(name, names))
 
 
 def _applied(session: dict[str, Any]) -> tuple[str, str]:

@@ -7,17 +7,11 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.process.open_files import FileUsage
+from snakepit_bridge.protocol.checks import PACKAGES, REPORT, Check
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
-
-REPORT = "fleet_report"
-"""The remote control command by which a worker reports."""
-
-PACKAGES = ("dspex-fleet", "dspy", "celery", "kombu", "redis")
-"""The packages whose versions are compared."""
 
 # A worker's report includes a request to each LM profile's own endpoint, and the first report has imports to load.
 # Waiting ends as soon as all workers have reported.
@@ -65,6 +59,7 @@ def check_workers(reports: Reports, queue: str) -> Iterator[Check]:
         fix = f"start one: dspex-fleet --queue {queue} worker; or name another with --queue"
         yield Check("queue", "fail", f"no worker consumes '{queue}', only {', '.join(others)}", fix)
     yield from _profiles(reports)
+    yield from _deployment(reports)
     yield from _open_files(reports)
     yield from _packages(reports)
     yield from _versions(reports)
@@ -72,20 +67,39 @@ def check_workers(reports: Reports, queue: str) -> Iterator[Check]:
 
 def _profiles(reports: Reports) -> Iterator[Check]:
     """Check the workers' reports of their LM profiles: once where they agree, by worker where they don't."""
-    checks: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, report in reports.items():
-        for check in report["profiles"]:
-            checks.setdefault(check["what"], {})[name] = check
-    for what, by_worker in checks.items():
-        answers = {tuple(sorted(check.items())) for check in by_worker.values()}
-        if len(answers) == 1 and len(by_worker) == len(reports):
-            yield Check(**next(iter(by_worker.values())))
-            continue
-        yield from (replace(Check(**check), what=f"{what} of {name}") for name, check in by_worker.items())
+    for what, by_worker in _group(reports, "profiles").items():
         lacking = sorted(reports.keys() - by_worker.keys())
+        yield from _merge(what, by_worker, agree=_agree(by_worker) and not lacking)
         if lacking:
             fix = "give all workers of a queue the same profiles"
             yield Check(what, "warn", f"{', '.join(lacking)} doesn't have it", fix)
+
+
+def _deployment(reports: Reports) -> Iterator[Check]:
+    """Check the workers' reports of how they are deployed, which differ between those of different pools."""
+    for what, by_worker in _group(reports, "deployment").items():
+        yield from _merge(what, by_worker, agree=_agree(by_worker))
+
+
+def _group(reports: Reports, kind: str) -> Mapping[str, Mapping[str, Check]]:
+    """Return what workers report of one kind, by what it is about and by worker; older workers lack some kinds."""
+    found: dict[str, dict[str, Check]] = {}
+    for name, report in reports.items():
+        for check in report.get(kind, ()):
+            found.setdefault(check["what"], {})[name] = Check(**check)
+    return found
+
+
+def _agree(by_worker: Mapping[str, Check]) -> bool:
+    return len(set(by_worker.values())) == 1
+
+
+def _merge(what: str, by_worker: Mapping[str, Check], *, agree: bool) -> Iterator[Check]:
+    """Yield one check if the workers agree, else one for each."""
+    if agree:
+        yield next(iter(by_worker.values()))
+    else:
+        yield from (replace(check, what=f"{what} of {name}") for name, check in by_worker.items())
 
 
 def _open_files(reports: Reports) -> Iterator[Check]:

@@ -1,4 +1,7 @@
-"""The URL of a broker: what Celery calls a Redis that the stores know by more names, and whether two are one."""
+"""The URL of a broker: what Celery calls a Redis that the stores know by more names, and whether two are one.
+
+Celery gets the URL of a primary behind Sentinel as that of the first Sentinel, and a ``SentinelService`` apart from it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ from ssl import VerifyMode
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from celery import Celery
+
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.redis.urls import OptionError, mask_url, rename_option, split_tls
+from snakepit_bridge.redis.sentinel import OPTION, SentinelService
+from snakepit_bridge.redis.urls import Address, OptionError, mask_url, rename_option, split_tls
 
 _SCHEME_ALIASES = {"valkey": "redis", "valkeys": "rediss"}
 
@@ -24,10 +30,17 @@ def celery_url(url: str) -> str:
     """
     register_url(url)
     scheme, separator, rest = url.partition("://")
-    if scheme.endswith(("+cluster", "+sentinel")):
+    if scheme.endswith("+cluster"):
         raise ConfigurationError(
             f"Celery can't use {mask_url(url)} as its broker and result backend; name a single server for those."
         )
+    if scheme == "sentinel":
+        raise ConfigurationError(
+            f"Celery's own transport for Sentinel, which {mask_url(url)} names, loses tasks of workers that die. Write "
+            "the URL as redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB."
+        )
+    if scheme.endswith("+sentinel"):
+        return _first_sentinel(url)
     try:
         if scheme in ("unix", "redis+socket"):
             return rename_option(f"redis+socket://{rest}", "db", "virtual_host")
@@ -53,6 +66,50 @@ def celery_tls(url: str) -> tuple[str, dict[str, Any] | None]:
     except OptionError as exc:
         raise ConfigurationError(f"Can't read the Redis URL {mask_url(url)}: {exc}.") from None
     return bare, options or None
+
+
+def find_sentinel(url: str) -> SentinelService | None:
+    """Return the service of a URL that leads to Sentinel; None for any other.
+
+    Raises:
+        ConfigurationError: the URL is invalid.
+    """
+    try:
+        return SentinelService.parse(url)
+    except ValueError as exc:
+        # Only the message of an OptionError can't quote the password.
+        problem = f"{exc}" if isinstance(exc, OptionError) else "it reads redis+sentinel://HOST:PORT,HOST:PORT/SERVICE"
+        raise ConfigurationError(f"Can't read the Redis URL {mask_url(url)}: {problem}.") from None
+
+
+def sentinel_options(url: str) -> dict[str, Any]:
+    """Return the transport options, of broker or result backend, that lead from the first Sentinel to the primary.
+
+    Raises:
+        ConfigurationError: the URL is invalid.
+    """
+    service = find_sentinel(url)
+    return {} if service is None else {OPTION: service}
+
+
+def get_broker_url(app: Celery) -> str:
+    """Return the URL of the broker that an app sends to."""
+    service = (app.conf.broker_transport_options or {}).get(OPTION)
+    return service.url if service else str(app.conf.broker_write_url or app.conf.broker_url or "")
+
+
+def _first_sentinel(url: str) -> str:
+    """Return the URL of the first Sentinel of several, with the credentials and options of the primary."""
+    service = find_sentinel(url)
+    assert service is not None
+    bare, _, query = url.partition("?")
+    scheme, _, rest = bare.partition("://")
+    credentials, at, _ = rest.rpartition("@")
+    host, port = service.address.hosts[0]
+    own = [(name, value) for name, value in parse_qsl(query) if not name.startswith("sentinel_")]
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    known = f"{scheme.partition('+')[0]}://{credentials}{at}{place}/{service.address.options.get('db') or 0}"
+    return f"{known}?{urlencode(own, safe='/')}" if own else known
 
 
 def add_tls_options(url: str, options: Mapping[str, Any]) -> str:
@@ -85,7 +142,10 @@ def is_same_server(broker: str, redis: str) -> bool:
     return place is not None and place == _parse_location(redis)
 
 
-def _parse_location(url: str) -> tuple[str, str, int, str] | None:
+def _parse_location(url: str) -> tuple[object, ...] | None:
+    if url.partition("://")[0].endswith("+sentinel"):
+        address = Address.parse(url)
+        return "sentinel", frozenset(address.hosts), address.service, address.options.get("db") or 0
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     scheme = parts.scheme.removeprefix("dspex+").replace("redis+socket", "socket")

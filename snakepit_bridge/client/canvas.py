@@ -1,4 +1,4 @@
-"""Chains, groups and chords that mix predictions with tasks of the caller's own.
+"""Chains, groups and chords: a prediction as a step of them, beside tasks of the caller's own.
 
 The worker that ends a step sends the next one, and Celery routes it by that worker's app: a task of the caller's would
 go to the fleet's queue, where nobody knows it. So where a canvas holds a prediction, each step without a queue is given
@@ -7,16 +7,52 @@ the one that its own app routes it to, when the first message of the canvas is s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from celery import Celery
 from celery.canvas import Signature
 from celery.signals import before_task_publish
 
-from snakepit_bridge.protocol.messages import PREDICT, PREDICT_BATCH
+from snakepit_bridge.delivery.payloads import Payloads
+from snakepit_bridge.protocol.json_values import escape
+from snakepit_bridge.protocol.messages import HIDDEN, PREDICT, PREDICT_BATCH, PROGRAM, PredictionRequest
 
 _FLEET_TASKS = (PREDICT, PREDICT_BATCH)
 _EMBEDDED = ("chain", "chord", "callbacks", "errbacks")
+
+
+def build_signature(
+    app: Celery,
+    request: PredictionRequest,
+    inputs: Any,
+    take: Mapping[str, str] | None,
+    payloads: Payloads,
+    *,
+    queue: str,
+    priority: int,
+) -> Signature:
+    """Return a prediction as a step of a canvas, as ``Fleet.signature`` says.
+
+    Args:
+        app: sends the step, unless it is another step's successor.
+        request: what it is, but for its inputs.
+        inputs: None where they come from the step before it.
+        take: input field to the output field of that step.
+        payloads: the fleet's, which encrypt the inputs.
+        queue: where workers take predictions from.
+        priority: 0 to 9, the most urgent.
+    """
+    route_foreign_steps()
+    crossing = escape(inputs)
+    if inputs is not None and payloads.cipher.is_on:
+        inputs = crossing = payloads.encrypt_step_inputs(inputs, request.program)
+    request = replace(request, take=take, chained=inputs is None, escaped=crossing is not inputs)
+    args = (request.program,) if inputs is None else (crossing, request.program)
+    hidden = {"argsrepr": HIDDEN, "kwargsrepr": HIDDEN, "headers": {PROGRAM: request.program}}
+    options = {"queue": queue, "priority": priority, **hidden}
+    return app.signature(PREDICT, args=args, kwargs=request.keywords(), options=options)
 
 
 def route_foreign_steps() -> None:

@@ -10,8 +10,10 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.releases.counts import StageCountsReader
 from snakepit_bridge.releases.experiment_report import ExperimentReport, read_experiment_report
+from snakepit_bridge.releases.running_experiments import RunningExperiment, read_running_experiments
 from snakepit_bridge.releases.session_experiments import SessionExperiments
 from snakepit_bridge.releases.target_names import TargetName
+from snakepit_bridge.rollouts.events import check_attribution
 from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
 from snakepit_bridge.rollouts.experiments import Experiment
 from snakepit_bridge.rollouts.target_experiments import TargetExperiments
@@ -45,7 +47,8 @@ class AsyncExperiments:
         open_session: Callable[[str, str], SessionContext],
     ) -> None:
         self._connection = connection
-        self._counts = StageCountsReader(connection, FleetKeys(namespace))
+        self._keys = FleetKeys(namespace)
+        self._counts = StageCountsReader(connection, self._keys)
         self._store = store
         self._open_registry = open_registry
         self._open_session = open_session
@@ -70,7 +73,7 @@ class AsyncExperiments:
         """
         return await run_on_home_loop(self._on(target).start(plan, author=author, reason=reason))
 
-    async def decide(self, target: str, experiment: str, arm: str, *, author: str = "", reason: str = "") -> Experiment:
+    async def decide(self, target: str, experiment: str, arm: str, *, author: str, reason: str) -> Experiment:
         """End an experiment, and give everybody the revision of one of its arms.
 
         A session publishes the arm's variables again; a label moves to the arm's version.
@@ -79,29 +82,41 @@ class AsyncExperiments:
             target: what is tried.
             experiment: its name.
             arm: the name of the arm.
-            author, reason: recorded with its end.
+            author, reason: recorded with its end; neither may be blank.
 
         Raises:
             ExperimentNotFoundError: it doesn't run.
             ExperimentError: it has no such arm.
             SessionOwnedElsewhereError: an Elixir server publishes the session, and the fleet has no ``bridge``.
+            ValueError: the author or the reason is blank.
             StoreUnavailableError: Redis is away.
         """
+        check_attribution("The decision of an experiment", author, reason)
         return await run_on_home_loop(self._on(target).decide(experiment, arm, author=author, reason=reason))
 
-    async def stop(self, target: str, experiment: str, *, author: str = "", reason: str = "") -> Experiment:
+    async def stop(self, target: str, experiment: str, *, author: str, reason: str) -> Experiment:
         """End an experiment without a decision: everybody gets what the target stands for.
 
         Args:
             target: what is tried.
             experiment: its name.
-            author, reason: recorded with its end.
+            author, reason: recorded with its end; neither may be blank.
 
         Raises:
             ExperimentNotFoundError: it doesn't run.
+            ValueError: the author or the reason is blank.
             StoreUnavailableError: Redis is away.
         """
+        check_attribution("The end of an experiment", author, reason)
         return await run_on_home_loop(self._on(target).stop(experiment, author=author, reason=reason))
+
+    async def list_all(self) -> list[RunningExperiment]:
+        """Return all experiments that run in the fleet, by target.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        return await run_on_home_loop(read_running_experiments(self._connection, self._keys, self._store))
 
     async def list(self, target: str) -> tuple[Experiment, ...]:
         """Return the experiments that run on a target.
@@ -117,7 +132,7 @@ class AsyncExperiments:
 
         Args:
             target: what is tried.
-            experiment: its name.
+            experiment: its name; or its id, where a later one has its name.
 
         Raises:
             ExperimentNotFoundError: the target has had none of this name.
@@ -168,11 +183,14 @@ class Experiments:
     def start(self, target: str, plan: str | Mapping[str, Any], *, author: str = "", reason: str = "") -> Experiment:
         return run_blocking(self.aio.start(target, plan, author=author, reason=reason))
 
-    def decide(self, target: str, experiment: str, arm: str, *, author: str = "", reason: str = "") -> Experiment:
+    def decide(self, target: str, experiment: str, arm: str, *, author: str, reason: str) -> Experiment:
         return run_blocking(self.aio.decide(target, experiment, arm, author=author, reason=reason))
 
-    def stop(self, target: str, experiment: str, *, author: str = "", reason: str = "") -> Experiment:
+    def stop(self, target: str, experiment: str, *, author: str, reason: str) -> Experiment:
         return run_blocking(self.aio.stop(target, experiment, author=author, reason=reason))
+
+    def list_all(self) -> list[RunningExperiment]:
+        return run_blocking(self.aio.list_all())
 
     def list(self, target: str) -> tuple[Experiment, ...]:
         return run_blocking(self.aio.list(target))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self, cast
 
 import dspy
@@ -29,8 +31,24 @@ class JSONObject(dict[str, Any]):
         return [*super().__dir__(), *self]
 
 
+@dataclass(frozen=True, slots=True)
+class TraceStep:
+    """One call of a predictor of a program.
+
+    Attributes:
+        predictor: its path within the program, as in ``named_predictors()``; ``self`` for a program that is one.
+        inputs, outputs: field to JSON value.
+        usage: what its LM calls used, by model.
+    """
+
+    predictor: str
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    usage: Mapping[str, Any]
+
+
 class FleetPrediction(dspy.Prediction):
-    """A ``dspy.Prediction`` whose ``provenance`` tells what produced it.
+    """A ``dspy.Prediction`` whose ``provenance`` tells what produced it, and ``evaluation`` what a metric said of it.
 
     Its outputs are JSON values, and objects among them can be read by attribute. An output that is called as an
     attribute of a prediction is read by key: ``prediction["items"]``.
@@ -38,6 +56,9 @@ class FleetPrediction(dspy.Prediction):
 
     # Declared here, so that DSPy keeps it beside the outputs and not among them.
     provenance: Provenance = cast(Provenance, None)
+    # The calls of its predictors in the order in which they ended, if it was submitted with ``trace=True``.
+    trace: tuple[TraceStep, ...] = ()
+    evaluation: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def truncated(self) -> bool:
@@ -54,6 +75,8 @@ class FleetPrediction(dspy.Prediction):
         if several:
             vars(prediction)["_completions"] = _Completions(several)
         prediction.provenance = Provenance.decode(result.provenance)
+        prediction.trace = tuple(TraceStep(**step) for step in result.trace)
+        prediction.evaluation = result.evaluation
         prediction.set_lm_usage(dict(prediction.provenance.usage))
         return prediction
 

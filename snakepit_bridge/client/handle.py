@@ -63,6 +63,11 @@ class Handle:
         return f"Handle({self.id!r})"
 
     @property
+    def reply_channel(self) -> str | None:
+        """The channel on which its end is announced, where that is known."""
+        return self._replies
+
+    @property
     def status(self) -> str:
         """Celery's state of the task: PENDING (also of an unknown id), RETRY, SUCCESS, FAILURE or REVOKED."""
         return run_blocking(self.outcome()).state
@@ -114,20 +119,23 @@ class Handle:
         finally:
             await run_on_home_loop(following.aclose())
 
-    def cancel(self) -> bool:
+    def cancel(self, *, author: str = "") -> bool:
         """Cancel the prediction unless it has ended; return whether it is cancelled.
 
         The cancellation is stored before this returns, and every waiting caller gets it. A worker that runs the
         prediction breaks off its LM request; one that gets it later drops it.
 
+        Args:
+            author: who cancels it, for the audit trail.
+
         Raises:
             StoreUnavailableError: the result backend is away.
         """
-        return run_blocking(self._results.cancel(self.id))
+        return run_blocking(self._results.cancel(self.id, author=author))
 
-    async def acancel(self) -> bool:
+    async def acancel(self, *, author: str = "") -> bool:
         """Cancel the prediction as :meth:`cancel` does, from any event loop."""
-        return await run_on_home_loop(self._results.cancel(self.id))
+        return await run_on_home_loop(self._results.cancel(self.id, author=author))
 
     def score(self, name: str, value: ScoreValue, *, comment: str = "", scorer: str = DEFAULT_SCORER) -> Score:
         """Say how good the prediction was, once it has ended; return the stored score.
@@ -157,6 +165,8 @@ class Handle:
     def scores(self) -> list[Score]:
         """Return the prediction's scores, by name and scorer; none where nobody scored it.
 
+        Neither has a prediction that was never submitted, or whose result has expired: nothing tells these apart.
+
         Raises:
             StoreUnavailableError: Redis is away.
         """
@@ -174,7 +184,7 @@ class Handle:
         # it takes seconds.
         kind = await asyncio.to_thread(_load_prediction_type)
         return kind.from_result(
-            await retry_through_outages(lambda: self._payloads.load_result(result), patience_s=wait_s)
+            await retry_through_outages(lambda: self._payloads.load_result(result, self.id), patience_s=wait_s)
         )
 
     async def _result(self, wait_s: float) -> Result:

@@ -1,19 +1,21 @@
-"""Judges of a fleet's programs: adding, removing and listing them."""
+"""``fleet.judges``: add, remove and list the judges of a fleet's programs."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from snakepit_bridge.exceptions import JudgeError, SessionNotFoundError, VariableNotFoundError
-from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
 from snakepit_bridge.releases.judge_budget import JudgeBudget, JudgeHour
 from snakepit_bridge.releases.judges import JUDGES_SESSION, Judge, read_judges
 
 if TYPE_CHECKING:
     from snakepit_bridge.programs.registry import ProgramRegistry
+    from snakepit_bridge.programs.spec import ProgramSpec
     from snakepit_bridge.redis.connection import RedisConnection
     from snakepit_bridge.session_context import SessionContext
     from snakepit_bridge.snapshots import SnapshotStore
@@ -32,24 +34,46 @@ class JudgeReport:
         return {**judge, "hour": {**hour, "cost_usd": f"{self.hour.cost_usd:f}"}}
 
 
-class Judges:
+@dataclass(frozen=True, slots=True)
+class JudgeListing:
     """The judges of a fleet.
+
+    Attributes:
+        judges: those that judge, by program and name.
+        invalid: why other variables of their session are no judges; each error names the judge.
+    """
+
+    judges: list[JudgeReport]
+    invalid: list[JudgeError]
+
+    def encode(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        invalid = [{"judge": error.judge, "problem": error.problem} for error in self.invalid]
+        return {"judges": [report.encode() for report in self.judges], "invalid": invalid}
+
+
+class AsyncJudges:
+    """The judges of a fleet, for callers that await.
 
     Args:
         store: of the sessions, one of which has the judges.
-        registry: of the programs.
+        open_registry: returns the programs; called where a judge is added alone, since programs load DSPy.
         connection: to the Redis of the results.
         namespace: the fleet's.
     """
 
     def __init__(
-        self, store: SnapshotStore, registry: ProgramRegistry, connection: RedisConnection, namespace: str
+        self,
+        store: SnapshotStore,
+        open_registry: Callable[[], ProgramRegistry],
+        connection: RedisConnection,
+        namespace: str,
     ) -> None:
         self._store = store
-        self._registry = registry
+        self._open_registry = open_registry
         self._budget = JudgeBudget(connection, namespace)
 
-    def add(
+    async def add(
         self,
         judged: str,
         *,
@@ -84,10 +108,10 @@ class Judges:
             StoreUnavailableError: Redis is away.
         """
         judge = Judge(judged, name, program, dict(inputs), output, comment, share, usd_per_hour, concurrency)
-        run_blocking(self._add(judge.check(), author))
+        await run_on_home_loop(self._add(judge.check(), author))
         return judge
 
-    def remove(self, judged: str, name: str, *, author: str = "") -> None:
+    async def remove(self, judged: str, name: str, *, author: str = "") -> None:
         """Remove a judge; what waits or runs for it is finished.
 
         Raises:
@@ -95,24 +119,30 @@ class Judges:
             StoreUnavailableError: Redis is away.
         """
         try:
-            run_blocking(self._session(author).delete_variable(Judge(judged, name, "").variable))
+            await self._session(author).delete_variable(Judge(judged, name, "").variable)
         except (SessionNotFoundError, VariableNotFoundError):
             raise JudgeError(f"{judged}.{name}", "there is none of this program and name") from None
 
-    def list(self) -> list[JudgeReport]:
-        """Return the judges, and what each did in this hour.
+    async def list(self) -> JudgeListing:
+        """Return the judges with what each did in this hour, and why others can't judge.
 
         Raises:
-            JudgeError: a variable that should be a judge is none.
             StoreUnavailableError: Redis is away.
         """
-        return run_blocking(self._list())
+        return await run_on_home_loop(self._list())
 
     async def _add(self, judge: Judge, author: str) -> None:
         from snakepit_bridge.programs.spec import check_name
 
-        await self._registry.get(check_name(judge.judged))
-        signature = (await self._registry.get(judge.program)).spec.signature
+        registry = self._open_registry()
+        if "@" in judge.judged or ":" in judge.judged:
+            name = re.split("[@:]", judge.judged)[0]
+            raise JudgeError(
+                f"{judge.judged}.{judge.name}",
+                f"judges belong to a program, not to a label or a version; name '{name}'",
+            )
+        _check_paths(judge, (await registry.get(check_name(judge.judged))).spec)
+        signature = (await registry.get(judge.program)).spec.signature
         if signature is not None:
             declared = {field.name for field in signature.fields}
             used = {*judge.inputs, judge.output, *filter(None, (judge.comment,))}
@@ -121,16 +151,84 @@ class Judges:
                 raise JudgeError(f"{judge.judged}.{judge.name}", problem)
         await self._session(author).set_variables({judge.variable: judge.encode()}, reason="a judge is added")
 
-    async def _list(self) -> list[JudgeReport]:
+    async def _list(self) -> JudgeListing:
         try:
-            judges, errors = read_judges(await self._store.read(JUDGES_SESSION))
+            judges, invalid = read_judges(await self._store.read(JUDGES_SESSION))
         except SessionNotFoundError:
-            return []
-        for error in errors:
-            raise error
-        return [JudgeReport(judge, await self._budget.read(judge, time.time())) for judge in judges]
+            return JudgeListing([], [])
+        now_s = time.time()
+        return JudgeListing([JudgeReport(judge, await self._budget.read(judge, now_s)) for judge in judges], invalid)
 
     def _session(self, author: str) -> SessionContext:
         from snakepit_bridge.session_context import SessionContext
 
         return SessionContext(JUDGES_SESSION, self._store, author=author)
+
+
+class Judges:
+    """The judges of a fleet; each method does what the one of the same name of ``aio`` does.
+
+    It can be used in any thread, with or without a running event loop.
+
+    Args:
+        aio: the same for callers that await.
+    """
+
+    def __init__(self, aio: AsyncJudges) -> None:
+        self.aio = aio
+
+    def add(
+        self,
+        judged: str,
+        *,
+        name: str,
+        program: str,
+        inputs: Mapping[str, str],
+        output: str = "score",
+        comment: str = "",
+        share: float = 0.1,
+        usd_per_hour: float = 1.0,
+        concurrency: int = 8,
+        author: str = "",
+    ) -> Judge:
+        return run_blocking(
+            self.aio.add(
+                judged,
+                name=name,
+                program=program,
+                inputs=inputs,
+                output=output,
+                comment=comment,
+                share=share,
+                usd_per_hour=usd_per_hour,
+                concurrency=concurrency,
+                author=author,
+            )
+        )
+
+    def remove(self, judged: str, name: str, *, author: str = "") -> None:
+        run_blocking(self.aio.remove(judged, name, author=author))
+
+    def list(self) -> JudgeListing:
+        return run_blocking(self.aio.list())
+
+
+def _check_paths(judge: Judge, judged: ProgramSpec) -> None:
+    """Check that the judged program has the fields that a judge reads, as far as its signature says.
+
+    Modules add outputs to those of the signature, such as a reasoning; Predict doesn't.
+
+    Raises:
+        JudgeError: it lacks one.
+    """
+    if judged.signature is None:
+        return
+    known = {"inputs": set[str](), "outputs": set[str]()}
+    for field in judged.signature.fields:
+        known[f"{field.direction}s"].add(field.name)
+    for path in judge.inputs.values():
+        side, _, name = path.partition(".")
+        is_known = name in known[side] or (side == "outputs" and judged.module != "Predict")
+        if not is_known:
+            has = ", ".join(f"{side}.{each}" for each in sorted(known[side]))
+            raise JudgeError(f"{judge.judged}.{judge.name}", f"'{judge.judged}' has no {path}; it has {has}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from snakepit_bridge.client.handle import Handle
-from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
+from snakepit_bridge.process.home_loop import run_blocking
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
@@ -16,6 +18,11 @@ T = TypeVar("T")
 
 ErrorMode = Literal["raise", "return"]
 Send = Callable[[Sequence[Mapping[str, Any]]], list[Handle]]
+Forget = Callable[[Sequence[str]], Coroutine[Any, Any, None]]
+
+_FORGOTTEN_AT_ONCE = 100
+
+_log = logging.getLogger(__name__)
 
 
 @overload
@@ -27,6 +34,7 @@ def map_inputs(
     batch: int,
     errors: Literal["raise"],
     timeout: float | None,
+    forget: Forget | None = None,
 ) -> Iterator[FleetPrediction]: ...
 
 
@@ -39,6 +47,7 @@ def map_inputs(
     batch: int,
     errors: ErrorMode,
     timeout: float | None,
+    forget: Forget | None = None,
 ) -> Iterator[FleetPrediction | BridgeError]: ...
 
 
@@ -50,6 +59,7 @@ def map_inputs(
     batch: int,
     errors: ErrorMode,
     timeout: float | None,
+    forget: Forget | None = None,
 ) -> Iterator[FleetPrediction | BridgeError]:
     """Yield a prediction for each of the inputs, in their order, as ``Fleet.map`` says.
 
@@ -60,14 +70,58 @@ def map_inputs(
         batch: how many are enqueued together.
         errors: what becomes of one that fails.
         timeout: seconds to wait for each.
+        forget: drops the results of ended tasks; called with the ids of those that were yielded, in whole groups.
     """
     waiting: deque[Handle] = deque()
+    yielded = _Yielded(forget)
     for group in split(inputs, min(batch, in_flight)):
         while waiting and len(waiting) + len(group) > in_flight:
-            yield _wait_for(waiting.popleft(), timeout, errors)
-        waiting += send(group)
+            yield _wait_for(waiting[0], timeout, errors)
+            yielded.add(waiting.popleft())
+        sent = send(group)
+        yielded.expect(sent)
+        waiting += sent
     while waiting:
-        yield _wait_for(waiting.popleft(), timeout, errors)
+        yield _wait_for(waiting[0], timeout, errors)
+        yielded.add(waiting.popleft())
+    yielded.forget_all()
+
+
+class _Yielded:
+    """The predictions that the caller has taken, until they are forgotten, many at once."""
+
+    def __init__(self, forget: Forget | None) -> None:
+        self._forget = forget
+        self._groups: deque[list[Handle]] = deque()
+        self._count = 0
+        self._complete: list[Handle] = []
+
+    def expect(self, group: list[Handle]) -> None:
+        """Note a group that was sent, in its order."""
+        if self._forget is not None:
+            self._groups.append(list(group))
+
+    def add(self, handle: Handle) -> None:
+        """Note that the next prediction was taken."""
+        if self._forget is None:
+            return
+        self._count += 1
+        if self._count == len(self._groups[0]):
+            self._complete += self._groups.popleft()
+            self._count = 0
+        if len(self._complete) >= _FORGOTTEN_AT_ONCE:
+            self.forget_all()
+
+    def forget_all(self) -> None:
+        """Forget the groups that were taken as a whole; those that Redis can't forget now stay for the next time."""
+        if self._forget is None or not self._complete:
+            return
+        try:
+            run_blocking(self._forget([handle.id for handle in self._complete]))
+        except StoreUnavailableError as exc:
+            _log.warning("Results that were yielded already stay in Redis for now: %s", exc)
+        else:
+            self._complete.clear()
 
 
 def split(source: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from snakepit_bridge.exceptions import InputError
+from snakepit_bridge.exceptions import BridgeError, InputError, SubmitOptionError
 from snakepit_bridge.protocol.json_values import ValueBounds, find_problem
-from snakepit_bridge.protocol.messages import MOST_URGENT, PredictionRequest, Requirement, check_session
+from snakepit_bridge.protocol.messages import (
+    DEFAULT_PRIORITY,
+    DEFAULT_SESSION,
+    MOST_URGENT,
+    PredictionRequest,
+    Requirement,
+    check_session,
+)
 from snakepit_bridge.protocol.plain_values import UnfitValueError, to_plain_value
 from snakepit_bridge.protocol.targeting import Attributes, check_attributes, check_key
 from snakepit_bridge.protocol.token import Token
@@ -30,30 +38,71 @@ class SubmitOptions:
     stream: bool = False
     key: str | None = None
     attributes: Attributes | None = None
+    trace: bool = False
 
     def build_request(self, program: str, namespace: str) -> PredictionRequest:
         """Return what the predictions of a program under these conditions have in common.
 
         Raises:
-            ValueError: a token, the priority, the outage contract, the key or an attribute is malformed, or two of
-                them exclude each other.
+            SubmitOptionError: a token, the priority, the outage contract, the key or an attribute is malformed, or
+                two of them exclude each other.
+            SessionNameError: the session's name is invalid.
         """
-        check_priority(self.priority)
+        with _naming("priority"):
+            check_priority(self.priority)
         check_session(self.session)
-        accepted = FreshnessPolicy.of(self.max_staleness, self.outage)
+        with _naming("max_staleness" if self.outage is None else "outage"):
+            accepted = FreshnessPolicy.of(self.max_staleness, self.outage)
+        with _naming("at_least" if self.exactly is None else "exactly"):
+            requirement = Requirement.of(self.at_least, self.exactly)
+        with _naming("key"):
+            key = "" if self.key is None else check_key(self.key)
+        with _naming("attributes"):
+            attributes = None if self.attributes is None else check_attributes(self.attributes)
         return PredictionRequest(
             program,
             {},
             self.session,
-            Requirement.of(self.at_least, self.exactly),
+            requirement,
             None if self.deadline is None else time.time() + self.deadline,
             max_staleness=accepted.max_staleness_s,
             outage=None if self.outage is None else str(accepted.outage),
             stream=self.stream,
             namespace=namespace,
-            key="" if self.key is None else check_key(self.key),
-            attributes=None if self.attributes is None else check_attributes(self.attributes),
+            key=key,
+            attributes=attributes,
+            trace=self.trace,
         )
+
+
+@contextmanager
+def _naming(option: str) -> Generator[None]:
+    """Raise what is wrong with an option under its name."""
+    try:
+        yield
+    except BridgeError:
+        raise
+    except ValueError as exc:
+        raise SubmitOptionError(option, str(exc)) from None
+
+
+def check_options(program: str, namespace: str, **options: Any) -> None:
+    """Refuse options that can't be before anything is sent.
+
+    Raises:
+        ValueError: one is malformed, or two exclude each other.
+        TypeError: there is no such option.
+    """
+    defaults: dict[str, Any] = {
+        "session": DEFAULT_SESSION,
+        "at_least": None,
+        "exactly": None,
+        "max_staleness": None,
+        "outage": None,
+        "priority": DEFAULT_PRIORITY,
+        "deadline": None,
+    }
+    SubmitOptions(**{**defaults, **options}).build_request(program, namespace)
 
 
 def check_priority(priority: int) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
+from snakepit_bridge.encryption.cipher import PLAIN, Cipher
 from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
 from snakepit_bridge.protocol.json_values import dumps
 from snakepit_bridge.protocol.messages import PredictionRequest
@@ -64,14 +64,26 @@ def build_pending(
     keys: Sequence[IdempotencyKey | None],
     namespace: str,
     replies: str,
+    *,
+    cipher: Cipher = PLAIN,
 ) -> list[PendingPrediction]:
     """Return a pending prediction for each of the inputs.
+
+    Args:
+        request: what they have in common.
+        inputs: the inputs of each.
+        keys: an idempotency key, or None, for each.
+        namespace: the fleet's.
+        replies: the reply channel of the client.
+        cipher: makes the digests that reservations have.
 
     Raises:
         InputError: inputs of a key aren't JSON.
         IdempotencyConflictError: a key stands here twice, with different inputs.
     """
-    pending = [_build_one(request, fields, key, namespace, replies) for fields, key in zip(inputs, keys, strict=True)]
+    pending = [
+        _build_one(request, fields, key, namespace, replies, cipher) for fields, key in zip(inputs, keys, strict=True)
+    ]
     first: dict[IdempotencyKey, PendingPrediction] = {}
     for each in pending:
         if each.key is not None and first.setdefault(each.key, each).task_id != each.task_id:
@@ -80,12 +92,17 @@ def build_pending(
 
 
 def _build_one(
-    request: PredictionRequest, inputs: Mapping[str, Any], key: IdempotencyKey | None, namespace: str, replies: str
+    request: PredictionRequest,
+    inputs: Mapping[str, Any],
+    key: IdempotencyKey | None,
+    namespace: str,
+    replies: str,
+    cipher: Cipher,
 ) -> PendingPrediction:
     if key is None:
         task_id = str(uuid4())
         return PendingPrediction(task_id, inputs, None, "", Reservation("", task_id, replies))
-    digest = _hash_request(request, inputs)
+    digest = _hash_request(request, inputs, cipher)
     # With the digest, so that a key that is used again once its reservation has expired never finds another's result.
     name, reservation = _reservation_names(namespace, key)
     task_id = str(uuid5(NAMESPACE_URL, f"{name}/{digest}"))
@@ -101,11 +118,11 @@ def _reservation_names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
     return reservation if isinstance(key, OwnedKey) else f"{namespace}/{key}", reservation
 
 
-def _hash_request(request: PredictionRequest, inputs: Mapping[str, Any]) -> str:
+def _hash_request(request: PredictionRequest, inputs: Mapping[str, Any], cipher: Cipher) -> str:
     """Hash the part of a request that is the same in each attempt: neither its deadline nor how it is followed."""
     terms = {name: value for name, value in request.keywords().items() if name not in ("deadline", "stream", "escaped")}
     try:
         encoded = dumps([request.program, inputs, terms], sort_keys=True)
     except (TypeError, ValueError) as exc:
         raise InputError(request.program, "inputs", f"they must be JSON values: {exc}") from exc
-    return hashlib.sha256(encoded.encode()).hexdigest()
+    return cipher.digest("request", encoded.encode())

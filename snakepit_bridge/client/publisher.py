@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, cast
 from uuid import uuid4
 
@@ -23,7 +23,7 @@ from celery import Celery
 from kombu.exceptions import EncodeError
 
 from snakepit_bridge.client import lua
-from snakepit_bridge.client.broker import is_same_server
+from snakepit_bridge.client.broker import get_broker_url, is_same_server
 from snakepit_bridge.client.message_encoder import MessageEncoder
 from snakepit_bridge.client.pending import PendingPrediction, Reservation, build_pending
 from snakepit_bridge.client.rabbitmq import (
@@ -36,7 +36,7 @@ from snakepit_bridge.client.rabbitmq import (
 from snakepit_bridge.client.submit_span import record_submit
 from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.delivery.payloads import Payloads
-from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
+from snakepit_bridge.exceptions import IdempotencyConflictError, InputError, NotReplicatedError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.json_values import escape
 from snakepit_bridge.protocol.messages import (
@@ -52,12 +52,16 @@ from snakepit_bridge.protocol.messages import (
 )
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys, IdempotencyKey
+from snakepit_bridge.redis.replication import Replication
 
 # Three tries within about a second, so that no caller hangs when the broker is unreachable.
 RETRY_POLICY = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.4}
 # A client that holds a reservation for longer has died, or is about to find the broker unreachable.
 _MAX_SEND_S = 3.0
 _POLL_INTERVAL_S = 0.02
+# What a header may be that a message needn't have.
+_DEFAULTS = (None, False, 0, {}, [None, None])
+_KEPT = ("eta", "group")  # Celery reads them for its signal task_sent
 # Payloads outlive a deadline by as much as clocks may differ.
 _CLOCK_SKEW_S = 60.0
 
@@ -79,15 +83,19 @@ class MessagePublisher:
         queue: where workers take predictions from.
         keep_s: seconds that an idempotency key is remembered.
         url: the URL of that Redis, to find out whether it is the broker as well.
+        replication: the replicas that a message waits for, if that Redis is the broker.
     """
 
-    def __init__(self, app: Celery, payloads: Payloads, *, queue: str, keep_s: int, url: str) -> None:
+    def __init__(
+        self, app: Celery, payloads: Payloads, *, queue: str, keep_s: int, url: str, replication: Replication
+    ) -> None:
         self._app = app
         self._payloads = payloads
         self._connection: RedisConnection = payloads.connection
         self._queue = queue
         self._keep_s = keep_s
         self._url = url
+        self._replication = replication
         self._pid = os.getpid()
 
     def submit(
@@ -113,9 +121,13 @@ class MessagePublisher:
         Raises:
             InputError: the inputs aren't JSON.
             IdempotencyConflictError: a key belongs to another request; nothing was sent.
+            NotReplicatedError: the message is sent, but on fewer replicas than it was to wait for.
             StoreUnavailableError: the broker or Redis is away.
         """
-        asks = build_pending(request, inputs, keys, self._payloads.namespace, replies)
+        if self._replication.replicas and self._can_enqueue_by_script:
+            # What is waited for is a script's write, and a script that is sent twice needs a key.
+            keys = [uuid4().hex if key is None else key for key in keys]
+        asks = build_pending(request, inputs, keys, self._payloads.namespace, replies, cipher=self._payloads.cipher)
         # The same key twice is one prediction.
         different = list({ask.task_id: ask for ask in asks}.values())
         with record_submit(self._queue, request.program, [ask.task_id for ask in different]) as submit:
@@ -124,8 +136,17 @@ class MessagePublisher:
             submit.sent = len(known) < len(different)
         return [known.get(ask.task_id) or SentRequest(ask.task_id, replies) for ask in asks]
 
-    def send(self, name: str, message: Any, *, priority: int, headers: Mapping[str, Any], program: str) -> None:
-        """Send a task message that is made already.
+    def send(
+        self,
+        name: str,
+        message: Any,
+        *,
+        priority: int,
+        headers: Mapping[str, Any],
+        program: str,
+        queue: str | None = None,
+    ) -> None:
+        """Send a task message that is made already, to the queue of predictions or to another one.
 
         Raises:
             InputError: it holds what isn't JSON.
@@ -135,7 +156,7 @@ class MessagePublisher:
         self._reset_after_fork()
         try:
             with (
-                translate_broker_errors(self._broker, self._queue),
+                translate_broker_errors(self._broker, queue or self._queue),
                 self._producer() as producer,
                 _reconnect_after_error(producer),
             ):
@@ -147,7 +168,7 @@ class MessagePublisher:
                     headers=dict(headers),
                     retry=True,
                     retry_policy=RETRY_POLICY,
-                    **self._route,
+                    **self._route(queue or self._queue),
                 )
         except (EncodeError, TypeError) as exc:
             raise _input_error(program, exc) from exc
@@ -177,11 +198,23 @@ class MessagePublisher:
             keyed = [ask for ask in fresh if ask.key is not None]
             keys = [sheet.key, *(ask.reservation for ask in keyed)]
             args = [sheet.message, self._keep_s, *(ask.record.encode("sent") for ask in keyed), *self._transit_args]
-            found = run_blocking(self._connection.execute_script(lua.SCRIPTS["enqueue"], keys, args))
+            found = run_blocking(self._run_enqueue(keys, args))
             if not any(found):
                 break
             known |= _parse_reservations(keyed, found)
         return known
+
+    async def _run_enqueue(self, keys: Sequence[str], args: Sequence[Any]) -> Sequence[bytes]:
+        """Run the script, wait for replicas if that is wanted, and return the reservations that exist."""
+        if not self._replication.replicas:
+            return await self._connection.execute_script(lua.SCRIPTS["enqueue"], keys, args)
+        wanted, touch = self._replication.replicas, ("EXPIRE", keys[1], self._keep_s)
+        found, confirmed = await self._connection.run_replicated(
+            lua.SCRIPTS["enqueue"], keys, args, self._replication, touch
+        )
+        if confirmed < wanted:
+            raise NotReplicatedError("The prediction's message", "", confirmed, wanted, self._replication.wait_s)
+        return found
 
     @cached_property
     def _transit_args(self) -> list[str]:
@@ -202,18 +235,19 @@ class MessagePublisher:
         try:
             given = self._encode_inputs(request, asks)
             carried = [escape(inputs) for inputs in given]
+            escaped = any(a is not b for a, b in zip(given, carried, strict=True))
         except (TypeError, ValueError) as exc:
             raise _input_error(request.program, exc) from exc
-        kwargs = replace(request, escaped=any(a is not b for a, b in zip(given, carried, strict=True))).keywords()
+        kwargs = replace(request, escaped=escaped).keywords()
         shown: dict[str, Any] = {"argsrepr": HIDDEN, "kwargsrepr": HIDDEN}
         if not order.batch:
             args: list[Any] = [carried[0], request.program]
-            return PREDICT, make(asks[0].task_id, PREDICT, args, kwargs, **shown)
+            return PREDICT, _without_defaults(make(asks[0].task_id, PREDICT, args, kwargs, **shown))
         items = [[ask.task_id, inputs] for ask, inputs in zip(asks, carried, strict=True)]
         args = [items, request.program]
         message = make(str(uuid4()), PREDICT_BATCH, args, kwargs, ignore_result=True, **shown)
         message.headers[TASK_IDS] = [ask.task_id for ask in asks]
-        return PREDICT_BATCH, message
+        return PREDICT_BATCH, _without_defaults(message)
 
     def _encode_inputs(
         self, request: PredictionRequest, asks: Sequence[PendingPrediction]
@@ -227,6 +261,10 @@ class MessagePublisher:
             stored = run_blocking(_gather(self._payloads.put(carried[place], keep_s) for place in large))
             for place, reference in zip(large, stored, strict=True):
                 carried[place] = reference
+        if self._payloads.cipher.is_on:
+            return [
+                self._payloads.encrypt_inputs(inputs, ask.task_id) for inputs, ask in zip(carried, asks, strict=True)
+            ]
         return carried
 
     async def _reserve_all(self, asks: Sequence[PendingPrediction]) -> dict[str, SentRequest]:
@@ -259,18 +297,22 @@ class MessagePublisher:
 
     @cached_property
     def _broker(self) -> str:
-        return str(self._app.conf.broker_write_url or self._app.conf.broker_url or "")
+        return get_broker_url(self._app)
 
     @cached_property
     def _can_enqueue_by_script(self) -> bool:
         return is_same_server(self._broker, self._url)
 
-    @cached_property
-    def _route(self) -> dict[str, Any]:
-        """Where messages go; on RabbitMQ also how the queue is declared, and how long its confirmation may take."""
+    def _route(self, queue: str) -> dict[str, Any]:
+        """Return where messages go; on RabbitMQ the queue's declaration, and how long its confirmation may take."""
         if not is_rabbitmq(self._broker):
-            return {"queue": self._queue}
-        return {"queue": make_queue(self._queue), "confirm_timeout": CONFIRM_WITHIN_S}
+            return {"queue": queue}
+        return {"queue": self._rabbitmq_queue(queue), "confirm_timeout": CONFIRM_WITHIN_S}
+
+    @cached_property
+    def _rabbitmq_queue(self) -> Callable[[str], Any]:
+        """Returns a queue by its name, each of which is built once."""
+        return cache(make_queue)
 
     def _producer(self) -> AbstractContextManager[Any]:
         """Return a producer of the app's; on RabbitMQ its messages are confirmed, whatever the app is set to."""
@@ -313,6 +355,13 @@ class _SendOptions:
     def headers(self) -> dict[str, Any]:
         own = {SENT_AT: time.time(), REPLY_CHANNEL: self.replies, PROGRAM: self.request.program}
         return {**own, **self.trace_headers}
+
+
+def _without_defaults(message: Any) -> Any:
+    """Return Celery's message without what its readers assume anyway: a third of what a queued prediction takes."""
+    args, kwargs, embedded = message.body
+    headers = {name: value for name, value in message.headers.items() if name in _KEPT or value not in _DEFAULTS}
+    return message._replace(headers=headers, body=(args, kwargs, {k: v for k, v in embedded.items() if v is not None}))
 
 
 def _parse_reservations(asks: Sequence[PendingPrediction], found: Sequence[bytes]) -> dict[str, SentRequest]:

@@ -42,6 +42,8 @@ RETRIED = "dead_retry"
 
 _REFUSED: tuple[type[Exception], ...] = (amqp.AccessRefused, amqp.NotAllowed, amqp.ResourceError)
 _CONNECT_WITHIN_S = 5
+# By which a submit is confirmed, a message rejected alone, and a consumer told of its queue's end.
+_CAPABILITIES = ("publisher_confirms", "basic.nack", "consumer_cancel_notify")
 
 
 def is_rabbitmq(url: str) -> bool:
@@ -69,6 +71,22 @@ def check_broker(url: str, queues: Iterable[str]) -> None:
         raise _configuration_error(exc, url) from exc
     except (OSError, amqp.ConnectionError):
         return
+
+
+def read_features(url: str) -> tuple[str, tuple[str, ...]]:
+    """Return the version of a RabbitMQ, and which of the capabilities that the fleet needs it doesn't announce.
+
+    Raises:
+        StoreUnavailableError: the broker is away.
+        ConfigurationError: it refuses this user or the virtual host.
+    """
+    with translate_broker_errors(url), Connection(url, connect_timeout=_CONNECT_WITHIN_S) as connection:
+        connection.connect()
+        opened: Any = connection.connection
+        properties: dict[str, Any] = opened.server_properties
+    capabilities: dict[str, bool] = properties.get("capabilities", {})
+    name = f"{properties.get('product', 'this server')} {properties.get('version', '')}".strip()
+    return name, tuple(each for each in _CAPABILITIES if not capabilities.get(each))
 
 
 def queue_length(connection: Any, name: str) -> int:

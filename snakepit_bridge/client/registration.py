@@ -39,8 +39,7 @@ def build_spec(
         return _add_instance_state(name, module, spec, allowed, trial=trial), allowed
     spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
     changed = {key: value for key, value in options.items() if key in _OVERRIDABLE and value}
-    if options["cache"] is not None:
-        changed["cache"] = options["cache"]
+    changed |= {key: options[key] for key in ("cache", "journal") if options[key] is not None}
     return ProgramSpec.parse({**spec.model_dump(), **changed}, program=name), AllowedImports(packages)
 
 

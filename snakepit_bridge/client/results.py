@@ -10,6 +10,7 @@ What is stored is parsed into a :class:`TaskResult`: the task's state, and the r
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 from collections.abc import Awaitable, Callable
@@ -20,15 +21,22 @@ from uuid import uuid4
 
 from celery import Celery, states
 
+from snakepit_bridge.audit.change_control import ControlledChange, open_change_control, read_nothing
+from snakepit_bridge.audit.entries import AuditSource
+from snakepit_bridge.audit.trail import RedisAuditTrail
 from snakepit_bridge.client import lua
+from snakepit_bridge.encryption.cipher import PLAIN, Cipher
 from snakepit_bridge.exceptions import (
     BridgeError,
     ConfigurationError,
+    DecryptionError,
     PredictionCancelledError,
     PredictionFailedError,
     PredictionTimeoutError,
+    PredictionUnknownError,
     StoreUnavailableError,
 )
+from snakepit_bridge.protocol.error_encryption import decrypt_error
 from snakepit_bridge.protocol.json_values import read_message
 from snakepit_bridge.protocol.messages import Result, cancel_channel
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
@@ -40,6 +48,10 @@ from snakepit_bridge.redis.pubsub import Subscription, weak_handler
 
 T = TypeVar("T")
 
+_FORGOTTEN_RESULT = {"v": 1, "forgotten": True}
+FORGOTTEN = json.dumps({"status": states.SUCCESS, "result": _FORGOTTEN_RESULT})
+"""What is stored for a short while of a task whose result was forgotten: that it has ended."""
+
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 
 
@@ -50,12 +62,24 @@ class Results:
         app: the Celery app, whose backend knows keys and codecs.
         connection: the way to the backend's Redis.
         namespace: prefix of the fleet's keys and channels.
+        cipher: decrypts errors.
     """
 
-    def __init__(self, app: Celery, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        connection: RedisConnection,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        cipher: Cipher = PLAIN,
+        source: AuditSource = AuditSource.CLIENT,
+    ) -> None:
         self._app = app
+        self._control = open_change_control(connection, namespace, source)
+        self._trail = RedisAuditTrail(connection, namespace=namespace, source=source)
         self._connection = connection
         self._namespace = namespace
+        self._cipher = cipher
         self._subscription = Subscription(connection)
         self._reset()
 
@@ -68,7 +92,11 @@ class Results:
 
     async def outcome(self, task_id: str) -> TaskResult:
         """Return a task's current state; PENDING also for an unknown id."""
-        return parse_task_result(self._app, task_id, await self._connection.execute_read("GET", self.key_of(task_id)))
+        return self.parse(task_id, await self._connection.execute_read("GET", self.key_of(task_id)))
+
+    def parse(self, task_id: str, stored: bytes | str | None) -> TaskResult:
+        """Return the state of a task whose stored result was read already; PENDING where there is none."""
+        return parse_task_result(self._app, task_id, stored, self._cipher)
 
     async def wait(self, task_id: str, timeout_s: float, replies: str | None = None) -> Result:
         """Return a task's result once it has one. An outage of the server costs time and nothing else.
@@ -108,14 +136,30 @@ class Results:
         finally:
             await self._subscription.unsubscribe(channel, heard)
 
-    async def cancel(self, task_id: str) -> bool:
+    async def cancel(self, task_id: str, *, author: str = "", what: str = "prediction") -> bool:
         """Store a task's cancellation unless it has ended; return whether it is cancelled.
+
+        Args:
+            task_id: the task.
+            author: who cancels it, for the audit trail.
+            what: the task is, for the audit trail.
 
         Raises:
             StoreUnavailableError: the result backend is away.
         """
-        args = (self._encode_cancellation(task_id), self._expires_s(), cancel_channel(self._namespace), task_id)
-        return bool(await self._connection.execute_script(lua.SCRIPTS["cancel"], [self.key_of(task_id)], args))
+        change = ControlledChange(f"{what}.cancel", f"{what}:{task_id}", author)
+        announced = (cancel_channel(self._namespace), task_id, author, change.operation)
+        args = (
+            self._encode_cancellation(task_id),
+            self._expires_s(),
+            *announced,
+            *self._trail.build_args(change.target),
+        )
+
+        async def cancel() -> bool:
+            return bool(await self._connection.execute_script(lua.SCRIPTS["cancel"], [self.key_of(task_id)], args))
+
+        return await self._control.carry_out(change, cancel, read_nothing)
 
     async def subscribe(self, channel: str, heard: Callable[[], None]) -> Callable[[], Any]:
         """Call ``heard`` on each message of a channel and after each reconnect; return the unsubscribe function."""
@@ -226,7 +270,7 @@ class TaskResult:
 PENDING = TaskResult(states.PENDING)
 
 
-def parse_task_result(app: Celery, task_id: str, stored: bytes | str | None) -> TaskResult:
+def parse_task_result(app: Celery, task_id: str, stored: bytes | str | None, cipher: Cipher = PLAIN) -> TaskResult:
     """Parse a task's stored result; PENDING where there is none, also for an unknown id."""
     if stored is None:
         return PENDING
@@ -235,7 +279,11 @@ def parse_task_result(app: Celery, task_id: str, stored: bytes | str | None) -> 
     if state == states.SUCCESS:
         return _parse_success(task_id, meta["result"])
     if state in states.EXCEPTION_STATES and state != states.RETRY:
-        return TaskResult(state, error=_to_bridge_error(task_id, app.backend.exception_to_python(meta["result"])))
+        try:
+            error = decrypt_error(cipher, task_id, meta["result"])
+        except DecryptionError as exc:
+            return TaskResult(state, error=exc)
+        return TaskResult(state, error=_to_bridge_error(task_id, app.backend.exception_to_python(error)))
     return TaskResult(state)
 
 
@@ -252,6 +300,8 @@ def result_or_raise(outcome: TaskResult) -> Result:
 
 
 def _parse_success(task_id: str, message: Any) -> TaskResult:
+    if message == _FORGOTTEN_RESULT:
+        return TaskResult(states.SUCCESS, error=PredictionUnknownError(task_id, "the results: it was forgotten"))
     if not isinstance(message, dict):
         what = f"task {task_id} is no prediction: its result is {message!r}"
         raise PredictionFailedError("unknown", "TypeError", what)

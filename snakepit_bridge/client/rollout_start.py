@@ -9,7 +9,7 @@ from snakepit_bridge.exceptions import RolloutCandidateError, RolloutOverlapErro
 from snakepit_bridge.releases.target_names import TargetName
 from snakepit_bridge.rollouts.experiments import parse_experiments
 from snakepit_bridge.rollouts.policy import RolloutPolicy, parse_policy
-from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RESERVED_PREFIX, RolloutRecord
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RESERVED_PREFIX, RolloutRecord, RolloutState
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 
@@ -95,6 +95,13 @@ def _propose(
     changes = {name: _change(name, value, current.get(name)) for name, value in values.items()}
     staged = {name for name in changes if not name.startswith(RESERVED_PREFIX)}
     if not any(changes[name] != current.get(name) for name in staged):
+        record = before.rollout
+        if staged and record is not None and record.state is RolloutState.ROLLED_BACK:
+            problem = "it was rolled back, and is the session's newest revision"
+            retry = (
+                f"To try it again, make the baseline the newest: dspex-fleet rollback {target.name} {record.baseline}"
+            )
+            raise RolloutCandidateError(str(target), ", ".join(values), problem, f"{retry}, then start it again.")
         raise _refuse(target, values, "the session has these values already, or only dspex. variables change")
     if policy is not None or POLICY_VARIABLE not in current:
         changes[POLICY_VARIABLE] = Variable.declare(POLICY_VARIABLE, policy or _encode({}))

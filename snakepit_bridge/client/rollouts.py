@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from snakepit_bridge.client.release_gates import GivenGates, ReleaseChecks
 from snakepit_bridge.client.rollout_start import Policy, start_program, start_session
-from snakepit_bridge.exceptions import RolloutStateError
+from snakepit_bridge.exceptions import RolloutNotFoundError, RolloutPolicyError, SessionNotFoundError
 from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
@@ -17,10 +19,11 @@ from snakepit_bridge.releases.index import RolloutIndex
 from snakepit_bridge.releases.report import RolloutReport, read_report
 from snakepit_bridge.releases.target_names import TargetName
 from snakepit_bridge.releases.target_opener import TargetOpener
-from snakepit_bridge.releases.targets import RolloutTarget
+from snakepit_bridge.releases.targets import RolloutTarget, load_superseded
 from snakepit_bridge.releases.watching import watch_events
 from snakepit_bridge.rollouts.events import RolloutEvent
-from snakepit_bridge.rollouts.records import RolloutRecord
+from snakepit_bridge.rollouts.policy import parse_policy
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutRecord
 
 if TYPE_CHECKING:
     from snakepit_bridge.session_context import SessionContext
@@ -36,10 +39,12 @@ class StagedTarget:
         target: ``session:NAME`` or ``program:NAME@LABEL``.
         record: its rollout: one that is open, or one whose candidate was rolled back and is still a session's newest
             revision.
+        stages: how many stages its policy has; 0 if it has no valid one.
     """
 
     target: str
     record: RolloutRecord
+    stages: int
 
 
 class AsyncRollouts:
@@ -53,6 +58,7 @@ class AsyncRollouts:
         namespace: the fleet's.
         open_target: opens what is staged.
         open_session: returns a session by its name, for an author to publish in.
+        checks: check the gates of a rollout.
     """
 
     def __init__(
@@ -61,12 +67,14 @@ class AsyncRollouts:
         namespace: str,
         open_target: TargetOpener,
         open_session: Callable[[str, str], SessionContext],
+        checks: ReleaseChecks,
     ) -> None:
         keys = FleetKeys(namespace)
         self._index = RolloutIndex(connection, keys)
         self._counts = StageCountsReader(connection, keys)
         self._open = open_target
         self._open_session = open_session
+        self._checks = checks
 
     async def start(
         self,
@@ -76,6 +84,7 @@ class AsyncRollouts:
         policy: Policy | None = None,
         author: str = "",
         reason: str = "",
+        require: GivenGates = (),
     ) -> RolloutRecord:
         """Start a rollout; its first stage begins within seconds, once a worker runs.
 
@@ -84,8 +93,12 @@ class AsyncRollouts:
             candidate: of a session the variables that change, by name; of a program the version.
             policy: how it goes on; None for the session's present policy, or else the default one.
             author, reason: recorded with its start.
+            require: conditions on evaluations of the candidate, such as ``exact(golden) >= baseline - 0.02``; of a
+                session with the program that they are evaluated with: :class:`ReleaseGates`. The baseline is what it is
+                tried against.
 
         Raises:
+            GateFailedError: a condition isn't met; nothing was started.
             RolloutPolicyError: the policy is invalid.
             RolloutCandidateError: the candidate is nothing to try.
             RolloutOverlapError: the target has an open rollout.
@@ -93,7 +106,12 @@ class AsyncRollouts:
             ProgramNotFoundError: there is no such program, label or version.
             StoreUnavailableError: Redis is away.
         """
-        return await run_on_home_loop(self._start(TargetName.parse(target), candidate, policy, author, reason))
+        named = TargetName.parse(target)
+        if isinstance(candidate, int) and named.kind == "program":
+            await self._checks.check_version(named.name, named.label, candidate, require)
+        elif isinstance(candidate, Mapping) and named.kind == "session":
+            await self._checks.check_values(named.name, candidate, require)
+        return await run_on_home_loop(self._start(named, candidate, policy, author, reason))
 
     async def list(self) -> list[StagedTarget]:
         """Return what is staged now, by target.
@@ -107,7 +125,8 @@ class AsyncRollouts:
         """Return how a target's rollout stands, or how it ended: its arms, guards and events.
 
         Raises:
-            RolloutStateError: the target has none.
+            SessionNotFoundError, ProgramNotFoundError: there is no such target.
+            RolloutNotFoundError: it was never staged.
             StoreUnavailableError: Redis is away.
         """
         return await run_on_home_loop(self._show(self._target(target)))
@@ -134,9 +153,12 @@ class AsyncRollouts:
             after: the position of an event: only those behind it are yielded.
 
         Raises:
+            SessionNotFoundError, ProgramNotFoundError: there is no such target.
             StoreUnavailableError: Redis stays away.
         """
-        events = watch_events(self._target(target), self._open.store, after)
+        watched = self._target(target)
+        await run_on_home_loop(watched.require())
+        events = watch_events(watched, self._open.store, after)
         try:
             while True:
                 yield await run_on_home_loop(_next_event(events))
@@ -225,17 +247,32 @@ class AsyncRollouts:
 
     async def _list(self) -> list[StagedTarget]:
         heads = await self._open.store.sessions()
-        found = {str(TargetName("session", name)): head.rollout for name, head in heads.items()}
-        staged = {target: record for target, record in found.items() if record is not None and record.is_staged}
+        staged = await asyncio.gather(
+            *(
+                self._describe_session(name, head.rollout)
+                for name, head in heads.items()
+                if head.rollout is not None and head.rollout.is_staged
+            )
+        )
+        sessions = {str(TargetName("session", name)) for name in heads}
         for target in await self._index.list():
-            if target not in found and (state := await self._target(target).load()) is not None:
-                staged |= {target: state.record} if state.record.is_open else {}
-        return [StagedTarget(target, staged[target]) for target in sorted(staged)]
+            state = None if target in sessions else await self._target(target).load()
+            if state is not None and state.record.is_open:
+                staged.append(StagedTarget(target, state.record, _count_stages(state.policy)))
+        return sorted(staged, key=lambda each: each.target)
+
+    async def _describe_session(self, name: str, record: RolloutRecord) -> StagedTarget:
+        try:
+            policy = (await self._open.store.read(name)).variables.get(POLICY_VARIABLE)
+        except SessionNotFoundError:  # dropped meanwhile
+            policy = None
+        text = None if policy is None else str(policy.value)
+        return StagedTarget(str(TargetName("session", name)), record, _count_stages(text))
 
     async def _show(self, target: RolloutTarget) -> RolloutReport:
-        state = await target.load()
+        state = await target.load() or await load_superseded(target)
         if state is None:
-            raise RolloutStateError(str(target.name), "show", "there is none")
+            raise RolloutNotFoundError(str(target.name), "show", "it was never staged")
         return await read_report(target, state, self._counts)
 
     async def _events(self, target: RolloutTarget, after: str, limit: int) -> list[RolloutEvent]:
@@ -269,8 +306,11 @@ class Rollouts:
         policy: Policy | None = None,
         author: str = "",
         reason: str = "",
+        require: GivenGates = (),
     ) -> RolloutRecord:
-        return run_blocking(self.aio.start(target, candidate, policy=policy, author=author, reason=reason))
+        return run_blocking(
+            self.aio.start(target, candidate, policy=policy, author=author, reason=reason, require=require)
+        )
 
     def list(self) -> list[StagedTarget]:
         return run_blocking(self.aio.list())
@@ -292,6 +332,14 @@ class Rollouts:
 
     def abort(self, target: str, *, author: str, reason: str) -> RolloutRecord:
         return run_blocking(self.aio.abort(target, author=author, reason=reason))
+
+
+def _count_stages(policy: str | None) -> int:
+    """Return how many stages a policy has; 0 for none, or an invalid one."""
+    try:
+        return 0 if policy is None else len(parse_policy(policy).stages)
+    except RolloutPolicyError:
+        return 0
 
 
 async def _next_event(events: AsyncGenerator[RolloutEvent]) -> RolloutEvent:

@@ -55,4 +55,4 @@ async def _find_arms(results: Results, payloads: Payloads, task_id: str) -> list
         raise PredictionNotScorableError(task_id)
     if outcome.result is None:
         return []
-    return read_arms((await payloads.load_result(outcome.result)).provenance)
+    return read_arms((await payloads.load_result(outcome.result, task_id)).provenance)

@@ -13,12 +13,14 @@ from dataclasses import field as dataclass_field
 from typing import Any, cast
 
 from snakepit_bridge.client.results import Results, TaskResult
+from snakepit_bridge.encryption.cipher import PLAIN, Cipher
 from snakepit_bridge.exceptions import PredictionTimeoutError, StoreUnavailableError
 from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.protocol.messages import chunks_key
 from snakepit_bridge.redis.connection import RedisConnection
 
 _CHUNKS_PER_READ = 100
+_CHUNK = "chunk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class ChunkReader:
     connection: RedisConnection
     results: Results
     namespace: str
+    cipher: Cipher = PLAIN
 
     def open(
         self, task_id: str, wait_s: float | None = None, replies: str | None = None, after: str | None = None
@@ -162,8 +165,18 @@ class ChunkStream:
             if not entries:
                 return []
             self._min_position = f"({entries[-1][0].decode()}"
-            if new := [_decode_chunk(position, fields) for position, fields in entries if self._is_new(fields)]:
+            if new := [self._decode(position, fields) for position, fields in entries if self._is_new(fields)]:
                 return new
+
+    def _decode(self, position: bytes, fields: dict[bytes, bytes]) -> StreamChunk:
+        """Return the chunk of an entry.
+
+        Raises:
+            DecryptionError: its text can't be decrypted.
+        """
+        place = _place_chunk(self._key, fields.get(b"writer", b"").decode(), int(fields.get(b"number", 0)))
+        text = self._reader.cipher.decrypt(_CHUNK, place, fields[b"text"])
+        return _decode_chunk(position, {**fields, b"text": text})
 
     def _is_new(self, fields: dict[bytes, bytes]) -> bool:
         """Return whether a piece is one that wasn't read before: a writer that lost an answer writes it once more."""
@@ -174,6 +187,23 @@ class ChunkStream:
             return False
         self._numbers[writer] = number
         return True
+
+
+def encrypt_chunk(cipher: Cipher, key: str, writer: str, number: int, text: str) -> bytes:
+    """Return the text of a chunk as its entry has it.
+
+    Args:
+        cipher: the fleet's.
+        key: the stream.
+        writer: who writes it.
+        number: the entry's number among those of this writer.
+        text: the text.
+    """
+    return cipher.encrypt(_CHUNK, _place_chunk(key, writer, number), text.encode())
+
+
+def _place_chunk(key: str, writer: str, number: int) -> tuple[str, ...]:
+    return (key, writer, str(number))
 
 
 def _decode_chunk(position: bytes, fields: dict[bytes, bytes]) -> StreamChunk:

@@ -45,6 +45,7 @@ class TaskFinder:
         self._layout = DeliveryKeys.of(namespace)
         self._queues = (queue, code_queue(queue))
         self._parked = f"{FleetKeys(namespace).limits}messages"
+        self._batched = f"{FleetKeys(namespace).lm_batches}parked"
 
     def __str__(self) -> str:
         queue, _ = self._queues
@@ -60,16 +61,19 @@ class TaskFinder:
         commands: list[tuple[Any, ...]] = [("LRANGE", name, -_MAX_MESSAGES, -1) for _, name in looks]
         rest = [
             ("HEXISTS", self._parked, task_id),
+            ("HEXISTS", self._batched, task_id),
             ("ZRANGE", self._layout.delayed, 0, _MAX_MESSAGES - 1),
             ("HVALS", self._layout.dead_entries),
             ("HKEYS", self._layout.workers),
         ]
-        *lists, parked, delayed, dead, workers = await self._connection.send_each([*commands, *rest])
+        *lists, parked, batched, delayed, dead, workers = await self._connection.send_each([*commands, *rest])
         for (queue, _), messages in zip(looks, lists, strict=True):
             if (behind := _position(task_id, reversed(messages))) is not None:
                 return TaskLocation(f"waits in queue '{queue}', behind {behind} others of its priority")
         if parked:
             return TaskLocation("waits for a limit of its LM profile or session")
+        if batched:
+            return TaskLocation("waits for a batch of LM calls: dspex-fleet lm-batches list")
         if _position(task_id, delayed) is not None:
             return TaskLocation("is delayed for a retry")
         if _position(task_id, dead) is not None:

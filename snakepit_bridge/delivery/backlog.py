@@ -10,6 +10,7 @@ from typing import Any
 from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.scripts import ScriptPackage
 
 PRIORITY_STEPS: Mapping[str, int] = {"9": 9, "6 to 8": 6, "3 to 5": 3, "0 to 2": 0}
@@ -31,12 +32,14 @@ class QueueDepth:
         waiting: how many messages wait.
         oldest_s: seconds since the message that is served next was sent, by the clocks of its sender and of this
             process; None if the sender gave no time.
+        held: how many of its messages workers hold; of a worker that consumes several queues, an estimate.
     """
 
     queue: str
     priorities: str
     waiting: int
     oldest_s: float | None = 0.0
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Backlog:
         held: messages that workers have claimed and not settled.
         delayed: messages that are put aside until they are due.
         expired: messages whose lease has ever expired.
+        parked: predictions that wait for a rate limit, or for a batch of LM calls.
     """
 
     queues: Sequence[QueueDepth] = ()
@@ -56,10 +60,26 @@ class Backlog:
     held: int | None = None
     delayed: int | None = None
     expired: int | None = None
+    parked: int | None = None
 
     def by_priority(self, queue: str) -> dict[str, int]:
         """Return how many messages wait in a queue, by priorities, the most urgent first."""
         return {depth.priorities: depth.waiting for depth in self.queues if depth.queue == queue}
+
+    def demand(self) -> dict[str, int]:
+        """Return how many messages of each queue need a worker, waiting or held; empty if the broker doesn't tell.
+
+        What is parked or delayed needs one worker of the first queue, which moves it back when its time has come.
+        """
+        if self.held is None:
+            return {}
+        found = dict.fromkeys((depth.queue for depth in self.queues), 0)
+        for depth in self.queues:
+            found[depth.queue] += depth.waiting + depth.held
+        first = next(iter(found), None)
+        if first is not None and (self.parked or self.delayed):
+            found[first] = max(1, found[first])
+        return found
 
 
 async def read_backlog(
@@ -75,17 +95,20 @@ async def read_backlog(
     Raises:
         StoreUnavailableError: Redis is unreachable.
     """
-    keys = DeliveryKeys.of(namespace)
+    keys, fleet_keys = DeliveryKeys.of(namespace), FleetKeys(namespace)
+    parked_in = (f"{fleet_keys.limits}messages", f"{fleet_keys.lm_batches}parked")
     places = [(queue, name, step) for queue in queues for name, step in PRIORITY_STEPS.items()]
     lists = [keys.waiting(queue, step) for queue, _, step in places]
-    answer: list[Any] = await connection.run(_SCRIPTS["backlog"], (), (keys.base, *lists))
-    held, delayed, dead, expired, *found = answer
+    answer: list[Any] = await connection.run(_SCRIPTS["backlog"], (), (keys.base, *parked_in, *lists))
+    held, delayed, dead, expired, parked, *found = answer
     now = time.time()
     depths = [
-        QueueDepth(queue, name, waiting, _age_s(waiting, sent_at, now))
-        for (queue, name, _), waiting, sent_at in zip(places, found[::2], found[1::2], strict=True)
+        QueueDepth(queue, name, waiting, _age_s(waiting, sent_at, now), of_queue)
+        for (queue, name, _), waiting, of_queue, sent_at in zip(
+            places, found[::3], found[1::3], found[2::3], strict=True
+        )
     ]
-    return Backlog(depths, dead, held, delayed, expired)
+    return Backlog(depths, dead, held, delayed, expired, parked)
 
 
 async def count_dead(connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> int:

@@ -1,8 +1,10 @@
 """The dead-letter list: messages that can't be processed, kept until an operator retries or drops them.
 
-There are four reasons. ``lost``: the worker crashed at each delivery of the message. ``stalled``: its prediction's code
+There are five reasons. ``lost``: the worker crashed at each delivery of the message. ``stalled``: its prediction's code
 blocked a worker's event loop, and the worker was killed. ``unreadable``: no worker can decode the message.
-``rejected``: the worker has no task of that name, or the task rejected the message.
+``rejected``: the worker has no task of that name, or the task rejected the message, such as for inputs that it can't
+decrypt. ``forged``: its signature isn't the fleet's, so that nothing that it says was done, and no prediction ended by
+it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self, cast
 from uuid import uuid4
 
+from snakepit_bridge.audit.entries import AuditSource
+from snakepit_bridge.audit.trail import RedisAuditTrail
 from snakepit_bridge.delivery.keys import SEPARATOR, DeliveryKeys
 from snakepit_bridge.exceptions import DeadMessageNotFoundError, PredictionGivenUpError
 from snakepit_bridge.protocol.messages import extract_task_ids
@@ -22,6 +26,9 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import ScriptPackage
 
 _SCRIPTS = ScriptPackage("snakepit_bridge.delivery")
+FORGED = "forged"
+"""The reason of a message that wasn't sent by the fleet."""
+
 _RESULT_PREFIX = "celery-task-meta-"
 
 
@@ -31,7 +38,7 @@ class DeadLetter:
 
     Attributes:
         id: its id in the dead-letter list.
-        reason: ``lost``, ``stalled``, ``unreadable`` or ``rejected``.
+        reason: ``lost``, ``stalled``, ``unreadable``, ``rejected`` or ``forged``.
         error: the last error.
         list: the Redis list that it came from, and that a retry puts it back to.
         task, task_id: of the message, if it can be decoded.
@@ -101,12 +108,22 @@ class DeadLetters:
         connection: the broker's Redis.
         namespace: prefix of the fleet's keys.
         results: the Redis of the results, if it isn't the broker's.
+        send: sends a message whose queue isn't in this Redis; may block.
+        source: where retries and drops come from, for the audit trail.
     """
 
     def __init__(
-        self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE, results: RedisConnection | None = None
+        self,
+        connection: RedisConnection,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        results: RedisConnection | None = None,
+        send: Callable[[DeadLetter], None] | None = None,
+        source: AuditSource = AuditSource.CLIENT,
     ) -> None:
         self._connection = connection
+        self._trail = RedisAuditTrail(connection, namespace=namespace, source=source)
+        self._send = send
         self._results = results or connection
         self._keys = DeliveryKeys.of(namespace)
 
@@ -156,14 +173,14 @@ class DeadLetters:
             raise DeadMessageNotFoundError(id)
         return DeadLetter.parse(id, entry)
 
-    async def retry(self, id: str, send: Callable[[DeadLetter], None] | None = None) -> DeadLetter:
+    async def retry(self, id: str, *, author: str = "") -> DeadLetter:
         """Put a dead letter back into its queue, as if never delivered, and return it.
 
         Its failure result is deleted, so that the task can get another.
 
         Args:
             id: of the dead letter.
-            send: sends the message if its queue isn't in this Redis; may block.
+            author: who retries it, for the audit trail.
 
         Raises:
             DeadMessageNotFoundError: no dead letter has this id.
@@ -171,22 +188,29 @@ class DeadLetters:
         """
         dead = await self.get(id)
         await self._forget_result(dead)
-        if send is not None:
-            await asyncio.to_thread(send, dead)
-            await self.drop(id)
+        if self._send is not None:
+            await asyncio.to_thread(self._send, dead)
+            await self._remove(id, "dead.retry", author)
             return dead
-        if not await self._run("retry", id, [dead.list], [dead.reset()]):
+        if not await self._run("retry", id, [dead.list], [dead.reset(), author]):
             raise DeadMessageNotFoundError(id)
         return dead
 
-    async def drop(self, id: str) -> None:
+    async def drop(self, id: str, *, author: str = "") -> None:
         """Drop a dead letter.
+
+        Args:
+            id: of the dead letter.
+            author: who drops it, for the audit trail.
 
         Raises:
             DeadMessageNotFoundError: no dead letter has this id.
             StoreUnavailableError: Redis is unreachable.
         """
-        if not await self._run("drop", id, [], []):
+        await self._remove(id, "dead.drop", author)
+
+    async def _remove(self, id: str, action: str, author: str) -> None:
+        if not await self._run("drop", id, [], [action, author]):
             raise DeadMessageNotFoundError(id)
 
     async def _forget_result(self, dead: DeadLetter) -> None:
@@ -202,4 +226,5 @@ class DeadLetters:
         # redis-py sends a command again if its reply is lost, so the script stores that it has run.
         done = f"{self._keys.base}:done:{uuid4().hex}"
         keys = [done, self._keys.dead, self._keys.dead_entries, *keys]
-        return bool(await self._connection.run(_SCRIPTS[script], keys, [id, *args]))
+        tail = self._trail.build_args(f"dead:{id}")
+        return bool(await self._connection.run(_SCRIPTS[script], keys, [id, *args, *tail]))

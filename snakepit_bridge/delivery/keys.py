@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from snakepit_bridge.redis.key_names import FleetKeys
 
-REDIS_SCHEMES = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
+REDIS_SCHEMES = (
+    "redis://", "rediss://", "valkey://", "valkeys://", "unix://", "redis+socket://", "redis+sentinel://", "rediss+sentinel://",
+)  # fmt: skip
 """URL prefixes of brokers with claims and leases."""
 
 SEPARATOR = "\x06\x16"

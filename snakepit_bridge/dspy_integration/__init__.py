@@ -26,6 +26,7 @@ from snakepit_bridge.dspy_integration.modules import (
 from snakepit_bridge.dspy_integration.registry import register_interpreter, register_reward, register_tool
 from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver
 from snakepit_bridge.dspy_integration.targets.custom import register_target, unregister_target
+from snakepit_bridge.dspy_integration.tool_calls import tool, tool_call_id
 
 __all__ = [
     "ChainOfThoughtWithHint",
@@ -54,6 +55,8 @@ __all__ = [
     "register_reward",
     "register_target",
     "register_tool",
+    "tool",
+    "tool_call_id",
     "unregister_target",
     "variable_aware",
 ]

@@ -6,13 +6,18 @@ at each access; that is a fifth of a call's cost. A bound program's signatures n
 
 from __future__ import annotations
 
+import ast
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, get_origin
 from weakref import WeakKeyDictionary
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
+from pydantic import TypeAdapter
+
+from snakepit_bridge.dspy_integration.compat import repair_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,9 @@ class _CachedPrompt:
         system: the system message.
         reminder: the output requirements at the end of a request.
         inputs: its input fields.
-        output_fields: its output fields; the parser reads nothing else of a signature, so it gets this object.
+        output_fields: its output fields, as texts where ``validators`` has them; the parser reads nothing else of a
+            signature, so it gets this object.
+        validators: the validators of fields whose values DSPy passes to pydantic alone.
     """
 
     instructions: str
@@ -32,6 +39,7 @@ class _CachedPrompt:
     reminder: str
     inputs: tuple[str, ...]
     output_fields: Mapping[str, Any]
+    validators: Mapping[str, TypeAdapter[Any]]
 
 
 class ChatAdapter(dspy.ChatAdapter):
@@ -72,9 +80,11 @@ class ChatAdapter(dspy.ChatAdapter):
         Raises:
             AdapterParseError: a field is missing.
         """
+        known = self._get_prompt(signature)
         try:
-            return super().parse(cast(Any, self._get_prompt(signature)), completion)
-        except AdapterParseError:
+            fields = super().parse(cast(Any, known), completion)
+            return fields | {name: _read(fields[name], known.validators[name]) for name in known.validators}
+        except (AdapterParseError, ValueError):
             # Parse again, for an error that names the signature itself.
             return super().parse(signature, completion)
 
@@ -86,9 +96,48 @@ class ChatAdapter(dspy.ChatAdapter):
                 super().format_system_message(signature),
                 super().user_message_output_requirements(signature),
                 tuple(signature.input_fields),
-                dict(signature.output_fields),
+                {name: _as_text(field) for name, field in signature.output_fields.items()},
+                {name: _validator(field) for name, field in signature.output_fields.items() if _is_plain(field)},
             )
         return known
+
+
+# Types whose values the parser passes to pydantic alone.
+_PLAIN_TYPES = (bool, dict, float, int, list, set, tuple)
+
+
+def _is_plain(field: Any) -> bool:
+    return (get_origin(field.annotation) or field.annotation) in _PLAIN_TYPES
+
+
+def _validator(field: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(field.annotation)
+
+
+def _as_text(field: Any) -> Any:
+    """Return an output field that the parser leaves as text, if the field's type is plain; else the field itself."""
+    if not _is_plain(field):
+        return field
+    text = copy.copy(field)
+    text.annotation = str
+    return text
+
+
+def _read(value: Any, validator: TypeAdapter[Any]) -> Any:
+    """Return the value of a text as DSPy's ``parse_value`` does, which builds a validator for each; or a default.
+
+    Raises:
+        ValueError: the text isn't of the field's type.
+    """
+    if not isinstance(value, str):
+        return value
+    candidate = repair_json(value)
+    if candidate == "" and value:
+        try:
+            candidate = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            candidate = value
+    return validator.validate_python(candidate)
 
 
 SHARED_ADAPTER = ChatAdapter()

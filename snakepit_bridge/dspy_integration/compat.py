@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import copy
 import importlib
+import os
 import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 from weakref import WeakSet
 
 import dspy
+from dspy.adapters import utils as _adapter_utils
 from dspy.predict.flex.ctx import FlexContext
 from dspy.predict.knn import KNN as _KNN
 from dspy.predict.parallel import Parallel as _Parallel
+from dspy.primitives import python_interpreter
 from tqdm import tqdm
 
 ReActV2 = cast(type[Any], dspy.ReActV2)
@@ -29,7 +33,29 @@ KNN = cast(type[Any], _KNN)
 settings_module = cast(Any, importlib.import_module("dspy.dsp.utils.settings"))
 """DSPy's settings, whose defaults and overrides have no public name."""
 
+
+def repair_json(text: str) -> Any:
+    """Return the JSON value of an LM's text, mended where it can be, as DSPy's parser does; '' where it can't."""
+    return cast(Any, _adapter_utils).json_repair.loads(text)
+
+
 # ---------------------------------------------------------------- interpreters, tools
+
+
+def find_deno() -> str:
+    """Return the Deno that DSPy runs: that of the ``deno`` package, or one on the PATH."""
+    return cast(Any, python_interpreter)._find_deno_executable()
+
+
+def find_deno_cache(deno: str) -> str:
+    """Return the folder in which a Deno keeps what it has loaded, without symbolic links; empty if it doesn't say."""
+    cache = cast(Any, dspy.PythonInterpreter)._get_deno_dir(deno)
+    return os.path.realpath(cache) if cache else ""
+
+
+def find_sandbox_runner() -> str:
+    """Return the script by which DSPy runs Python in Deno, without symbolic links."""
+    return os.path.realpath(Path(python_interpreter.__file__).with_name("runner.js"))
 
 
 def get_interpreter_factory(module: Any) -> Any:

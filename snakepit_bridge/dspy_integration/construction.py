@@ -14,7 +14,7 @@ from dspy.primitives.base_module import BaseModule
 
 from snakepit_bridge.dspy_integration.compat import Flex
 from snakepit_bridge.dspy_integration.context_overrides import override_keyword
-from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
+from snakepit_bridge.dspy_integration.mixin import MIXIN_CLASSES, VariableAwareMixin
 from snakepit_bridge.dspy_integration.module_tree import is_user_class, parts, predictors
 from snakepit_bridge.dspy_integration.targets import keywords
 
@@ -105,7 +105,7 @@ def _configure(module: Any, config: Mapping[str, Any]) -> None:
 
 def _constructor_signature(module_class: type) -> inspect.Signature:
     """Return the signature of the plain class's constructor; the mixin's accepts anything."""
-    plain = next(base for base in module_class.__mro__ if "__init__" in vars(base) and base is not VariableAwareMixin)
+    plain = next(base for base in module_class.__mro__ if "__init__" in vars(base) and base not in MIXIN_CLASSES)
     return inspect.signature(plain.__init__)
 
 

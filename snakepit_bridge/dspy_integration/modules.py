@@ -13,7 +13,7 @@ from dspy.signatures.signature import ensure_signature
 
 from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, ReActV2
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
-from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
+from snakepit_bridge.dspy_integration.mixin import MIXIN_CLASSES, VariableAwareMixin
 from snakepit_bridge.dspy_integration.targets.prompt import with_attempts
 
 
@@ -174,7 +174,7 @@ def _recreate(plain: type) -> Any:
 
 
 def _find_plain_class(kind: type) -> type:
-    return next(base for base in kind.__mro__ if not issubclass(base, VariableAwareMixin))
+    return next(base for base in kind.__mro__ if not issubclass(base, VariableAwareMixin) and base not in MIXIN_CLASSES)
 
 
 def plain_class_name(module: object) -> str:

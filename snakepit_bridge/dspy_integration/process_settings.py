@@ -18,9 +18,13 @@ import dspy
 from dspy.dsp.utils.utils import dotdict
 
 from snakepit_bridge.dspy_integration.compat import settings_module
+from snakepit_bridge.dspy_integration.sandbox import SANDBOX
 from snakepit_bridge.process.frames import unmarked
 
 _log = logging.getLogger(__name__)
+
+# Code that an LM has written runs under limits, in programs that name no interpreter of their own.
+_OWN_DEFAULTS: dict[str, Any] = {"interpreter_factory": SANDBOX}
 
 _dotdict = cast(type[dict[str, Any]], dotdict)
 
@@ -44,7 +48,7 @@ def protect_settings() -> None:
     """Keep DSPy's settings and caches of this process as they are from now on, whatever configures them."""
     if isinstance(settings_module.main_thread_config, _Protected):
         return
-    settings_module.main_thread_config = _Protected(copy.deepcopy(settings_module.DEFAULT_CONFIG))
+    settings_module.main_thread_config = _Protected({**copy.deepcopy(settings_module.DEFAULT_CONFIG), **_OWN_DEFAULTS})
     # Any thread and any task may configure, since it only affects its own context.
     settings_module.Settings._ensure_configure_allowed = _allow_configure
     for home in (dspy, dspy.clients):
@@ -70,7 +74,7 @@ def default_settings() -> Generator[None]:
         return
     overrides = settings_module.thread_local_overrides
     fresh = {name: list(v) if type(v) is list else v for name, v in settings_module.DEFAULT_CONFIG.items()}
-    token = overrides.set(type(overrides.get())(fresh))
+    token = overrides.set(type(overrides.get())({**fresh, **_OWN_DEFAULTS}))
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import dspy
 
 from snakepit_bridge.dspy_integration.bounds import abbreviate
+from snakepit_bridge.dspy_integration.sandbox import SANDBOX
 from snakepit_bridge.exceptions import ValidationError, join_names, suggest_name
 
 T = TypeVar("T")
@@ -74,23 +75,13 @@ class NamedRegistry(Generic[T]):
         )
 
 
-class _Sandbox:
-    """Makes DSPy's sandboxed interpreter, also where ``dspy.configure`` names another default."""
-
-    # RLM puts these instructions of its interpreter's factory into the prompt.
-    execution_instructions: str = getattr(dspy.PythonInterpreter, "execution_instructions", "")
-
-    def __call__(self) -> Any:
-        return dspy.PythonInterpreter()
-
-
 Function = Callable[..., Any]
 
 TOOLS: NamedRegistry[Function] = NamedRegistry("tool")
 REWARDS: NamedRegistry[Function] = NamedRegistry("reward function")
 REDUCERS: NamedRegistry[Function] = NamedRegistry("reduce function", majority=dspy.majority)
 # No unsafe interpreter is registered by default: register `dspy.LocalInterpreter` to use it.
-INTERPRETERS: NamedRegistry[Function] = NamedRegistry("interpreter", sandbox=_Sandbox())
+INTERPRETERS: NamedRegistry[Function] = NamedRegistry("interpreter", sandbox=SANDBOX)
 ADAPTERS: NamedRegistry[dspy.Adapter] = NamedRegistry(
     "adapter",
     chat=dspy.ChatAdapter(),

@@ -187,15 +187,15 @@ class ElixirAuthority:
 
     async def _write(self, request: _WriteRequest) -> None:
         """Write under a lock per session: concurrent writers would both register a name that neither found."""
-        turn = self._write_locks.setdefault(request.session, asyncio.Lock())
+        lock = self._write_locks.setdefault(request.session, asyncio.Lock())
         try:
-            async with turn:
+            async with lock:
                 if await self._try_write(request, alone=self._leases is None) or self._leases is None:
                     return
                 async with self._leases.acquire(self._keys.session_writing(request.session)):
                     await self._try_write(request, alone=True)
         finally:
-            if not turn.locked():
+            if not lock.locked():
                 self._write_locks.pop(request.session, None)
 
     async def _try_write(self, request: _WriteRequest, *, alone: bool) -> bool:
@@ -243,8 +243,10 @@ class ElixirAuthority:
                     since = head.now if head is not None and since is None else since
                     if head is not None and since is not None and head.confirmed_at >= since:
                         return head.token
-                    if head is not None and head.token != before and await self._store_holds(session, written):
-                        return head.token
+                    if head is not None and head.token != before:
+                        snapshot = await self._store.read(session)
+                        if _includes(snapshot, written):
+                            return snapshot.token  # perhaps a later one than the head's, which needn't include them
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, _MAX_POLL_S)
         except TimeoutError:
@@ -253,7 +255,7 @@ class ElixirAuthority:
         except StoreUnavailableError as exc:
             raise WriteNotShownError(session, self._wait_s, str(exc)) from exc
 
-    async def _store_holds(self, session: str, written: Changes) -> bool:
-        """Check whether the store has the changes: a session with an unreadable variable is never fully confirmed."""
-        snapshot: Snapshot = await self._store.read(session)
-        return all(snapshot.variables.get(name) == variable for name, variable in written.items())
+
+def _includes(snapshot: Snapshot, written: Changes) -> bool:
+    """Check whether a snapshot includes changes: one with an unreadable variable is never fully confirmed."""
+    return all(snapshot.variables.get(name) == variable for name, variable in written.items())

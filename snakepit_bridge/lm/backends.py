@@ -22,7 +22,15 @@ from dspy.lm15 import (
     response_to_events,
 )
 
-from snakepit_bridge.lm.compat import AsyncLiteLLMEngine, HttpResponse, parse_response, validate_request
+from snakepit_bridge.lm.compat import (
+    AsyncLiteLLMEngine,
+    HttpResponse,
+    build_wire_request,
+    parse_response,
+    read_access,
+    to_provider_error,
+    validate_request,
+)
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.failures import find_failure_in_text, find_refusal, malformed_reply_error, sanitize_usage
 from snakepit_bridge.lm.transport import (
@@ -105,6 +113,30 @@ class Lm15Backend:
             reply = exc.reply
         for event in response_to_events(_parse_unstreamed_reply(client, routed, reply)):
             yield event
+
+    async def build_wire_request(self, request: Request) -> tuple[str, bytes]:
+        """Return the path and the body of the HTTP request that a call would send; raise ``lm15`` errors."""
+        validate_request(request)
+        client = self._client or await self._load_client()
+        with _translate_reply_errors():
+            return build_wire_request(client, replace(request, model=self._model))
+
+    async def parse_reply(self, request: Request, status: int, body: str) -> Response:
+        """Return the response of a reply that came another way than by a call; raise ``lm15`` errors."""
+        client = self._client or await self._load_client()
+        if status >= 400:
+            raise to_provider_error(client, status, body)
+        failure = find_failure_in_text(body.encode())
+        if failure is not None:
+            raise failure
+        with _translate_reply_errors() as progress:
+            progress.status = status
+            encoded = _drop_invalid_usage(body.encode()) or body.encode()
+            return _parse_reply(client, replace(request, model=self._model), HttpResponse(status, "", [], encoded))
+
+    async def read_access(self) -> tuple[str, dict[str, str]]:
+        """Return the base URL and the headers of its requests, with the key in clear text: for a client alone."""
+        return read_access(self._client or await self._load_client(), self._model)
 
     async def warm(self) -> None:
         """Build the client that the first request would have to wait for; raise ``lm15`` errors."""

@@ -16,7 +16,7 @@ from dspy.lm15 import Request, Response
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.lm.engine import LMEngine
 from snakepit_bridge.lm.streaming import StreamEvent
-from snakepit_bridge.process.home_loop import WaitForItself, get_home_loop, run_blocking
+from snakepit_bridge.process.home_loop import BlockingCallError, get_home_loop, run_blocking
 
 _AWAIT_ADVICE = (
     "The program asks its LM by a blocking call inside a coroutine, which would hold up every other prediction of the "
@@ -47,7 +47,7 @@ class BlockingEngine:
         """
         try:
             return run_blocking(self.async_engine.complete(request))
-        except WaitForItself as exc:
+        except BlockingCallError as exc:
             raise BridgeError(_AWAIT_ADVICE) from exc
 
     def stream(self, request: Request) -> Generator[StreamEvent]:

@@ -6,7 +6,7 @@ what has moved.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from dspy._vendor.lm15.providers.base import HttpResponse
 from dspy._vendor.lm15.registry import lookup as lookup_provider
@@ -18,11 +18,15 @@ from dspy._vendor.lm15.transports._async import (
 from dspy._vendor.lm15.transports._async import (
     _AsyncConnectionPool as AsyncConnectionPool,  # pyright: ignore[reportPrivateUsage]
 )
+from dspy.clients import execution as _execution
+from dspy.clients._deprecation import warn_openai_messages
 from dspy.clients.backend_selection import CLIENT_KEYS, select_backend
 from dspy.clients.call_context import stream_emitted
+from dspy.clients.call_result import CallResult
 from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine
 from dspy.clients.engines.lm15_engine import validate_request
-from dspy.lm15 import Request, Response
+from dspy.clients.errors import error_boundary
+from dspy.lm15 import Message, Request, Response
 
 __all__ = [
     "CLIENT_KEYS",
@@ -31,13 +35,17 @@ __all__ = [
     "AsyncLiteLLMEngine",
     "HttpResponse",
     "StdlibAsyncTransport",
+    "build_wire_request",
+    "call_on_loop",
     "lookup_provider",
     "parse_response",
+    "read_access",
     "request_to_dict",
     "response_from_dict",
     "response_to_dict",
     "select_backend",
     "stream_emitted",
+    "to_provider_error",
     "validate_request",
 ]
 
@@ -45,3 +53,46 @@ __all__ = [
 def parse_response(client: Any, request: Request, reply: HttpResponse) -> Response:
     """Return what the native client's own parser makes of a whole reply."""
     return client._inner.parse_response(request, reply)
+
+
+_dspy = cast(Any, _execution)
+
+
+async def call_on_loop(lm: Any, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> tuple[bool, Any]:
+    """Make a call as ``BaseLM.acall`` does, without its two trips to a thread, one of which only estimates a price.
+
+    Returns:
+        Whether the call was made, and its outputs. It wasn't if it needs what only DSPy's own way has: DSPy's cache,
+        its retries, several answers, or a stream.
+    """
+    call = _dspy.prepare(lm, prompt, messages, kwargs, asynchronous=True)
+    if not call.managed or call.request is not None or call.cache or call.n > 1 or lm.num_retries:
+        return False, None
+    warn_openai_messages(lm, messages)
+    backend, request, provider = _dspy._engine(lm, call, True)
+    results: list[CallResult] = []
+    try:
+        with error_boundary(lm.model, provider=provider, unexpected=True):
+            await _dspy._aattempt(lm, call, backend, request, provider, _dspy._Attempt(), results)
+    except BaseException as exc:
+        _dspy._hint_responses_api(lm, exc)
+        _dspy._account_failed_call(lm, results, exc)
+        raise
+    return True, _dspy.finalize(lm, call, results[0])
+
+
+def build_wire_request(client: Any, request: Request) -> tuple[str, bytes]:
+    """Return the path below the base URL and the body of the HTTP request that the native client would send."""
+    wire, _ = client._inner._build(request, stream=False)
+    return wire.url.removeprefix(client._inner.base_url.rstrip("/")).partition("?")[0], wire.body
+
+
+def read_access(client: Any, model: str) -> tuple[str, dict[str, str]]:
+    """Return the base URL and the headers, with the key in clear text, of the native client's requests to a model."""
+    wire, _ = client._inner._build(Request(model=model, messages=(Message.user("?"),)), stream=False)
+    return client._inner.base_url.rstrip("/"), dict(wire.headers)
+
+
+def to_provider_error(client: Any, status: int, body: str) -> Exception:
+    """Return the error that the native client raises for a reply of such a status."""
+    return client._inner.normalize_error(status, body)

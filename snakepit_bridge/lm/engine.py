@@ -70,6 +70,11 @@ class LMEngine:
     def __deepcopy__(self, memo: object) -> Self:
         return self  # a copied module shares the connections
 
+    @property
+    def has_middleware(self) -> bool:
+        """Whether its calls pass through middleware, as on a worker."""
+        return self._middleware is not None
+
     # ------------------------------------------------------------------ DSPy's side
 
     async def complete(self, request: Request) -> Response:
@@ -175,6 +180,38 @@ class LMEngine:
                 del self._backends[closed]
             found = self._backends[loop] = Lm15Backend(self.endpoint, resolution)
         return found
+
+    # ------------------------------------------------------------------ batches
+
+    async def build_batch_request(self, request: Request) -> tuple[str, bytes]:
+        """Return the path and the body that a batch has for a request.
+
+        Raises:
+            lm15.UnsupportedFeatureError: no batch can hold it.
+            lm15.LM15Error: it can't be built.
+        """
+        request, _ = drop_unsupported(self.endpoint.model, request)
+        request, messages = split_original_messages(request)
+        if messages is not None:
+            raise UnsupportedFeatureError("a message has parts that a batch can't hold; use a profile without a tier")
+        return await self._native_backend.build_wire_request(request)
+
+    async def parse_batch_reply(self, request: Request, status: int, body: str) -> Response:
+        """Return the response of a batch's reply to a request; raise ``lm15`` errors."""
+        request, _ = drop_unsupported(self.endpoint.model, request)
+        request, _ = split_original_messages(request)
+        return await self._native_backend.parse_reply(request, status, body)
+
+    async def read_access(self) -> tuple[str, dict[str, str]]:
+        """Return the provider's base URL and the headers of requests, with the key: for a client, never for a log."""
+        return await self._native_backend.read_access()
+
+    @property
+    def _native_backend(self) -> Lm15Backend:
+        resolution = self._resolution
+        if resolution is None:
+            raise UnsupportedFeatureError(f"{self.endpoint.model} is reached by litellm, which has no batches here")
+        return self._get_lm15_backend(resolution)
 
     def check(self) -> None:
         """Find out how the model is reached, without asking it.

@@ -23,7 +23,7 @@ import dspy
 from dspy.lm15 import Request, UnsupportedFeatureError, request_from_openai_chat
 
 from snakepit_bridge.lm import models as lm_models
-from snakepit_bridge.lm.compat import CLIENT_KEYS
+from snakepit_bridge.lm.compat import CLIENT_KEYS, call_on_loop
 
 # Keywords that DSPy removes from a call before it builds the request.
 _DSPY_KEYWORDS = frozenset({"n", "rollout_id", "num_generations", "prompt_cache", "cache", "request"}) | CLIENT_KEYS
@@ -59,12 +59,32 @@ class ExtendedLM(dspy.LM):
         """Return the LM's outputs."""
         messages, extras = self._take_extensions(messages, kwargs)
         if extras is None:
-            return await super().acall(prompt, messages=messages, **kwargs)
+            return await self._call(prompt, messages, kwargs)
         token = _extensions.set(extras)
         try:
-            return await super().acall(prompt, messages=messages, **kwargs, **dict.fromkeys(extras.keywords))
+            return await self._call(prompt, messages, {**kwargs, **dict.fromkeys(extras.keywords)})
         finally:
             _extensions.reset(token)
+
+    async def _call(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Any:
+        """Call the LM; on a worker without DSPy's trips to a thread, which cost as much as the rest of its work."""
+        if self._needs_no_thread(prompt, kwargs):
+            was_called, outputs = await call_on_loop(self, prompt, messages, kwargs)
+            if was_called:
+                return outputs
+        return await super().acall(prompt, messages=messages, **kwargs)
+
+    def _needs_no_thread(self, prompt: Any, kwargs: Mapping[str, Any]) -> bool:
+        """Check whether DSPy would only estimate a price in a thread, and nobody sees that."""
+        settings: Any = dspy.settings
+        return (
+            getattr(self._async_engine_spec, "has_middleware", False)
+            and settings.disable_history
+            and settings.send_stream is None
+            and not (settings.callbacks or self.callbacks)
+            and not isinstance(prompt, Request)
+            and "request" not in kwargs
+        )
 
     def _take_extensions(self, messages: Any, kwargs: dict[str, Any]) -> tuple[Any, _Extensions | None]:
         """Take out what the request has no field for; DSPy ignores keywords that are None."""

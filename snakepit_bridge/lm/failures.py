@@ -87,7 +87,7 @@ _FILTERS = {
 _RESPONSE_KEYS = frozenset({"choices", "output", "candidates", "content", "message", "completion", "delta", "response"})
 
 
-class AnswerRefused(InvalidRequestError):
+class AnswerRefusedError(InvalidRequestError):
     """The model, or its provider's content filter, refused to answer; the message is the text of the refusal."""
 
     default_code = "refusal"
@@ -145,7 +145,7 @@ def parse_error_event(text: str) -> LM15Error:
     return _build_error(details, details)
 
 
-def find_refusal(response: Any) -> AnswerRefused | None:
+def find_refusal(response: Any) -> AnswerRefusedError | None:
     """Return the error of a response that is a refusal or was filtered; None for any other response."""
     refusals = [part.text for part in response.message.parts if part.type == "refusal"]
     filtered = response.finish_reason == "content_filter"
@@ -153,7 +153,7 @@ def find_refusal(response: Any) -> AnswerRefused | None:
         return None
     text = " ".join(text for text in (*refusals, response.text or "") if text).strip()
     message = repair_text(text) or "the provider's filter held the answer back"
-    refused = AnswerRefused(message, code="content_filter" if filtered else "refusal")
+    refused = AnswerRefusedError(message, code="content_filter" if filtered else "refusal")
     report_usage(refused, response.usage)
     return refused
 
@@ -251,7 +251,7 @@ def _build_error(error: Mapping[str, Any], payload: Mapping[str, Any]) -> LM15Er
     message = _find_message(error, payload)
     code = next(iter(words.values()), None) or (str(status) if status else None)
     if words.keys() & _FILTERS:
-        return AnswerRefused(message, code="content_filter", provider_code=code, status=status)
+        return AnswerRefusedError(message, code="content_filter", provider_code=code, status=status)
     by_word = next(((kind, usual) for kind, usual, known in _KINDS if words.keys() & known), None)
     # An exhausted quota and a prompt that is too long come with statuses that mean other errors, too.
     if by_word is not None and (status is None or by_word[0] in (BillingError, ContextLengthError)):

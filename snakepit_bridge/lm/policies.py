@@ -103,6 +103,37 @@ class CircuitPolicy:
         _check_seconds("open_s", self.open_s)
 
 
+TierName = Literal["standard", "batch"]
+"""How a profile's calls are answered: at once, or by a provider's batch within a day, at a lower price."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """How requests of a profile of the batch tier are put into batches.
+
+    Attributes:
+        wait_s: seconds for which the first request of a batch waits for others.
+        poll_s: seconds between two looks at a running batch.
+        max_requests: most requests of a batch, within the provider's own limit.
+        max_bytes: most bytes of its requests, within the provider's own limit.
+        tries: batches that a request is put into, if earlier ones expired or failed for it.
+        send_timeout_s: seconds that sending a batch may take. One whose fate isn't known is sent again only after that.
+    """
+
+    wait_s: float = 60.0
+    poll_s: float = 30.0
+    max_requests: int = 50_000
+    max_bytes: int = 100_000_000
+    tries: int = 3
+    send_timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name in ("wait_s", "poll_s", "send_timeout_s"):
+            _check_seconds(name, getattr(self, name))
+        for name in ("max_requests", "max_bytes", "tries"):
+            _check_integer(name, getattr(self, name), 1)
+
+
 def _parse_kinds(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(kind, str) for kind in value):
         raise ValueError(f"on: it must be a list of {', '.join(FAILURE_KINDS)}; got {value!r}")

@@ -19,7 +19,7 @@ from snakepit_bridge.costs.price import Price
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError, join_names, suggest_name
 from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.lm.http_fields import find_headers_problem, find_key_problem, find_url_problem
-from snakepit_bridge.lm.policies import CircuitPolicy, EngineName, RetryPolicy
+from snakepit_bridge.lm.policies import BatchPolicy, CircuitPolicy, EngineName, RetryPolicy, TierName
 from snakepit_bridge.redaction import redact, register_headers, register_secret, register_url
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from snakepit_bridge.lm.engine import LMEngine, LMMiddleware
 
 _log = logging.getLogger(__name__)
+
+BATCH_DIALECTS = frozenset({"openai-chat", "openai", "anthropic"})
+"""The APIs that have batches, as ``LMEngine.dialect`` names them."""
 
 # At least what one process may have in flight: a call that waits for a connection stalls its prediction.
 MIN_CONNECTIONS = 4_096
@@ -54,6 +57,8 @@ class LMProfile:
         middleware: import paths of the user's middleware around its calls, the first outermost.
         price: what the tokens of ``model`` cost; None if that isn't known.
         model_prices: what those of further models cost, by model.
+        tier: ``batch`` has its calls answered by the provider's batches.
+        batch: how its requests are put into batches, if so.
         note: shown wherever the profile is, such as that it isn't a real model.
         key_name: the environment variable that the key came from, for errors.
     """
@@ -73,6 +78,8 @@ class LMProfile:
     middleware: tuple[str, ...] = ()
     price: Price | None = None
     model_prices: Mapping[str, Price] = field(default_factory=dict[str, Price])
+    tier: TierName = "standard"
+    batch: BatchPolicy = field(default_factory=BatchPolicy)
     note: str = ""
     key_name: str = ""
 
@@ -205,6 +212,11 @@ class LMProfiles:
         return bool(self._profiles)
 
     @property
+    def has_batch_tier(self) -> bool:
+        """Whether the calls of a profile are answered by batches."""
+        return any(profile.tier == "batch" for profile in self)
+
+    @property
     def names(self) -> list[str]:
         """Everything that a variable may say: the profiles' names and the models they allow."""
         return sorted({*self._profiles, *(model for p in self._profiles.values() for model in (p.model, *p.models))})
@@ -243,7 +255,9 @@ class LMProfiles:
                 )
             for model in (profile.model, *profile.models):
                 try:
-                    self.get_engine(profile.name if model == profile.model else model).check()
+                    engine = self.get_engine(profile.name if model == profile.model else model)
+                    engine.check()
+                    _check_tier(profile, engine, self)
                 except Exception as exc:
                     raise ConfigurationError(f"LM profile '{profile.name}' can't be used: {exc}") from exc
 
@@ -279,6 +293,20 @@ class LMProfiles:
             f"it must be an LM profile or an allowed model: {join_names(self.names)}"
             + suggest_name(wanted, self.names),
         )
+
+
+def _check_tier(profile: LMProfile, engine: LMEngine, profiles: LMProfiles) -> None:
+    """Check that a profile of the batch tier has a provider with batches, and is nobody's fallback.
+
+    Raises:
+        ConfigurationError: says what to change.
+    """
+    for name in profile.fallbacks:
+        if profiles[name].tier == "batch":
+            raise ConfigurationError(f"its fallback '{name}' is of the batch tier, which answers within a day")
+    if profile.tier == "batch" and engine.dialect not in BATCH_DIALECTS:
+        known = ", ".join(sorted(BATCH_DIALECTS))
+        raise ConfigurationError(f"tier 'batch' needs an API with batches ({known}), reached by the native client")
 
 
 _HEADERS = frozenset({"headers", "extra_headers", "default_headers"})

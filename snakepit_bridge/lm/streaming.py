@@ -129,7 +129,7 @@ def _check_response(response: Response) -> Response:
     """Return a response with its text in valid Unicode.
 
     Raises:
-        AnswerRefused: the response is a refusal, whose text is the message.
+        AnswerRefusedError: the response is a refusal, whose text is the message.
     """
     refusal = find_refusal(response)
     if refusal is not None:

@@ -20,7 +20,7 @@ from dspy.lm15 import ConfigurationError
 
 from snakepit_bridge.lm.compat import AsyncConnection, AsyncConnectionPool, HttpResponse, StdlibAsyncTransport
 from snakepit_bridge.lm.endpoint import Endpoint
-from snakepit_bridge.lm.failures import AnswerRefused, find_failure_in_text, parse_error_event, sanitize_usage
+from snakepit_bridge.lm.failures import AnswerRefusedError, find_failure_in_text, parse_error_event, sanitize_usage
 from snakepit_bridge.lm.http_fields import find_headers_problem, find_url_problem
 
 _SSE_FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":")
@@ -222,7 +222,7 @@ class Reply:
                 named = ""
             yield line
         if self._refusal:
-            raise AnswerRefused("".join(self._refusal))
+            raise AnswerRefusedError("".join(self._refusal))
 
     def _check_event(self, value: bytes) -> None:
         failure = find_failure_in_text(value)

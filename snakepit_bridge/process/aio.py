@@ -119,6 +119,24 @@ async def cancel_tasks(*tasks: asyncio.Task[Any] | None) -> None:
     await asyncio.gather(*running, return_exceptions=True)
 
 
+async def run_together(*work: Coroutine[Any, Any, object]) -> None:
+    """Run coroutines at once until all have ended, or the first fails: the others are cancelled then.
+
+    ``asyncio.TaskGroup`` does the same, but loses a cancellation that comes while a failed coroutine's fellows end
+    (until Python 3.13): who cancels it and waits for its end, waits for ever.
+
+    Raises:
+        the error of the first that failed.
+    """
+    tasks = [asyncio.get_running_loop().create_task(each) for each in work]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in ended:
+            task.result()
+    finally:
+        await cancel_tasks(*tasks)
+
+
 class BackgroundTasks:
     """Tasks that nobody has to await. They are kept until they end, since an event loop refers to its tasks weakly."""
 

@@ -89,7 +89,7 @@ def can_switch_out() -> bool:
     return _bridge is not None and _running_loop() is _home and _bridge.can_switch_out()
 
 
-class WaitForItself(RuntimeError):
+class BlockingCallError(RuntimeError):
     """A blocking call on the home loop itself would deadlock."""
 
 
@@ -104,14 +104,16 @@ def run_blocking(work: Coroutine[Any, Any, T], timeout_s: float | None = None) -
 
     Raises:
         TimeoutError: the timeout passed; the coroutine is cancelled.
-        WaitForItself: called on the home loop without a bridge.
+        BlockingCallError: called on the home loop without a bridge.
     """
     loop = get_home_loop()
     if _running_loop() is loop:
         if _bridge is not None and _bridge.can_switch_out():
             return _bridge.wait(work if timeout_s is None else asyncio.wait_for(work, timeout_s))
         work.close()
-        raise WaitForItself("A blocking call on the process's own event loop would wait for itself: await it instead.")
+        raise BlockingCallError(
+            "A blocking call on the process's own event loop would wait for itself: await it instead."
+        )
     future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return future.result(timeout_s)

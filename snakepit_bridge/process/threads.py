@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.process.frames import call_marked, current_prediction_id
+from snakepit_bridge.process.own_packages import OWN_PACKAGES
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,11 +32,10 @@ _USER_THREADS = 512
 # Idle threads end after this time.
 _IDLE_S = 30.0
 # Packages that count as libraries: their code never waits for a prediction.
-_LIBRARIES = frozenset({
-    "_hashlib", "_io", "_socket", "aiohttp", "anyio", "asyncio", "celery", "config", "dspy", "grpc", "hashlib",
-    "httpcore", "httpx", "importlib", "kombu", "litellm", "openai", "redis", "snakepit_bridge", "socket", "ssl",
-    "tasks", "tiktoken", "workers",
-})  # fmt: skip
+_LIBRARIES = OWN_PACKAGES | {
+    "_hashlib", "_io", "_socket", "aiohttp", "anyio", "asyncio", "celery", "dspy", "grpc", "hashlib", "httpcore",
+    "httpx", "importlib", "kombu", "litellm", "openai", "redis", "socket", "ssl", "tiktoken",
+}  # fmt: skip
 
 _in_user_thread: ContextVar[bool] = ContextVar("dspex_in_user_thread", default=False)
 

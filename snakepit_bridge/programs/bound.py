@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import dspy
 from dspy.primitives.base_module import BaseModule
-from dspy.utils.usage_tracker import UsageTracker
 
 from snakepit_bridge.dspy_integration.binding import MODEL, BoundValue, LMScope, apply_values
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
@@ -33,6 +31,7 @@ from snakepit_bridge.programs.inputs import ProgramInputs
 from snakepit_bridge.programs.packages import find_releases
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.spec import ModuleVariable, ProgramSpec
+from snakepit_bridge.programs.steps import RecordedUsage, SharedUsage, StepRecorder
 from snakepit_bridge.snapshots.snapshot import Snapshot
 
 # Bounds of the caches: templates are as many as programs in use, bound programs as many as their live value sets.
@@ -42,6 +41,8 @@ _MAX_BOUND = 2_048
 _EXECUTE_CODE = (dspy.ProgramOfThought, dspy.CodeAct, RLM, Flex)
 # A call decrements their fail_count.
 _STATEFUL = (dspy.BestOfN, dspy.Refine)
+# Where modules come from whose calls are known.
+_OWN_PACKAGES = ("dspy.", "snakepit_bridge.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class BoundProgram:
         is_stateful: whether a call changes the module, so that calls can't share it.
         executes_code: whether it needs a process of its own, since it computes or executes code rather than waiting.
         packages: the distributions that its own code comes from, with their versions.
+        keeps_journal: whether what its calls are answered is kept until its result is committed.
         isolation: makes the module of a call; None where calls share it, or where it is that of one call already.
     """
 
@@ -71,25 +73,33 @@ class BoundProgram:
     executes_code: bool = False
     isolation: Isolation | None = None
     packages: Mapping[str, str] = field(default_factory=dict[str, str])
+    keeps_journal: bool = False
 
     def isolate(self) -> BoundProgram:
         """Return the program with a module that no other prediction sees, where its code is the user's own."""
         return self if self.isolation is None else replace(self, module=self.isolation.copy(), isolation=None)
 
-    async def acall(self, /, **inputs: Any) -> dspy.Prediction:
-        """Run the program and return DSPy's prediction with its LM usage; raise what DSPy raises."""
+    async def acall(self, steps: StepRecorder | None = None, /, **inputs: Any) -> dspy.Prediction:
+        """Run the program and return DSPy's prediction with its LM usage; raise what DSPy raises.
+
+        Args:
+            steps: records the calls of its predictors.
+            **inputs: its inputs.
+        """
         if self.isolation is not None:
-            return await self.isolate().acall(**inputs)
+            return await self.isolate().acall(steps, **inputs)
         args, kwargs = self.inputs.to_arguments(inputs)
         # With its own trace: the process-wide one keeps the last 10,000 calls alive.
         settings: dict[str, Any] = {
             "lm": self.choice.lm,
             "adapter": dspy.settings.adapter or SHARED_ADAPTER,
-            "trace": [],
+            "trace": [] if steps is None else steps,
         }
-        usage = SharedUsage()
+        usage = SharedUsage() if steps is None else RecordedUsage(steps)
         with dspy.context(**settings, disable_history=True, track_usage=True, usage_tracker=usage):
             module = clone(self.module) if self.is_stateful else self.module
+            if steps is not None:
+                steps.module = module
             prediction = await module.acall(*args, **kwargs)
         if isinstance(prediction, dspy.Prediction):
             prediction.set_lm_usage(usage.get_total_tokens())
@@ -106,13 +116,22 @@ class _Template:
     is_stateful: bool
     executes_code: bool
     packages: Mapping[str, str]
+    makes_several_calls: bool
 
     @classmethod
     def of(cls, module: Any, spec: ProgramSpec) -> Self:
         inside = [part for _, part in parts(module, BaseModule)]
         used_up = any(isinstance(part, _STATEFUL) for part in inside)
         executes_code = any(map(_executes_code, inside))
-        return cls(module, plain_class_name(module), _read_inputs(module), used_up, executes_code, find_releases(spec))
+        return cls(
+            module,
+            plain_class_name(module),
+            _read_inputs(module),
+            used_up,
+            executes_code,
+            find_releases(spec),
+            _makes_several_calls(module, inside),
+        )
 
 
 class BoundPrograms:
@@ -218,6 +237,7 @@ class BoundPrograms:
             template.executes_code or program.spec.executes_code,
             isolation,
             template.packages,
+            template.makes_several_calls if program.spec.journal is None else program.spec.journal,
         )
 
     def _load_template(self, program: Program, module_name: str) -> _Template:
@@ -272,25 +292,8 @@ def _executes_code(part: Any) -> bool:
     return isinstance(part, _EXECUTE_CODE) or getattr(type(part), "executes_code", False) is True
 
 
-class SharedUsage(UsageTracker):
-    """DSPy's usage tracker, shared by all threads of a prediction.
-
-    ``dspy.Parallel`` gives each of its threads a copy, and the copies are never summed.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lock = threading.Lock()
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-    def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
-        """Add the usage of one LM call."""
-        with self._lock:
-            super().add_usage(lm, usage_entry)
-
-    def get_total_tokens(self) -> dict[str, Any]:
-        """Return the current token counts by model."""
-        with self._lock:
-            return super().get_total_tokens()
+def _makes_several_calls(module: Any, inside: Sequence[Any]) -> bool:
+    """Check whether a program may make more than one LM call or use tools: all but DSPy's own single predictors."""
+    predictors = sum(isinstance(part, dspy.Predict) for part in inside)
+    is_single = isinstance(module, (dspy.Predict, dspy.ChainOfThought, dspy.MultiChainComparison))
+    return predictors > 1 or not is_single or not type(module).__module__.startswith(_OWN_PACKAGES)

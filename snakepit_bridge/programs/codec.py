@@ -73,6 +73,15 @@ def encode_outputs(program: str, prediction: Any) -> dict[str, Any]:
     return _encode(program, dict(_check_prediction(program, prediction).items(include_dspy=True)))
 
 
+def encode_values(program: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values of fields as JSON values, as :func:`encode_outputs` does.
+
+    Raises:
+        PredictionFailedError: one has no JSON form.
+    """
+    return _encode(program, values)
+
+
 def encode_completions(program: str, prediction: Any) -> list[dict[str, Any]]:
     """Return every completion's outputs as JSON values, as :func:`encode_outputs` does; [] if there is only one.
 

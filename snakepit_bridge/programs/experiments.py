@@ -11,6 +11,7 @@ from typing import Any
 from typing_extensions import override
 
 from snakepit_bridge.exceptions import ExperimentError, ProgramNotFoundError, RolloutMovedError, RolloutOverlapError
+from snakepit_bridge.programs.controlled import describe_experiment, raise_if_refused
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.programs.staging import parse_label_experiments, rollout_target, to_arm, to_entry
 from snakepit_bridge.redis.scripts import ScriptPackage
@@ -64,14 +65,38 @@ class LabelExperiments(TargetExperiments):
 
     @override
     async def _replace(self, before: str, after: str, event: ExperimentEvent) -> None:
+        await self.replace_approved(before, after, event)
+
+    async def replace_approved(self, before: str, after: str, event: ExperimentEvent, approval: str = "") -> None:
+        """Replace the stored text, and give everybody the winner's version if there is one.
+
+        Args:
+            before: the text that there has to be.
+            after: the new one.
+            event: what happens.
+            approval: the id of the request for it that was approved.
+
+        Raises:
+            RolloutMovedError: the stored text isn't ``before``.
+            RolloutOverlapError: one is to start, and the label has an open rollout.
+            ApprovalRequiredError: a rule protects the label, and one isn't just to stop.
+        """
         winner = event.experiment.winner
         entry = to_entry(event.experiment.arm(winner).revision) if winner else ""
         change = uuid.uuid4().hex, event.kind, event.encode_experiment(), event.author, event.reason
         keys = [self._versions, self._rollouts, self._events]
-        reply: list[bytes] = await self._registry.connection.run(
-            _SCRIPTS["change_experiments"], keys, [self._label, before, after, entry, *change]
+        tail = (event.experiment.name, *self._registry.trail.build_args(self.target, approval))
+        args = [self._label, before, after, entry, *change, *tail]
+
+        async def replace() -> None:
+            reply: list[bytes] = await self._registry.connection.run(_SCRIPTS["change_experiments"], keys, args)
+            raise_if_refused(reply, approval)
+            if reply[0] == b"overlap":
+                raise RolloutOverlapError(self.target, f"rollout {reply[1].decode().partition(' ')[0]}")
+            if reply[0] == b"moved":
+                raise RolloutMovedError(self.target, "the experiments that were read", "others")
+
+        described = describe_experiment(self._name, self._label, before, after, event, approval)
+        await self._registry.control.carry_out(
+            described, replace, lambda: self._registry.read_label(self._name, self._label)
         )
-        if reply[0] == b"overlap":
-            raise RolloutOverlapError(self.target, f"rollout {reply[1].decode().partition(' ')[0]}")
-        if reply[0] == b"moved":
-            raise RolloutMovedError(self.target, "the experiments that were read", "others")

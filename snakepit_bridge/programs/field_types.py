@@ -68,7 +68,7 @@ class _Parser:
             case ast.Name() | ast.Attribute():
                 return self._read_name(node)
             case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-                return typing.Union[self.read(left, depth + 1), self.read(right, depth + 1)]  # noqa: UP007
+                return _unite(self.read(left, depth + 1), self.read(right, depth + 1))
             case ast.Subscript(value=base, slice=inner):
                 return self._read_generic(self._read_dotted_name(base), inner, depth)
             case _:
@@ -83,7 +83,7 @@ class _Parser:
             return self._read_code(items)
         given = [... if _is_ellipsis(item) else self.read(item, depth + 1) for item in items]
         if base in ("Optional", "Union"):
-            return typing.Union[tuple([*given, type(None)] if base == "Optional" else given)]  # noqa: UP007
+            return _unite(*given, type(None)) if base == "Optional" else _unite(*given)
         if base.lower() not in _GENERIC:
             raise self._error(f"gives '{base}' parameters that it doesn't take")
         return _NAMES[base.lower()][tuple(given)]
@@ -128,6 +128,20 @@ class _Parser:
         return ProgramSpecError(self._program, self._where, f"{self._text!r} {why}")
 
 
+def _unite(*members: Any) -> Any:
+    """Return the union of types, in their order.
+
+    ``typing`` caches unions by equality, and ``int | str`` equals ``str | int``: a union of unions could come back in
+    the order of another program's type, and change what a prompt says. So members that are unions are spread out.
+    """
+    flat = [part for member in members for part in (typing.get_args(member) if _is_union(member) else (member,))]
+    return typing.Union[tuple(flat)]  # noqa: UP007
+
+
+def _is_union(kind: Any) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
+
+
 def _is_ellipsis(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is ...
 
@@ -144,7 +158,7 @@ def format_type(kind: Any, *, program: str, where: str) -> str:
     if origin is Literal:
         return f"Literal[{', '.join(repr(argument) for argument in arguments)}]"
     spelt = ["..." if a is ... else format_type(a, program=program, where=where) for a in arguments]
-    if origin in (typing.Union, types.UnionType):
+    if _is_union(kind):
         return " | ".join(spelt)
     if origin is not None and id(origin) in _NAMES_BY_ID:
         return f"{_NAMES_BY_ID[id(origin)]}[{', '.join(spelt)}]"

@@ -1,3 +1,4 @@
+-- needs: redis/audit
 -- Library: the rollout of a label, for every script that starts, changes or ends one. All keys of a program share one
 -- hash tag:
 --   PROGRAM  hash: "label:<label>" as "<n> <digest>", "rollout:<label>" as the line of text that rollouts/records.py
@@ -18,13 +19,20 @@ local function is_open(record)
   return record and UNDECIDED[string.match(record, '^%S+ %d+ (%S+) ')] or false
 end
 
+-- Returns the number of a version, '' for none, which an entry has before its digest.
+local function version_of(entry)
+  return string.match(entry or '', '^%d+') or ''
+end
+
 -- Returns the server's time in microseconds.
 local function now_text()
   return string.format('%.0f', NOW[1] * 1000000 + NOW[2])
 end
 
--- Appends an event. `detail` is JSON text.
+-- Appends an event, and records it in the audit trail. `detail` is JSON text.
 local function record_event(kind, record, author, reason, detail)
   redis.call('XADD', EVENTS, 'MAXLEN', '~', EVENTS_KEPT, '*', 'kind', kind, 'record', record, 'author', author,
     'reason', reason, 'detail', detail, 'at', now_text())
+  local baseline, candidate = string.match(record, '(%S+) (%S+)$')
+  record_change('rollout.' .. kind, author, reason, version_of(baseline), version_of(candidate))
 end

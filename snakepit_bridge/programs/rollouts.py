@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snakepit_bridge.exceptions import RolloutCandidateError, RolloutMovedError, RolloutOverlapError
+from snakepit_bridge.programs.controlled import describe_rollout_start, describe_rollout_step, raise_if_refused
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.programs.staging import parse_label_experiments, parse_record, rollout_target, to_arm, to_entry
 from snakepit_bridge.redis.scripts import ScriptPackage
@@ -47,7 +48,15 @@ class ProgramRollouts:
         self._connection, self._keys = registry.connection, registry.keys
 
     async def start(
-        self, name: str, label: str, version: int, policy: str, *, author: str = "", reason: str = ""
+        self,
+        name: str,
+        label: str,
+        version: int,
+        policy: str,
+        *,
+        author: str = "",
+        reason: str = "",
+        approval: str = "",
     ) -> RolloutRecord:
         """Start the rollout of a version to a label; its first stage begins by a step.
 
@@ -56,8 +65,10 @@ class ProgramRollouts:
             version: the candidate.
             policy: JSON text, which the caller has checked.
             author, reason: of the event.
+            approval: the id of the request for it that was approved.
 
         Raises:
+            ApprovalRequiredError: a rule protects the label.
             ProgramNotFoundError: there is no such program, label or version.
             ProgramSpecError: the candidate can't be read.
             RolloutCandidateError: the label points at that version already.
@@ -75,16 +86,17 @@ class ProgramRollouts:
         record = RolloutRecord(uuid.uuid4().hex, 1, RolloutState.NEW, 0, 0, 0, 0, *arms)
         # A target without a rollout is harmless, a rollout without a target would never be staged: so that goes first.
         await self._connection.wait_bounded(self._connection.client.sadd(self._keys.rollouts, target))
-        entry = to_entry(record.baseline)
-        reply = await self._run("start_rollout", name, label, entry, str(record), policy, author, reason)
-        if reply[0] == b"overlap":
-            raise RolloutOverlapError(target, f"rollout {reply[1].decode().partition(' ')[0]}")
-        if reply[0] == b"experiments":
-            running = parse_label_experiments(name, reply[1])
-            raise RolloutOverlapError(target, " and ".join(f"experiment '{each.name}'" for each in running))
-        if reply[0] == b"moved":
-            raise RolloutMovedError(target, entry, reply[1].decode())
-        return record
+        change = describe_rollout_start(name, label, record, policy, author, reason, approval)
+
+        async def start() -> RolloutRecord:
+            texts = (to_entry(record.baseline), str(record), policy, author, reason)
+            tail = self._registry.trail.build_args(target, approval)
+            reply = await self._run("start_rollout", name, label, *texts, *tail)
+            raise_if_refused(reply, approval)
+            _raise_if_not_started(reply, name, target, record)
+            return record
+
+        return await self._registry.control.carry_out(change, start, lambda: self._registry.read_label(name, label))
 
     async def step(self, name: str, label: str, before: RolloutRecord, event: RolloutEvent) -> RolloutRecord:
         """Change the record of a label's rollout and return the new one; a promotion moves the label as well.
@@ -101,10 +113,26 @@ class ProgramRollouts:
         after = event.record
         entry = to_entry(after.candidate) if after.state is RolloutState.PROMOTED else ""
         texts = event.kind, event.author, event.reason, event.encode_detail()
-        reply = await self._run("step_rollout", name, label, str(before), str(after), entry, *texts)
-        if reply[0] == b"moved":
-            raise RolloutMovedError(rollout_target(name, label), str(before), reply[1].decode())
-        return after
+        target = rollout_target(name, label)
+
+        async def step() -> RolloutRecord:
+            tail = self._registry.trail.build_args(target)
+            reply = await self._run("step_rollout", name, label, str(before), str(after), entry, *texts, *tail)
+            if reply[0] == b"moved":
+                raise RolloutMovedError(target, str(before), reply[1].decode())
+            return after
+
+        change = describe_rollout_step(name, label, event)
+        return await self._registry.control.carry_out(change, step, lambda: self._registry.read_label(name, label))
+
+    async def require(self, name: str, label: str) -> None:
+        """Check that a label points at a version.
+
+        Raises:
+            ProgramNotFoundError: there is no such program or label.
+            StoreUnavailableError: Redis can't be reached.
+        """
+        await self._registry.get(f"{name}@{label}")
 
     async def read(self, name: str, label: str) -> LabelRollout | None:
         """Return the rollout of a label, also one that is decided; None if there is none.
@@ -140,3 +168,13 @@ class ProgramRollouts:
     async def _run(self, script: str, name: str, label: str, *args: str) -> list[bytes]:
         keys = [self._keys.program_versions(name), self._keys.program_rollouts(name, label)]
         return await self._connection.run(_SCRIPTS[script], keys, [label, *args])
+
+
+def _raise_if_not_started(reply: list[bytes], name: str, target: str, record: RolloutRecord) -> None:
+    if reply[0] == b"overlap":
+        raise RolloutOverlapError(target, f"rollout {reply[1].decode().partition(' ')[0]}")
+    if reply[0] == b"experiments":
+        running = parse_label_experiments(name, reply[1])
+        raise RolloutOverlapError(target, " and ".join(f"experiment '{each.name}'" for each in running))
+    if reply[0] == b"moved":
+        raise RolloutMovedError(target, to_entry(record.baseline), reply[1].decode())

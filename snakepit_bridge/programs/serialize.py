@@ -33,6 +33,7 @@ def serialize_module(
     lm: str | None = None,
     cache: CacheSpec | Mapping[str, Any] | None = None,
     executes_code: bool = False,
+    journal: bool | None = None,
 ) -> ProgramSpec:
     """Return the spec of a module, with its demos, instructions and config.
 
@@ -46,11 +47,12 @@ def serialize_module(
         lm: LM profile.
         cache: response cache of its LM calls, such as ``{"ttl_s": 600}``.
         executes_code: whether it needs a process of its own.
+        journal: whether it keeps a journal of its calls; None for one that makes several.
 
     Raises:
         ProgramSpecError: a part of the module can't be serialized, such as a tool defined in a function.
     """
-    own_class = _find_own_class(module)
+    own_class = find_own_class(module)
     entry = ModuleVariableResolver.MODULE_REGISTRY.get(own_class.__name__)
     standard = own_class.__name__ in READERS and entry is not None and entry.module_class is own_class
     built = READERS[own_class.__name__](module, program) if standard else ConstructorArguments()
@@ -79,6 +81,7 @@ def serialize_module(
             lm=lm,
             cache=cache if cache is None or isinstance(cache, CacheSpec) else CacheSpec.model_validate(cache),
             executes_code=executes_code,
+            journal=journal,
         )
     except PydanticError as exc:
         raise spec_error(exc, program) from None
@@ -143,7 +146,7 @@ def _collect_state(module: Any, plain: str) -> dict[str, Any] | None:
     return {path: {**part, "lm": None, "traces": [], "train": []} for path, part in each.items()}
 
 
-def _find_own_class(module: Any) -> type:
+def find_own_class(module: Any) -> type:
     """Return the class as its author wrote it; an automatic variable-aware one has the same import path."""
     ours = VariableAwareMixin.__mro__
     return next(kind for kind in type(module).__mro__ if not issubclass(kind, VariableAwareMixin) and kind not in ours)

@@ -154,7 +154,17 @@ def _build_field_info(field: FieldSpec, default: Any) -> Any:
     info.json_schema_extra.update({key: text for key, text in texts.items() if text is not None})
     if not field.typed:
         info.json_schema_extra[IS_TYPE_UNDEFINED] = True
+    _order_keys(field, info.json_schema_extra)
     return info
+
+
+def _order_keys(field: FieldSpec, extra: dict[str, Any]) -> None:
+    """Order the keys of a field's description as DSPy does, since MIPROv2 shows them to an LM."""
+    described = () if field.desc == f"${{{field.name}}}" else ("desc",)
+    order = (IS_TYPE_UNDEFINED, *described, "__dspy_field_type", "prefix", "desc")
+    ordered = {key: extra[key] for key in order if key in extra} | extra
+    extra.clear()  # in place: pydantic has a second reference
+    extra.update(ordered)
 
 
 def _describe_field(name: str, info: Any, program: str) -> FieldSpec:

@@ -87,6 +87,8 @@ class ProgramSpec(BaseModel):
         cache: response cache of its LM calls; without it each call is a request.
         executes_code: whether it computes or executes code rather than waiting, so that it needs a process of its own.
             For DSPy's own modules that is known.
+        journal: whether what its calls are answered is recorded until its result is committed, so that they aren't made
+            again when its task is delivered again. None for programs that make more than one call or use tools.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -106,6 +108,7 @@ class ProgramSpec(BaseModel):
     lm: str | None = None
     cache: CacheSpec | None = None
     executes_code: bool = False
+    journal: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -168,9 +171,13 @@ class ProgramSpec(BaseModel):
         self._check_config(program)
         self._check_state(program)
         for path, inner in self.iter_nested():
-            is_whole_program = inner.bindings or inner.lm or inner.cache or inner.executes_code
+            is_whole_program = (
+                inner.bindings or inner.lm or inner.cache or inner.executes_code or inner.journal is not None
+            )
             if is_whole_program or not isinstance(inner.module, str):
-                problem = "bindings, lm, cache, executes_code and a module variable belong to the whole program"
+                problem = (
+                    "bindings, lm, cache, executes_code, journal and a module variable belong to the whole program"
+                )
                 raise ProgramSpecError(program, path, problem)
             try:
                 inner.verify(program)

@@ -4,7 +4,7 @@
 -- KEYS[1]  hash of the program
 -- KEYS[2]  stream of the label's rollouts
 -- ARGV     label, the expected record, the new one, the version that the label is moved to ("<n> <digest>", '' for none);
---          of the event: kind, author, reason, detail
+--          of the event: kind, author, reason, detail; then those of redis/audit
 --
 -- Returns {'stepped'}, or {'moved', the record that was found}; nothing is written then. Running it twice changes nothing
 -- the second time.

@@ -27,6 +27,7 @@ _TYPED = frozenset({_TYPE, _VALUE})
 _ESCAPED = frozenset({_TYPE, _VALUE, _DATA})
 # The value of `__data__` where it was added. If the data had such a key itself, an object wraps that key's value.
 _PLAIN = 0
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 _KIND = "kind"
 # Python neither prints nor parses integers of more than 4,300 digits.
 _INTEGER_BITS = 14_000
@@ -168,6 +169,8 @@ def _contains_keys(value: Any, keys: frozenset[str]) -> bool:
     left = [value]
     while left:
         item = left.pop()
+        if type(item) in _SCALARS:
+            continue
         if isinstance(item, (TypedObject, TypedList)):
             return True
         if isinstance(item, Mapping):

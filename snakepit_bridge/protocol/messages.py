@@ -17,7 +17,17 @@ from snakepit_bridge.protocol.token import Token
 
 PREDICT = "tasks.predict"
 PREDICT_BATCH = "tasks.predict_batch"
+DESCRIBE_METRIC = "tasks.describe_metric"
+DESCRIBE_LM = "tasks.describe_lm"
+RUN_JOB = "tasks.run_job"
+FLEET_TASKS = (PREDICT, PREDICT_BATCH, DESCRIBE_METRIC, DESCRIBE_LM, RUN_JOB)
+"""The tasks that workers of a fleet run."""
+
 VERSION = 1
+"""The version of requests and results that this release writes, and the newest that it reads."""
+
+OLDEST_VERSION = 1
+"""The oldest version that it reads."""
 
 # `default` is a session like any other; it is used when no session is named.
 DEFAULT_SESSION = "default"
@@ -35,6 +45,8 @@ SENT_AT = "sent_at"
 REPLY_CHANNEL = "reply_channel"
 LM_TRIES = "lm_tries"
 LM_FAILING_S = "lm_failing_s"
+# Header of a prediction that was in a message before, such as that of its batch: its calls may have a journal.
+SENT_AGAIN = "sent_again"
 # Headers that identify a message's predictions, so that they can be failed even if the body can't be read: the
 # reference of their program, and the task ids of a batch's inputs.
 PROGRAM = "program"
@@ -163,6 +175,10 @@ class PredictionRequest:
         escaped: whether the inputs of the message are escaped (see json_values.py).
         key: what its assignment to the arms of rollouts sticks to; without one it is its task.
         attributes: what is known of its origin, for experiments on a segment.
+        trace: whether the result has the steps of the program.
+        metric: what scores the prediction (see evaluations/metric.py); its message has the example's ``inputs`` and
+            ``labels`` in place of the inputs then.
+        evaluation: whether it is an example of an evaluation, which is no traffic for judges and recorders.
     """
 
     program: str
@@ -179,6 +195,9 @@ class PredictionRequest:
     escaped: bool = False
     key: str = ""
     attributes: Attributes | None = None
+    trace: bool = False
+    metric: Mapping[str, Any] | None = None
+    evaluation: bool = False
 
     def keywords(self) -> dict[str, Any]:
         """Return the keyword arguments of the Celery message, without those that equal their defaults."""
@@ -187,22 +206,17 @@ class PredictionRequest:
             keywords["session"] = self.session
         if self.requirement.kind != "latest":
             keywords["requirement"] = str(self.requirement)
-        if self.deadline is not None:
-            keywords["deadline"] = self.deadline
-        if self.take:
-            keywords["take"] = dict(self.take)
-        if self.max_staleness is not None:
-            keywords["max_staleness"] = self.max_staleness
-        if self.outage is not None:
-            keywords["outage"] = self.outage
-        if self.namespace:
-            keywords["namespace"] = self.namespace
-        if self.key:
-            keywords["key"] = self.key
-        if self.attributes:
-            keywords["attributes"] = dict(self.attributes)
-        keywords |= {name: True for name in ("stream", "chained", "escaped") if getattr(self, name)}
+        keywords |= {name: value for name in _OPTIONAL if (value := getattr(self, name)) is not None}
+        keywords |= {name: value for name in ("namespace", "key") if (value := getattr(self, name))}
+        keywords |= {name: dict(value) for name in _OPTIONAL_MAPPINGS if (value := getattr(self, name))}
+        keywords |= {
+            name: True for name in ("stream", "chained", "escaped", "trace", "evaluation") if getattr(self, name)
+        }
         return keywords
+
+
+_OPTIONAL = ("deadline", "max_staleness", "outage")
+_OPTIONAL_MAPPINGS = ("take", "attributes", "metric")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +228,10 @@ class Result:
         provenance: how they were produced (see provenance.py).
         inputs: the request's inputs as received, so that the prediction can be repeated.
         completions: the outputs of every completion if there are several; ``outputs`` is the first of them.
+        evaluation: what the request's metric says of it: ``score`` and ``feedback``, or ``error`` and ``problem``, and
+            ``usage``; empty if it asked for none.
         payload: a reference to all of these if they are too large for a message; they are empty then.
+        trace: the program's steps, each as JSON, if they were requested (see programs/steps.py).
 
     The inputs are text if they are a payload reference themselves.
     """
@@ -224,6 +241,8 @@ class Result:
     inputs: Mapping[str, Any] | str = field(default_factory=dict[str, Any])
     completions: Sequence[Mapping[str, Any]] = ()
     payload: str | None = None
+    trace: Sequence[Mapping[str, Any]] = ()
+    evaluation: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def encode(self) -> dict[str, Any]:
         """Return the JSON form that the result backend stores; ``escaped`` marks one that had to be escaped."""
@@ -231,6 +250,10 @@ class Result:
         plain: dict[str, Any] = {"outputs": dict(self.outputs), "provenance": dict(self.provenance), "inputs": inputs}
         if self.completions:
             plain["completions"] = [dict(each) for each in self.completions]
+        if self.trace:
+            plain["trace"] = [dict(each) for each in self.trace]
+        if self.evaluation:
+            plain["evaluation"] = dict(self.evaluation)
         encoded = escape(plain)
         return {"v": VERSION, **encoded, **({} if encoded is plain else {"escaped": True})}
 
@@ -241,13 +264,14 @@ class Result:
         Raises:
             ValueError: a newer worker wrote it in a version that this client doesn't know.
         """
-        if message.get("v") != VERSION:
+        if message.get("v") not in range(OLDEST_VERSION, VERSION + 1):
             raise ValueError(f"This result has version {message.get('v')}, this client reads {VERSION}. Upgrade it.")
         if "payload" in message:
             return cls({}, {}, payload=message["payload"])
         if message.get("escaped"):
             message = {name: unescape(part) for name, part in message.items()}
-        return cls(message["outputs"], message["provenance"], message["inputs"], message.get("completions", ()))
+        parts = message["outputs"], message["provenance"], message["inputs"], message.get("completions", ())
+        return cls(*parts, trace=message.get("trace", ()), evaluation=message.get("evaluation", {}))
 
 
 def is_result(value: object) -> bool:
@@ -260,4 +284,6 @@ def is_result(value: object) -> bool:
     return {"outputs", "provenance", "inputs"} <= found.keys() or {"v", "payload"} == found.keys()
 
 
-_RESULT_KEYS = frozenset({"v", "outputs", "provenance", "inputs", "completions", "escaped", "payload"})
+_RESULT_KEYS = frozenset({
+    "v", "outputs", "provenance", "inputs", "completions", "trace", "evaluation", "escaped", "payload",
+})  # fmt: skip

@@ -41,14 +41,19 @@ class Provenance:
         failed_tries: LM calls that failed before one succeeded, including those of earlier attempts.
         cached: LM calls answered by the response cache, and ``shared`` those that waited for another prediction's
             identical call.
+        replayed: LM calls that an earlier delivery of the task had made, and whose answers were taken from its journal;
+            ``replayed_tools`` are calls of tools that aren't idempotent, and ``unused`` is the number of its entries
+            that this run didn't ask for, since the program isn't deterministic.
         finish_reasons: finish reason (``stop``, ``length``, ``tool_call``) to the number of LM answers with it.
         dropped: LM keyword that wasn't sent to the model that doesn't support it.
         cost_usd: what its LM calls cost, as an exact decimal number of USD; None if the cost of one isn't known.
         lm_usage: LM profile that answered to what its calls used: ``calls``, ``unpriced_calls``, ``input_tokens`` and
             the ``cached_input_tokens`` among them, ``output_tokens`` and the ``reasoning_tokens`` among them, and
-            ``cost_usd``; None if no call of it is priced. Calls of earlier attempts are counted, cached answers aren't.
+            ``cost_usd``; None if no call of it is priced. Calls of earlier attempts are counted once, cached answers
+            aren't.
         arms: the arms of rollouts and experiments that it ran under, each with ``rollout`` (its id), ``arm``, ``stage``
-            and ``target``, the session or the program's label that is staged; none if it wasn't assigned.
+            and ``target``, the session or the program's label that is staged; an arm of an experiment has its name as
+            ``experiment`` too, and stage 0. None if it wasn't assigned.
     """
 
     task_id: str
@@ -75,6 +80,9 @@ class Provenance:
     failed_tries: int = 0
     cached: int = 0
     shared: int = 0
+    replayed: int = 0
+    replayed_tools: int = 0
+    unused: int = 0
     finish_reasons: Mapping[str, int] = field(default_factory=dict[str, int])
     packages: Mapping[str, str] = field(default_factory=dict[str, str])
     dropped: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -38,6 +38,8 @@ class Part:
         keys: patterns of keys that are read and written.
         reads: patterns of keys that are only read.
         channels: patterns of channels. Subscribing to a pattern needs exactly that pattern.
+        selectors: commands that are granted on some keys alone, as pairs of commands and a pattern of keys, which these
+            commands may write, and nothing may read.
         scripts: scripts of this library, as ``package/name …``; their commands are read from the files.
         script_commands: commands of other scripts, and those that the library's scripts call by a variable.
     """
@@ -46,6 +48,7 @@ class Part:
     keys: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    selectors: tuple[tuple[str, str], ...] = ()
     scripts: str = ""
     script_commands: str = ""
 
@@ -58,6 +61,20 @@ _CONNECTION = Part(f"multi select {SETINFO}")
 _SCRIPTS = Part("eval evalsha script|exists script|load")
 
 _SESSION = ("{ns}:{{s:*",)
+# Whoever changes something appends to the audit trail, and reads the rules that protect what is changed.
+_AUDITED = Part(selectors=(("xadd", "{ns}:audit"),), reads=("{ns}:protections",))
+_TRIMMING = Part(selectors=(("xtrim", "{ns}:audit"),))
+_REQUESTING = Part(
+    "expire hgetall zadd",
+    keys=("{ns}:approval:*", "{ns}:approvals"),
+    scripts="snakepit_bridge.audit/ add_request",
+)
+_APPROVING = Part(
+    "del hgetall xrange xrevrange zrange zrem zremrangebyscore",
+    keys=("{ns}:protections",),
+    reads=("{ns}:audit",),
+    scripts="snakepit_bridge.audit/ approve set_protection",
+)
 _READING = Part(
     "get ping subscribe unsubscribe",
     keys=_SESSION,
@@ -72,7 +89,10 @@ _PUBLISHING = Part(
     scripts="snakepit_bridge.snapshots.lua/ checks declare drop history label labels prune publish retain rollback "
     "rollout rollout_events unlabel change_experiments",
 )
+_REENCRYPTING = Part(keys=_SESSION, scripts="snakepit_bridge.snapshots.lua/ stored_values replace_values")
 _KEEPING = Part("exists get pexpire set", keys=_SESSION)
+# Where a durability is asked for.
+_REPLICATING = Part("expire wait", keys=_SESSION)
 _APPLIED = Part("hgetall time zrange", keys=_SESSION, reads=("{ns}:processes",))
 _APPLYING = Part("expire hdel hset time zadd zremrangebyscore", keys=(*_SESSION, "{ns}:processes"))
 _WANTING = Part(keys=("{ns}:wanted",), scripts="snakepit_bridge.elixir/ demand")
@@ -97,7 +117,7 @@ _PAYLOADS = Part("expire get set", keys=("{ns}:payload:*",))
 _SUBMITTING = Part(
     "expire get hexists hkeys hvals llen lpush lrange set zrange",
     keys=("{queue}*",),
-    reads=("{ns}:delivery:*", "{ns}:{{limits}}:*"),
+    reads=("{ns}:delivery:*", "{ns}:{{limits}}:*", "{ns}:{{lm-batches}}:*"),
     scripts="snakepit_bridge.client.lua/ enqueue",
 )
 # Results, groups and chords have Celery's key names, so that any Celery client finds them.
@@ -128,11 +148,15 @@ _CONTROLLED = Part(
     channels=("/{db}.{control}.pidbox",),
 )
 _CONTROL = Part("brpop set zrange", keys=("unacked_mutex",), reads=("unacked_index",))
-_OPERATING = Part(
-    "get hget hkeys hlen hmget hvals info llen zcard zrange zrevrange",
+_DEAD_LETTERS = Part(
+    "del get hget hmget zcard zrevrange",
     keys=("{ns}:delivery:dead*", "{ns}:delivery:done:*"),
+    scripts="snakepit_bridge.delivery/ drop retry",
+)
+_OPERATING = Part(
+    "hkeys hlen hvals info llen zrange",
     reads=("{ns}:delivery:*", "{ns}:{{limits}}:*", "{ns}:stalls"),
-    scripts="snakepit_bridge.delivery/ backlog drop retry",
+    scripts="snakepit_bridge.delivery/ backlog",
 )
 
 _SCORING = Part(
@@ -144,7 +168,7 @@ _SCORING = Part(
 # Who exports the fleet's metrics reads what waits, the limits, and how sessions are applied.
 _WATCHING_MESSAGES = Part(
     "hgetall",
-    reads=("{queue}*", "{ns}:delivery:*", "{ns}:{{limits}}:*"),
+    reads=("{queue}*", "{ns}:delivery:*", "{ns}:{{limits}}:*", "{ns}:{{lm-batches}}:*"),
     scripts="snakepit_bridge.delivery/ backlog",
 )
 _WATCHING_SESSIONS = Part(
@@ -156,7 +180,8 @@ _WATCHING_SESSIONS = Part(
 
 # Workers' own commands, with the scripts of workers.broker, tasks.rate_limits and tasks.response_cache.
 _CLAIMING = Part(
-    "client|tracking del exec exists expire get hget hgetall hincrby hkeys hset llen lpush multi set time zrevrange",
+    "client|tracking del exec exists expire get hget hgetall hincrby hkeys hscan hset llen lpush multi set time "
+    "zrevrange",
     keys=("{queue}*", "{ns}:delivery:*"),
     script_commands="exists hdel hget hgetall hlen hset hsetnx llen lpush lrange ltrim rpush set time zadd zrange "
     "zrangebyscore zrem",
@@ -172,6 +197,21 @@ _JUDGING = Part(
     "time", keys=("{ns}:{{j:*", "{ns}:{{t:*", "{ns}:{{r:*"), scripts="snakepit_bridge.releases/ admit score settle"
 )
 _WATCHING_JUDGES = Part("hmget zcard", reads=("{ns}:{{j:*",))
+_EVALUATING = Part("expire hget hset zadd zremrangebyscore zrevrange", keys=("{ns}:evaluations", "{ns}:{{e:*"))
+_EVALUATION_RECORDS = Part("hget zrevrange", reads=("{ns}:evaluations", "{ns}:{{e:*"))
+_OPTIMIZING = Part("hget hset set", keys=("{ns}:{{p:*",))
+# A worker that runs one is a client of the fleet: it sends predictions, reads datasets, and stores what it finds.
+_JOBS = Part("expire hmget hsetnx zadd zremrangebyscore zrevrange", keys=("{ns}:jobs", "{ns}:{{job:*"))
+_RUNNING_JOBS = Part(
+    "expire hget hgetall hmget hset hsetnx", keys=("{ns}:{{job:*",), reads=("{ns}:datasets", "{ns}:{{d:*")
+)
+_DATASETS = Part(
+    "hget hgetall sadd smembers",
+    keys=("{ns}:datasets", "{ns}:{{d:*"),
+    scripts="snakepit_bridge.datasets/ add_version keep_chunk remove_version",
+)
+_RECORDING = Part(keys=("{ns}:{{p:*", "{ns}:{{t:*"), scripts="snakepit_bridge.datasets/ record")
+_READING_RECORDS = Part("xlen xrange xrevrange unlink", keys=("{ns}:{{p:*",))
 _COSTS = Part("hscan", reads=("{ns}:cost:*",))
 _WRITING_PIECES = Part("exists expire publish xadd", keys=("{ns}:pieces:*",), channels=("{ns}:pieces:*", "{ns}:cancel"))
 _LIMITING = Part(
@@ -196,6 +236,18 @@ _CONTROLLING = Part(
     channels=_SESSION,
     scripts="snakepit_bridge.snapshots.lua/ rollout rollout_events",
 )
+_JOURNALING = Part("expire hgetall hset", keys=("{ns}:{{t:*",), script_commands="del")
+_BATCHING = Part(
+    "get hlen hmget hvals mget smembers zcard zrange",
+    keys=("{ns}:{{lm-batches}}:*",),
+    scripts="snakepit_bridge.lm_batches.lua/ answer form parked release requeue save",
+    script_commands="del hdel hexists hget hset hsetnx rpush sadd zadd",
+)
+_STEERING_BATCHES = Part(
+    "expire get hexists hget hlen hvals lrange mget sadd smembers zcard zrange", keys=("{ns}:{{lm-batches}}:*",)
+)
+_REPORTING = Part(keys=("{ns}:{{activity}}:*",), scripts="snakepit_bridge.delivery/ report_activity")
+_WATCHING_ACTIVITY = Part("hgetall time zrange", reads=("{ns}:{{activity}}:*",))
 _STALLING = Part("expire hdel hset", keys=("{ns}:stalls",))
 _REFRESHING = Part(
     "get time zadd zrange",
@@ -205,29 +257,37 @@ _REFRESHING = Part(
     scripts="snakepit_bridge.snapshots.lua/ confirm confirm_all drop fence publish read",
     script_commands="persist pexpire time zadd zcard zrem zremrangebyscore",
 )
-# Idempotency keys belong to a client or, behind a gateway, to one of its tokens.
+# Idempotency keys belong to a client, to a job or, behind a gateway, to one of its tokens.
 _OWN_KEYS = Part(keys=("{ns}:{{i:*",))
 _GATEWAY = Part(keys=("{ns}:{{o:*", "{ns}:{{g:*", "{ns}:{{t:*"))
 
 _APPLICATION = (
-    _CONNECTION, _SCRIPTS, _READING, _PUBLISHING, _KEEPING, _WANTING, _LEASING, _PROGRAMS, _REGISTERING,
-    _STAGING, _STARTING, _PAYLOADS, _SUBMITTING, _AWAITING, _CANCELLING, _BINDING,
+    _CONNECTION, _SCRIPTS, _READING, _PUBLISHING, _REPLICATING, _KEEPING, _WANTING, _LEASING, _PROGRAMS, _REGISTERING,
+    _STAGING, _STARTING, _PAYLOADS, _SUBMITTING, _AWAITING, _CANCELLING, _BINDING, _AUDITED, _REQUESTING,
 )  # fmt: skip
 
 PARTS: dict[Role, tuple[Part, ...]] = {
     Role.client: (
         *_APPLICATION, _OWN_KEYS, _APPLIED, _STREAMING, _COMPOSED, _COMPOSING, _CONTROLLED, _CONTROL, _COSTS,
-        _SCORING, _WATCHING_JUDGES,
+        _SCORING, _WATCHING_JUDGES, _DATASETS, _EVALUATING, _OPTIMIZING, _READING_RECORDS, _STEERING_BATCHES, _JOBS,
     ),
-    Role.gateway: (*_APPLICATION, _STREAMING, _GATEWAY, _WATCHING_MESSAGES, _WATCHING_SESSIONS, _COSTS, _SCORING),
-    Role.operator: (*_APPLICATION, _APPLIED, _CONTROLLED, _CONTROL, _OPERATING, _COSTS, _SCORING, _WATCHING_JUDGES),
+    Role.gateway: (
+        *_APPLICATION, _STREAMING, _GATEWAY, _WATCHING_MESSAGES, _WATCHING_SESSIONS, _DEAD_LETTERS, _COSTS, _SCORING,
+        _WATCHING_JUDGES, _DATASETS, _READING_RECORDS, _EVALUATION_RECORDS, _JOBS, _WATCHING_ACTIVITY, _APPROVING,
+    ),
+    Role.operator: (
+        *_APPLICATION, _OWN_KEYS, _APPLIED, _CONTROLLED, _CONTROL, _DEAD_LETTERS, _OPERATING, _COSTS, _SCORING,
+        _REENCRYPTING, _APPROVING,
+        _WATCHING_JUDGES, _DATASETS, _EVALUATING, _OPTIMIZING, _READING_RECORDS, _STEERING_BATCHES, _JOBS,
+    ),
     Role.worker: (
         _CONNECTION, _SCRIPTS, _READING, _KEEPING, _APPLYING, _WANTING, _PROGRAMS, _STAGING, _PAYLOADS, _COMPOSED,
         _BINDING, _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS,
-        _STALLING, _LEASING, _CONTROLLING, _JUDGING,
+        _STALLING, _LEASING, _CONTROLLING, _JUDGING, _RECORDING, _RUNNING_JOBS, _SUBMITTING, _AWAITING, _EVALUATING,
+        _OPTIMIZING, _REGISTERING, _OWN_KEYS, _JOURNALING, _BATCHING, _REPORTING, _AUDITED, _TRIMMING, _REQUESTING,
     ),
     Role.refresher: (
-        _CONNECTION, _SCRIPTS, _REFRESHING, _LEASING, _WATCHING_MESSAGES, _WATCHING_SESSIONS,
+        _CONNECTION, _SCRIPTS, _REFRESHING, _LEASING, _WATCHING_MESSAGES, _WATCHING_SESSIONS, _AUDITED,
     ),
 }  # fmt: skip
 
@@ -240,12 +300,15 @@ class Rights:
     keys: tuple[str, ...]
     reads: tuple[str, ...]
     channels: tuple[str, ...]
+    selectors: tuple[tuple[str, str], ...] = ()
 
     def rules(self) -> list[str]:
         """Return the arguments of ``ACL SETUSER`` after the password."""
         keys = [*(f"~{key}" for key in self.keys), *(f"%R~{key}" for key in self.reads)]
         channels = [f"&{channel}" for channel in self.channels]
-        return ["resetkeys", "resetchannels", *keys, *channels, "-@all", *(f"+{command}" for command in self.commands)]
+        root = [*keys, *channels, "-@all", *(f"+{command}" for command in self.commands)]
+        selectors = [f"({' '.join(f'+{name}' for name in names.split())} %W~{key})" for names, key in self.selectors]
+        return ["resetkeys", "resetchannels", *root, *selectors]
 
 
 def rights_of(
@@ -273,7 +336,9 @@ def rights_of(
     keys = {pattern.format(**names) for part in parts for pattern in part.keys}
     reads = {pattern.format(**names) for part in parts for pattern in part.reads} - keys
     channels = {pattern.format(**names) for part in parts for pattern in part.channels}
-    return Rights(*(tuple(sorted(each)) for each in (commands, keys, reads, channels)))
+    selectors = {(each, pattern.format(**names)) for part in parts for each, pattern in part.selectors}
+    granted = (tuple(sorted(each)) for each in (commands, keys, reads, channels))
+    return Rights(*granted, selectors=tuple(sorted(selectors)))
 
 
 def setuser(user: str, rights: Rights, *, password: str = ">PASSWORD", file: bool = False) -> str:

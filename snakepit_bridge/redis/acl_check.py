@@ -21,6 +21,8 @@ _ARGUMENT_COUNTS = range(8)
 # Commands that end the transaction or can't be queued; a user that may begin one can nearly always end it.
 _UNTESTED_COMMANDS = {"multi", "exec", SETINFO}
 _CHANNEL_COMMANDS = {"publish", "subscribe", "unsubscribe", "psubscribe", "punsubscribe"}
+# The arguments of commands that are granted on some keys alone.
+_SELECTED = {"xadd": ["*", "name", "value"], "xtrim": ["MAXLEN", "~", "1"]}
 _COMMAND, _NAME = "command", "name"
 
 
@@ -78,6 +80,10 @@ async def _find_missing(raw: AbstractConnection, rights: Rights) -> _MissingRigh
         reading, writing = ["GET", _matching_name(pattern)], ["SET", _matching_name(pattern), "x"]
         if _NAME in await _collect_refusals(raw, [reading] if pattern in rights.reads else [reading, writing]):
             missing.keys.add(pattern)
+    for granted, pattern in rights.selectors:
+        calls = [[name, _matching_name(pattern), *_SELECTED[name]] for name in granted.split()]
+        if await _collect_refusals(raw, calls):
+            missing.keys.add(f"{pattern} (for {granted})")
     for pattern in rights.channels:
         if _NAME in await _collect_refusals(raw, [["PUBLISH", _matching_name(pattern), "x"]]):
             missing.channels.add(pattern)

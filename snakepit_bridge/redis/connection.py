@@ -28,6 +28,7 @@ from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.redaction import register_url
 from snakepit_bridge.redis.outages import OUTAGES, is_outage, to_unavailable_error
 from snakepit_bridge.redis.pipeliner import Command, Pipeliner
+from snakepit_bridge.redis.replication import Replication
 from snakepit_bridge.redis.scripts import Script
 from snakepit_bridge.redis.urls import Address, OptionError, database_of, mask_url, user_of
 from snakepit_bridge.telemetry import TELEMETRY
@@ -133,6 +134,11 @@ class RedisConnection:
         return self._address.kind == "cluster"
 
     @property
+    def by_sentinel(self) -> bool:
+        """Whether Sentinel says where the primary is."""
+        return self._address.kind == "sentinel"
+
+    @property
     def client(self) -> Redis:
         """The redis-py client of the running event loop."""
         return self._link.client
@@ -146,6 +152,32 @@ class RedisConnection:
         return await self._retry_without_files(
             lambda: self.wait_bounded(self._link.register(script)(keys, args), _SCRIPT)
         )
+
+    async def run_replicated(
+        self, script: Script, keys: Sequence[str], args: Sequence[Any], replication: Replication, touch: Sequence[Any]
+    ) -> tuple[Any, int]:
+        """Run a script, wait until replicas have what it wrote, and return its reply and how many have it.
+
+        Args:
+            script: the script.
+            keys: its keys.
+            args: its arguments.
+            replication: how many replicas are waited for, and for how long.
+            touch: a command that writes a key of the script's again: a script that was sent twice may have written
+                nothing the second time, and a connection that wrote nothing has nothing to wait for.
+
+        Raises:
+            StoreUnavailableError: no reply within the timeout.
+        """
+        link, wait_ms = self._link, round(replication.wait_s * 1_000)
+        # In one pipeline, since WAIT is about its own connection's writes.
+        async with link.client.pipeline(transaction=False) as pipeline:
+            await link.register(script)(keys, args, client=pipeline)
+            pipeline.execute_command(*touch)
+            pipeline.execute_command("WAIT", replication.replicas, wait_ms)
+            sent = pipeline.execute()
+            reply, _, confirmed = await self.wait_bounded(sent, _PIPELINE, 3, more_s=replication.wait_s)
+        return reply, int(confirmed)
 
     async def run_each(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """Run a script for each ``(keys, args)`` in one pipeline and return the replies.
@@ -225,20 +257,23 @@ class RedisConnection:
         await connection.connect()
         return connection
 
-    async def wait_bounded(self, answer: Awaitable[T], operation: str = _COMMAND, count: int = 1) -> T:
+    async def wait_bounded(
+        self, answer: Awaitable[T], operation: str = _COMMAND, count: int = 1, *, more_s: float = 0.0
+    ) -> T:
         """Await a reply within the timeout and return it.
 
         Args:
             answer: the reply.
             operation: what its round trip is called in metrics.
             count: how many commands share the round trip.
+            more_s: seconds that the server itself waits before it replies.
 
         Raises:
             StoreUnavailableError: no reply within the timeout, or the server is out of service.
         """
         started = time.perf_counter() if TELEMETRY.meter.enabled else None
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(self.timeout_s + more_s):
                 reply = await answer
         except TimeoutError:
             _record_round_trip(started, operation, count, TimeoutError.__name__)

@@ -56,6 +56,24 @@ class FleetKeys:
         return f"{self.namespace}:processes"
 
     @property
+    def live_processes(self) -> str:
+        """The sorted set of worker processes that report their activity, by the time of their last report."""
+        return f"{self.namespace}:{{activity}}:processes"
+
+    @property
+    def process_reports(self) -> str:
+        """The hash of the newest report of each worker process."""
+        return f"{self.namespace}:{{activity}}:reports"
+
+    def activity_minute(self, at: float) -> str:
+        """Return the key of the hash of what ended in a minute.
+
+        Args:
+            at: Unix seconds within it.
+        """
+        return f"{self.namespace}:{{activity}}:minute:{int(at // 60)}"
+
+    @property
     def programs(self) -> str:
         """The set of registered programs."""
         return f"{self.namespace}:programs"
@@ -68,6 +86,14 @@ class FleetKeys:
         """Return the key of a program's spec by its digest."""
         return f"{self.namespace}:{{p:{name}}}:spec:{digest}"
 
+    def program_variant(self, name: str, digest: str) -> str:
+        """Return the key of the spec of a variant of a program, which isn't registered and expires."""
+        return f"{self.namespace}:{{p:{name}}}:variant:{digest}"
+
+    def program_lineage(self, name: str) -> str:
+        """Return the key of the hash from a program's version to where it comes from."""
+        return f"{self.namespace}:{{p:{name}}}:lineage"
+
     def program_rollouts(self, name: str, label: str) -> str:
         """Return the key of the stream of what has happened to the rollouts of a program's label."""
         return f"{self.namespace}:{{p:{name}}}:rollouts:{label}"
@@ -75,6 +101,23 @@ class FleetKeys:
     def program_experiments(self, name: str, label: str) -> str:
         """Return the key of the stream of what has happened to the experiments on a program's label."""
         return f"{self.namespace}:{{p:{name}}}:experiments:{label}"
+
+    def program_records(self, name: str) -> str:
+        """Return the key of the stream of recorded predictions of a program."""
+        return f"{self.namespace}:{{p:{name}}}:records"
+
+    @property
+    def datasets(self) -> str:
+        """The set of datasets' names."""
+        return f"{self.namespace}:datasets"
+
+    def dataset_versions(self, name: str) -> str:
+        """Return the key of the hash of a dataset's versions."""
+        return f"{self.namespace}:{{d:{name}}}:versions"
+
+    def dataset_content(self, name: str, digest: str) -> str:
+        """Return the key of the hash of the chunks of a version's content."""
+        return f"{self.namespace}:{{d:{name}}}:content:{digest}"
 
     @property
     def rollouts(self) -> str:
@@ -85,6 +128,25 @@ class FleetKeys:
     def rollout_lease(self) -> str:
         """The lease of the process that moves rollouts on."""
         return f"{self.rollouts}:lease"
+
+    @property
+    def audit(self) -> str:
+        """The stream of who changed what."""
+        return f"{self.namespace}:audit"
+
+    @property
+    def protections(self) -> str:
+        """The hash of the rules that protect sessions and labels."""
+        return f"{self.namespace}:protections"
+
+    @property
+    def approvals(self) -> str:
+        """The sorted set of requests that wait for approval, by when they expire."""
+        return f"{self.namespace}:approvals"
+
+    def approval_request(self, request: str) -> str:
+        """Return the key of the hash of a request that waits for approval, and of who has approved it."""
+        return f"{self.namespace}:approval:{request}"
 
     @property
     def stalls(self) -> str:
@@ -104,6 +166,11 @@ class FleetKeys:
     def limits(self) -> str:
         """The prefix of the keys of rate limits and parked predictions, with its colon."""
         return f"{self.namespace}:{{limits}}:"
+
+    @property
+    def lm_batches(self) -> str:
+        """The prefix of the keys of LM requests that wait for a provider's batch, with its colon."""
+        return f"{self.namespace}:{{lm-batches}}:"
 
     def cost(self, dimension: str, hour: int) -> str:
         """Return the key of the sums of what predictions cost, by program, profile or revision, in one hour.
@@ -142,12 +209,20 @@ class FleetKeys:
         return f"{self.namespace}:{{t:{task_id}}}:session"
 
     def prediction_arms(self, task_id: str) -> str:
-        """Return the key of the arms of a prediction that has lost a worker."""
+        """Return the key of the arms of a prediction that may be ended from outside."""
         return f"{self.namespace}:{{t:{task_id}}}:arms"
+
+    def prediction_journal(self, task_id: str) -> str:
+        """Return the key of the hash of what a prediction's calls were answered, until its result is committed."""
+        return f"{self.namespace}:{{t:{task_id}}}:journal"
 
     def scores(self, task_id: str) -> str:
         """Return the key of the hash of a prediction's scores."""
         return f"{self.namespace}:{{t:{task_id}}}:scores"
+
+    def prediction_recorded(self, task_id: str) -> str:
+        """Return the key that says where a prediction is recorded, and exists as long as it is."""
+        return f"{self.namespace}:{{t:{task_id}}}:recorded"
 
     def arm_counts(self, rollout: str, stage: int, arm: str, minute: int) -> str:
         """Return the key of the counts of what ended in one minute under an arm of a rollout's stage.
@@ -174,6 +249,24 @@ class FleetKeys:
         """
         return f"{self._judge(program, name)}:hour:{hour}"
 
+    @property
+    def evaluations(self) -> str:
+        """The sorted set of evaluations' ids, by the time when they ended."""
+        return f"{self.namespace}:evaluations"
+
+    def evaluation(self, evaluation: str) -> str:
+        """Return the key of the hash of an evaluation's record and its examples' results."""
+        return f"{self.namespace}:{{e:{evaluation}}}:record"
+
+    @property
+    def jobs(self) -> str:
+        """The sorted set of jobs' ids, by the time when they were started."""
+        return f"{self.namespace}:jobs"
+
+    def job(self, job: str) -> str:
+        """Return the key of the hash of what a job was given, how far it has come and how it ended."""
+        return f"{self.namespace}:{{job:{job}}}:record"
+
     def gateway_request(self, digest: str) -> str:
         """Return the key of the record of a gateway's request."""
         return f"{self.namespace}:{{g:{digest}}}:request"
@@ -181,6 +274,14 @@ class FleetKeys:
     def gateway_turn(self, digest: str) -> str:
         """Return the key of the lock of a gateway's request."""
         return f"{self.namespace}:{{g:{digest}}}:turn"
+
+    def sign_in(self, digest: str) -> str:
+        """Return the key of who is signed in to the console under an id.
+
+        Args:
+            digest: of the id, so that nobody who reads the key can use it.
+        """
+        return f"{self.namespace}:{{g:{digest}}}:sign-in"
 
     def _judge(self, program: str, name: str) -> str:
         return f"{self.namespace}:{{j:{join_key(program, name)}}}"

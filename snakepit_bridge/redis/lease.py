@@ -30,7 +30,7 @@ LEASE = _SCRIPTS["lease"]
 """The script that acquires, renews and releases leases, see :func:`lease_call`."""
 
 
-class TurnLostError(Exception):
+class LeaseLostError(Exception):
     """The lease has expired, since its holder was paused for too long. Start again with a new lease."""
 
 
@@ -52,11 +52,11 @@ class Lease:
             kept_s: TTL of the record in seconds.
 
         Raises:
-            TurnLostError: the lease has been lost; the record is unchanged.
+            LeaseLostError: the lease has been lost; the record is unchanged.
             StoreUnavailableError: Redis is unreachable.
         """
         if not await self._run("write", record, content, kept_s):
-            raise TurnLostError(self.key)
+            raise LeaseLostError(self.key)
 
     async def delete_record(self, record: str) -> None:
         """Delete a record if the lease is still held.

@@ -1,7 +1,7 @@
 """Server-side Lua scripts: each in a ``.lua`` file of its own, beside the code that runs it.
 
 A script whose first line is ``-- needs: a, b`` is prefixed with the text of ``a.lua`` and ``b.lua``, since Redis
-scripts can't import each other.
+scripts can't import each other. A library of another package of this library is named by its path: ``redis/audit``.
 """
 
 from __future__ import annotations
@@ -82,4 +82,7 @@ def _ordered(package: str, script: str, libraries: dict[str, str]) -> dict[str, 
 
 @cache
 def _text(package: str, script: str) -> str:
+    folder, slash, name = script.rpartition("/")
+    if slash:
+        package, script = f"snakepit_bridge.{folder}", name
     return (files(package) / f"{script}.lua").read_text(encoding="utf-8")

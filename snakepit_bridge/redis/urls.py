@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, SSLConnection
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
@@ -17,6 +17,8 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.asyncio.sentinel import SentinelManagedConnection as Managed
 from redis.asyncio.sentinel import SentinelManagedSSLConnection as ManagedSSL
 from redis.backoff import NoBackoff
+
+from snakepit_bridge.redis.packing import pack_by_hiredis
 
 SCHEMES = (
     "redis", "rediss", "unix", "redis+socket", "valkey", "valkeys",
@@ -28,6 +30,9 @@ SCHEMES = (
 _SCHEME_ALIASES = {"valkey": "redis", "valkeys": "rediss", "redis+socket": "unix"}
 _PORTS = {"sentinel": 26379, "cluster": 6379}
 _SENTINEL_PREFIX = "sentinel_"
+SENTINEL_TIMEOUT_S = 1.0
+"""Seconds for which one Sentinel is waited for; then the next one is asked, and none of them again."""
+
 _DATABASE = re.compile(r"/?\d*")
 
 _TLS_PREFIX = "ssl_"
@@ -117,16 +122,16 @@ class Address:
             # A cluster's client spreads connections over nodes, opens them as needed, and can't queue for them.
             limits = {name: limit for name, limit in limits.items() if name != "max_connections"}
             return cast("Redis", RedisCluster(startup_nodes=nodes, **_tls_as_flag(self.options), **limits))
-        # An unreachable Sentinel isn't retried: the next one is asked.
-        sentinel_kwargs = {
-            **_tls_as_flag(self.sentinel_options),
-            "socket_connect_timeout": 1.0,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        sentinel = Sentinel(self.hosts, sentinel_kwargs=sentinel_kwargs)
+        sentinel = Sentinel(self.hosts, sentinel_kwargs={**sentinel_arguments(self), "retry": Retry(NoBackoff(), 0)})
         managed = ManagedSSL if self.options.get("connection_class") is SSLConnection else Managed
         options = {**self.options, **limits, "connection_class": managed, "timeout": None}
         return Redis.from_pool(_SentinelPool(self.service, sentinel, **options))
+
+
+def sentinel_arguments(address: Address) -> dict[str, Any]:
+    """Return the options of connections to Sentinel itself; one that is unreachable or hangs is soon given up."""
+    timeouts = {"socket_connect_timeout": SENTINEL_TIMEOUT_S, "socket_timeout": SENTINEL_TIMEOUT_S}
+    return {**_tls_as_flag(address.sentinel_options), **timeouts}
 
 
 def user_of(url: str) -> str:
@@ -147,6 +152,9 @@ class _Pool(BlockingConnectionPool):
     """A blocking connection pool that stays closed: what a call still opens is closed once the call is done with it."""
 
     _is_closed = False
+
+    def __init__(self, *args: Any, connection_class: type[AbstractConnection] = Connection, **options: Any) -> None:
+        super().__init__(*args, connection_class=pack_by_hiredis(connection_class), **options)
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         """Close the connections; only the idle ones unless the pool is closed for good."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit_bridge.exceptions import ExperimentNotFoundError
@@ -33,7 +33,7 @@ class ArmReport:
     """
 
     arm: ExperimentArm
-    counts: ArmCounts
+    counts: ArmCounts = field(repr=False)
     figures: ArmFigures
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,8 +55,8 @@ class ExperimentReport:
 
     target: str
     experiment: Experiment
-    arms: tuple[ArmReport, ...]
-    events: tuple[ExperimentEvent, ...]
+    arms: tuple[ArmReport, ...] = field(repr=False)
+    events: tuple[ExperimentEvent, ...] = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
@@ -82,7 +82,7 @@ async def read_experiment_report(
 
     Args:
         target: what is tried.
-        name: of the experiment.
+        name: of the experiment; or its id, where a later one has its name.
         reader: reads what was counted.
         now_s: the time by the store's clock, in Unix seconds.
 
@@ -91,8 +91,8 @@ async def read_experiment_report(
         BridgeError: the target can't be read.
     """
     running = await target.list()
-    named = [event for event in await _read_events(target) if event.experiment.name == name]
-    found = next((each for each in running if each.name == name), named[-1].experiment if named else None)
+    named = [event for event in await _read_events(target) if name in (event.experiment.name, event.experiment.id)]
+    found = next((each for each in running if name in (each.name, each.id)), named[-1].experiment if named else None)
     if found is None:
         raise ExperimentNotFoundError(target.target, name, [each.name for each in running])
     events = tuple(event for event in named if event.experiment.id == found.id)

@@ -20,6 +20,7 @@ HOUR_S = 3_600
 # Whatever waits or runs for longer was cancelled, or given up with its worker.
 _LOST_S = 3_600
 _TTL_S = 2 * 86_400
+_MAX_PROBLEM = 300
 _SCRIPTS = ScriptPackage("snakepit_bridge.releases")
 
 
@@ -33,6 +34,7 @@ class JudgeHour:
         unaffordable: predictions of the sample that weren't judged, since the hour's money was spent.
         unattended: those that weren't, since as many as it may have waited or ran.
         open: its predictions that wait or run at present.
+        problem: why the latest prediction gave no score, or couldn't be judged; empty if none did.
     """
 
     judged: int
@@ -41,6 +43,7 @@ class JudgeHour:
     unaffordable: int
     unattended: int
     open: int
+    problem: str = ""
 
 
 class JudgeBudget:
@@ -73,7 +76,9 @@ class JudgeBudget:
         )
         return "admitted" if reply == b"admitted" else "money" if reply == b"money" else "busy"
 
-    async def settle(self, judged: str, name: str, task_id: str, *, cost_pico: int, failed: bool, now_s: float) -> None:
+    async def settle(
+        self, judged: str, name: str, task_id: str, *, cost_pico: int, failed: bool, now_s: float, problem: str = ""
+    ) -> None:
         """Note that a prediction of a judge has ended.
 
         Args:
@@ -82,12 +87,28 @@ class JudgeBudget:
             cost_pico: what it cost, in picodollars.
             failed: whether it gave no score.
             now_s: the time in Unix seconds.
+            problem: why it gave no score.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        args = (task_id, cost_pico, int(failed), _TTL_S)
+        args = (task_id, cost_pico, int(failed), _TTL_S, problem[:_MAX_PROBLEM])
         await self._connection.execute_script(_SCRIPTS["settle"], self._names(judged, name, now_s), args)
+
+    async def note_problem(self, judge: Judge, problem: str, now_s: float) -> None:
+        """Note why a prediction of the sample couldn't be judged.
+
+        Args:
+            judge: the judge.
+            problem: what the hour's report shows.
+            now_s: the time in Unix seconds.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        _, hour = self._names(judge.judged, judge.name, now_s)
+        noted = [("HSET", hour, "problem", problem[:_MAX_PROBLEM]), ("EXPIRE", hour, _TTL_S)]
+        await self._connection.send_each(noted)
 
     async def read(self, judge: Judge, now_s: float) -> JudgeHour:
         """Return what a judge did in the hour of a time.
@@ -96,10 +117,11 @@ class JudgeBudget:
             StoreUnavailableError: Redis is away.
         """
         waiting, hour = self._names(judge.judged, judge.name, now_s)
-        names = ("judged", "failed", "pico", "money", "busy")
+        names = ("judged", "failed", "pico", "money", "busy", "problem")
         [count, found] = await self._connection.send_each([("ZCARD", waiting), ("HMGET", hour, *names)])
-        judged, failed, pico, money, busy = (int(amount or 0) for amount in found)
-        return JudgeHour(judged, failed, Decimal(pico) / PICO_PER_USD, money, busy, int(count))
+        judged, failed, pico, money, busy = (int(amount or 0) for amount in found[:-1])
+        problem = (found[-1] or b"").decode()
+        return JudgeHour(judged, failed, Decimal(pico) / PICO_PER_USD, money, busy, int(count), problem)
 
     def _names(self, judged: str, name: str, now_s: float) -> list[str]:
         hour = int(now_s) // HOUR_S

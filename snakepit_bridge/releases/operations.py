@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from snakepit_bridge.exceptions import RolloutMovedError, RolloutStateError
+from snakepit_bridge.exceptions import RolloutMovedError, RolloutNotFoundError, RolloutStateError
 from snakepit_bridge.releases import steps
 from snakepit_bridge.releases.decisions import read_policy
-from snakepit_bridge.releases.targets import RolloutTarget, TargetState
-from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.releases.targets import RolloutTarget, TargetState, load_superseded
+from snakepit_bridge.rollouts.events import RolloutEvent, check_attribution
 from snakepit_bridge.rollouts.records import RolloutRecord, RolloutState
 
 # Steps of the controller come seconds apart, so that one in between is seldom and two are an error.
@@ -28,7 +28,7 @@ async def advance(target: RolloutTarget, *, author: str, reason: str) -> Rollout
         RolloutMovedError: the rollout was moved on meanwhile, so that advancing it would skip a stage.
         ValueError: the author or the reason is blank.
     """
-    _check_author(author, reason)
+    check_attribution("A step of a rollout", author, reason)
     state = await _load(target, "advance")
     stages, number = read_policy(state).stages, state.record.stage + 1
     if number > len(stages):
@@ -100,7 +100,7 @@ async def _take(
     plan: Callable[[TargetState], RolloutEvent],
 ) -> RolloutRecord:
     """Take a step that still makes sense after another one."""
-    _check_author(author, reason)
+    check_attribution("A step of a rollout", author, reason)
     for attempt in range(_ATTEMPTS):
         state = await _load(target, step)
         if state.record.state not in states:
@@ -117,13 +117,9 @@ async def _load(target: RolloutTarget, step: str) -> TargetState:
     """Return how a target with an open rollout stands."""
     state = await target.load()
     if state is None:
-        raise RolloutStateError(str(target.name), step, "there is none")
+        if await load_superseded(target) is None:
+            raise RolloutNotFoundError(str(target.name), step, "it was never staged")
+        raise RolloutStateError(str(target.name), step, "it has ended")
     if not state.record.is_open:
         raise RolloutStateError(str(target.name), step, f"it is {state.record.state.replace('_', ' ')}")
     return state
-
-
-def _check_author(author: str, reason: str) -> None:
-    for name, text in (("author", author), ("reason", reason)):
-        if not text.strip():
-            raise ValueError(f"A step of a rollout needs its {name}, for its history; got {text!r}.")

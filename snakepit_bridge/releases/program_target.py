@@ -30,6 +30,10 @@ class ProgramTarget:
         events = await self._history.read(found.record)
         return TargetState(found.record, found.policy, found.now_s, events=events)
 
+    async def require(self) -> None:
+        """Check that the label points at a version."""
+        await self._rollouts.require(self.name.name, self.name.label)
+
     async def step(self, before: RolloutRecord, event: RolloutEvent) -> RolloutRecord:
         """Change the label's rollout to the record of an event, and return that."""
         return await self._rollouts.step(self.name.name, self.name.label, before, event)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit_bridge.exceptions import RolloutPolicyError
@@ -13,12 +13,15 @@ from snakepit_bridge.releases.stage_time import StageTime, measure_stage
 from snakepit_bridge.releases.targets import RolloutTarget, TargetState
 from snakepit_bridge.rollouts.arm_counts import ArmCounts
 from snakepit_bridge.rollouts.assignment import MILLION
-from snakepit_bridge.rollouts.decision import PredictionsNeeded, predictions_needed
+from snakepit_bridge.rollouts.decision import DecisionKind, PredictionsNeeded, predictions_needed
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.guard_reports import GuardReport, evaluate
 from snakepit_bridge.rollouts.policy import RolloutPolicy
 from snakepit_bridge.rollouts.records import RolloutRecord
 from snakepit_bridge.rollouts.sketch import quantile
+
+# A worker begins the first stage within a second, and another one takes its place within several.
+_CONTROLLER_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +44,32 @@ class RolloutReport:
 
     target: str
     record: RolloutRecord
-    policy: RolloutPolicy | None
+    policy: RolloutPolicy | None = field(repr=False)
     problem: str
-    baseline: ArmCounts
-    candidate: ArmCounts
-    guards: tuple[GuardReport, ...]
-    needed: PredictionsNeeded
+    baseline: ArmCounts = field(repr=False)
+    candidate: ArmCounts = field(repr=False)
+    guards: tuple[GuardReport, ...] = field(repr=False)
+    needed: PredictionsNeeded = field(repr=False)
     ran_s: float
     outlook: str
     refusals: tuple[str, ...]
-    events: tuple[RolloutEvent, ...]
+    events: tuple[RolloutEvent, ...] = field(repr=False)
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether it ended without a decision; its record is as it was then."""
+        return bool(self.events) and self.events[-1].kind == "superseded"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it goes on."""
+        return self.record.is_open and not self.is_superseded
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return {
             "target": self.target,
-            "rollout": self.record.as_dict(),
+            "rollout": self.record.as_dict() | ({"state": "superseded"} if self.is_superseded else {}),
             "policy": None if self.policy is None else self.policy.model_dump(exclude_none=True),
             "problem": self.problem,
             "arms": {"baseline": arm_dict(self.baseline), "candidate": arm_dict(self.candidate)},
@@ -111,10 +124,11 @@ async def read_report(target: RolloutTarget, state: TargetState, reader: StageCo
     if staged.stage:
         # What had begun by its end is counted a little later.
         counts = await reader.read(staged.id, staged.stage, passed.since_s, min(state.now_s, until_s + MINUTE_S))
+    superseded = bool(events) and events[-1].kind == "superseded"
     try:
         policy, problem = read_policy(state), ""
     except RolloutPolicyError as exc:
-        policy, problem = None, str(exc)
+        policy, problem = None, "" if superseded else str(exc)
     guards = () if policy is None else policy.guards
     alpha = 0.0 if policy is None else policy.alpha
     return RolloutReport(
@@ -158,4 +172,8 @@ def _foresee(
     """Return what the controller would say now, or the reason for the end."""
     if not state.record.is_open or policy is None:
         return events[-1].reason if events else ""
-    return decide_now(state, policy, counts, passed).reason
+    decision = decide_now(state, policy, counts, passed)
+    if decision.kind is DecisionKind.BEGIN and events and state.now_s - events[0].at > _CONTROLLER_PATIENCE_S:
+        waited_s = state.now_s - events[0].at
+        return f"waits for a worker since {waited_s:.0f} s: no process looks after rollouts"
+    return decision.reason

@@ -2,7 +2,8 @@
 --
 -- KEYS[1]  the prediction's result, whose time to live the scores share
 -- KEYS[2]  the hash of its scores
--- KEYS[3…] the arms' hashes of counts
+-- KEYS[3]  the key that exists as long as the prediction is recorded, which keeps the scores longer than the result
+-- KEYS[4…] the arms' hashes of counts
 -- ARGV[1]  the score's field: its name and scorer
 -- ARGV[2]  its name
 -- ARGV[3]  how it is counted: `m:MILLIONTHS` or `l:LABEL`
@@ -17,6 +18,9 @@
 local left = redis.call('PTTL', KEYS[1])
 if left == -2 then
   return 'unknown'
+end
+if left ~= -1 then
+  left = math.max(left, redis.call('PTTL', KEYS[3]))
 end
 local stored = redis.call('HGET', KEYS[2], ARGV[1])
 if not stored and redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[5]) then
@@ -46,13 +50,13 @@ local function add(key, form, sign)
 end
 
 if before ~= counted then
-  for index = 3, #KEYS do
+  for index = 4, #KEYS do
     if not fits(KEYS[index]) then
       counted = ''
       break
     end
   end
-  for index = 3, #KEYS do
+  for index = 4, #KEYS do
     add(KEYS[index], before, -1)
     add(KEYS[index], counted, 1)
     if redis.call('TTL', KEYS[index]) == -1 then

@@ -1,8 +1,9 @@
 """Scores: what applications, people and judges say of predictions that have ended, and how they count for rollouts.
 
 A prediction has one score for each name and scorer; the last one counts. Its scores are one hash in Redis, which lives
-as long as the prediction's result. The script that stores a score also adds it to the counts of the arms that the
-prediction ran under, by difference, so that a score which is sent again or replaced counts once.
+as long as the prediction's result, and longer while it is recorded for datasets. The script that stores a score also
+adds it to the counts of the arms that the prediction ran under, by difference, so that a score which is sent again or
+replaced counts once.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class Scores:
         counts = [self._keys.arm_counts(arm.rollout, arm.stage, arm.arm, minute) for arm in arms]
         args = (join_key(score.name, score.scorer), score.name, _form(score.value), encode_json(score.encode()))
         bounds = (MAX_SCORES, _MAX_FIELDS, _MAX_FIELDS_BEFORE_LABEL, COUNTS_TTL_S)
-        keys = [result_key, self._keys.scores(task_id), *counts]
+        keys = [result_key, self._keys.scores(task_id), self._keys.prediction_recorded(task_id), *counts]
         reply: bytes = await self._connection.execute_script(_SCRIPTS["score"], keys, (*args, *bounds))
         if reply == b"unknown":
             raise PredictionNotScorableError(task_id)

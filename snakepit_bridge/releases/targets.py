@@ -51,6 +51,16 @@ class RolloutTarget(Protocol):
         """
         ...
 
+    async def require(self) -> None:
+        """Check that there is such a session or label, staged or not.
+
+        Raises:
+            SessionNotFoundError: the session was never published.
+            ProgramNotFoundError: there is no such program or label.
+            BridgeError: it can't be read.
+        """
+        ...
+
     async def step(self, before: RolloutRecord, event: RolloutEvent) -> RolloutRecord:
         """Change the rollout to the record of an event, and return that.
 
@@ -71,6 +81,19 @@ class RolloutTarget(Protocol):
             BridgeError: they can't be read.
         """
         ...
+
+
+async def load_superseded(target: RolloutTarget) -> TargetState | None:
+    """Return how the last rollout of a target ended that hasn't any now; None if it was never staged.
+
+    Raises:
+        BridgeError: there is no such target, or it can't be read.
+    """
+    await target.require()
+    events: tuple[RolloutEvent, ...] = ()
+    while newer := await target.events(events[-1].position if events else "", MAX_EVENTS):
+        events = (*events, *newer)[-MAX_EVENTS:]
+    return TargetState(events[-1].record, None, events[-1].at, events=events) if events else None
 
 
 class RolloutHistory:
@@ -133,6 +156,10 @@ class SessionTarget:
             await self._read_refusals(record) if record.is_open else (),
             await self._history.read(record),
         )
+
+    async def require(self) -> None:
+        """Check that the session was published."""
+        await self._store.head(self.name.name)
 
     async def step(self, before: RolloutRecord, event: RolloutEvent) -> RolloutRecord:
         """Change the session's rollout to the record of an event, and return that."""

@@ -176,7 +176,7 @@ def _list_waits(
         waits.append(f"{max(0.0, held_s):.0f} of {stage.min_s:g} s")
     for arm, missing in (("candidate", needed.candidate), ("baseline", needed.baseline)):
         if missing:
-            waits.append(f"{missing} more predictions of the {arm}")
+            waits.append(f"{missing} more prediction{'' if missing == 1 else 's'} of the {arm}")
     for report in reports:
         # Once everybody has the candidate, there is no baseline to compare it with.
         if report.measured_harm is None and not (stage.share == MILLION and report.baseline):

@@ -56,3 +56,18 @@ class RolloutEvent:
             int(text.get("at", 0)) / 1e6,
             position.decode(),
         )
+
+
+def check_attribution(what: str, author: str, reason: str) -> None:
+    """Check that whoever steers a rollout or ends an experiment says who it is, and why: history has both.
+
+    Args:
+        what: what is done, for the error.
+        author, reason: of the event.
+
+    Raises:
+        ValueError: one of them is blank.
+    """
+    for name, text in (("author", author), ("reason", reason)):
+        if not text.strip():
+            raise ValueError(f"{what} needs its {name}, for its history; got {text!r}.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from snakepit_bridge.exceptions import ExperimentError, ExperimentNotFoundError, RolloutOverlapError
+from snakepit_bridge.rollouts.assignment import MILLION
 from snakepit_bridge.rollouts.experiments import (
     Experiment,
     ExperimentPlan,
@@ -59,6 +60,17 @@ class ExperimentEvent:
         return cls(kind, experiment, text["author"], text["reason"], int(text["at"]) / 1e6, position.decode())
 
 
+def encode_experiment_change(before: str, after: str, event: ExperimentEvent) -> dict[str, Any]:
+    """Return a change of the experiments of a target as JSON values: their text before and after it, and its event."""
+    return {"before": before, "after": after, "kind": event.kind, "experiment": event.encode_experiment()}
+
+
+def decode_experiment_event(change: Mapping[str, Any], author: str, reason: str) -> ExperimentEvent:
+    """Return the event of a change of experiments, as ``encode_experiment_change`` has it."""
+    experiment = Experiment.model_validate(parse(change["experiment"]))
+    return ExperimentEvent(change["kind"], experiment, author, reason)
+
+
 def start_experiment(plan: ExperimentPlan) -> Experiment:
     """Return a new experiment by a plan, with an id of its own."""
     return Experiment.model_validate(plan.encode() | {"id": uuid.uuid4().hex})
@@ -77,9 +89,13 @@ def add_experiment(running: Sequence[Experiment], experiment: Experiment, target
         ExperimentError: too many run already, or their text gets too large.
     """
     for other in running:
-        meet = other.from_share < experiment.to_share and experiment.from_share < other.to_share
-        if meet or other.name == experiment.name:
-            raise RolloutOverlapError(target, f"experiment '{other.name}'")
+        if other.name == experiment.name:
+            raise RolloutOverlapError(target, f"experiment '{other.name}'", "Give this one another name.")
+        if other.from_share < experiment.to_share and experiment.from_share < other.to_share:
+            overlapped = (
+                f"experiment '{other.name}' on the requests from {_describe_range(other.from_share, other.to_share)}"
+            )
+            raise RolloutOverlapError(target, overlapped, _suggest_range(running))
     if len(running) >= MAX_EXPERIMENTS:
         raise ExperimentError(experiment.name, "its start", f"{len(running)} run on {target}, which is the maximum")
     changed = (*running, experiment)
@@ -88,6 +104,25 @@ def add_experiment(running: Sequence[Experiment], experiment: Experiment, target
         problem = f"with it those of {target} have {size} bytes, the maximum is {MAX_EXPERIMENTS_BYTES}"
         raise ExperimentError(experiment.name, "its size", problem)
     return changed
+
+
+def _suggest_range(running: Sequence[Experiment]) -> str:
+    """Return what another experiment can do that is to run beside others."""
+    free: list[tuple[int, int]] = []
+    begin = 0
+    for each in sorted(running, key=lambda each: each.from_share):
+        free += [(begin, each.from_share)] if begin < each.from_share else []
+        begin = max(begin, each.to_share)
+    free += [(begin, MILLION)] if begin < MILLION else []
+    if not free:
+        return "No requests are free: end an experiment by 'dspex-fleet experiment stop'."
+    first, last = free[0]
+    ranges = " and ".join(_describe_range(*each) for each in free)
+    return f"Free is {ranges}, such as --from {first / MILLION:g} --share {(last - first) / MILLION:g}."
+
+
+def _describe_range(first: int, last: int) -> str:
+    return f"{first / MILLION:g} to {last / MILLION:g}"
 
 
 def end_experiment(

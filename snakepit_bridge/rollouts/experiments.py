@@ -159,7 +159,20 @@ class Experiment(ExperimentPlan):
             if arm.name == name:
                 return arm
         names = ", ".join(arm.name for arm in self.arms)
-        raise ExperimentError(self.name, "the arm", f"'{name}' is none of its arms, which are {names}")
+        raise ExperimentError(self.name, "the arm", f"'{name}' is none of its arms", f"Name one of them: {names}.")
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        shares = f"{self.from_share / MILLION:g} to {self.to_share / MILLION:g}"
+        arms = {arm.name: arm.weight / MILLION for arm in self.arms}
+        winner = [("winner", self.winner)] if self.winner else []
+        return [
+            ("name", self.name),
+            ("id", self.id),
+            ("state", self.state.value),
+            ("layer", shares),
+            ("arms", arms),
+            *winner,
+        ]
 
     def choose(self, key: str) -> ExperimentArm:
         """Return the arm of a targeting key that takes part."""
@@ -218,7 +231,7 @@ def assign_experiment(
     number = bucket(target, key)
     for experiment in experiments:
         if is_within(number, experiment.from_share, experiment.to_share) and experiment.includes(attributes):
-            return ArmAssignment(experiment.id, experiment.choose(key).name, 0, target)
+            return ArmAssignment(experiment.id, experiment.choose(key).name, 0, target, experiment.name)
     return None
 
 

@@ -13,6 +13,7 @@ from snakepit_bridge.rollouts.guard_rules import CostGuard, ErrorRateGuard, Guar
 from snakepit_bridge.rollouts.guards import GuardVerdict, Margin, compare, compare_with_bound
 from snakepit_bridge.rollouts.quantiles import bound_quantile, bound_quantile_ratio
 from snakepit_bridge.rollouts.sketch import count_values, quantile
+from snakepit_bridge.rollouts.units import format_interval
 
 _MS_PER_S = 1_000
 
@@ -31,10 +32,11 @@ class ArmFigure:
     value: float | None
     bounds: Interval
 
-    def __str__(self) -> str:
+    def describe(self, unit: str) -> str:
+        """Return the figure as people read it, in a unit."""
         if self.value is None:
             return "no values"
-        return f"{self.value:.4g} ({self.bounds.low:.4g} to {self.bounds.high:.4g}) of {self.count}"
+        return format_interval(self.value, self.bounds.low, self.bounds.high, self.count, unit)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figure as JSON values; a bound that isn't known is null."""
@@ -75,8 +77,8 @@ class GuardReport:
         return self.measured_harm is not None and self.measured_harm > 0
 
     def __str__(self) -> str:
-        baseline = f", baseline {self.baseline}" if self.baseline else ""
-        return f"{self.guard}: candidate {self.candidate}{baseline}"
+        baseline = f", baseline {self.baseline.describe(self.unit)}" if self.baseline else ""
+        return f"{self.guard}: candidate {self.candidate.describe(self.unit)}{baseline}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values; a bound that isn't known is null."""

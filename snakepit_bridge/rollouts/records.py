@@ -6,7 +6,7 @@ name has read the record with it, so that an assignment needs no further round t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -35,7 +35,7 @@ class RolloutState(StrEnum):
     PROMOTED = "promoted"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RolloutRecord:
     """A rollout as it is stored: one line of text, its fields in this order, separated by spaces.
 
@@ -119,6 +119,11 @@ class RolloutRecord:
             "candidate": self.candidate,
         }
 
+    def __repr__(self) -> str:
+        stage = f"stage={self.stage}, share={self.share / MILLION:g}"
+        arms = f"baseline={self.baseline!r}, candidate={self.candidate!r}"
+        return f"{type(self).__name__}(id={self.id!r}, state={self.state.value!r}, {stage}, {arms})"
+
     def __str__(self) -> str:
         numbers = (self.stage, self.share, self.previous_share, self.since_us)
         return " ".join(map(str, (self.id, self.sequence, self.state, *numbers, self.baseline, self.candidate)))
@@ -150,16 +155,19 @@ class ArmAssignment:
         arm: ``baseline`` or ``candidate``.
         stage: the rollout's stage that it was assigned under; 0 before the first one.
         target: what the rollout stages: ``session:NAME`` or ``program:NAME@LABEL``.
+        experiment: the name of the experiment, where it is one: ``rollout`` is its id then, and ``stage`` 0.
     """
 
     rollout: str
     arm: str
     stage: int
     target: str
+    experiment: str = field(default="", compare=False)
 
     def encode(self) -> dict[str, Any]:
         """Return the JSON form that provenance has."""
-        return {"rollout": self.rollout, "arm": self.arm, "stage": self.stage, "target": self.target}
+        named = {"experiment": self.experiment} if self.experiment else {}
+        return {"rollout": self.rollout, "arm": self.arm, "stage": self.stage, "target": self.target, **named}
 
 
 def assign(record: RolloutRecord, key: str, now_s: float, target: str) -> ArmAssignment:

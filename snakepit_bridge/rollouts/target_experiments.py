@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from snakepit_bridge.exceptions import RolloutMovedError
+from snakepit_bridge.exceptions import ExperimentNotFoundError, RolloutMovedError
 from snakepit_bridge.rollouts.experiment_changes import (
     ExperimentEvent,
     ExperimentEventKind,
@@ -137,7 +137,12 @@ class TargetExperiments(ABC):
     async def _change(self, kind: ExperimentEventKind, change: Change, author: str, reason: str) -> Experiment:
         for attempt in range(1, _ATTEMPTS + 1):
             text = await self._load()
-            changed, experiment = change(parse_experiments(text))
+            try:
+                changed, experiment = change(parse_experiments(text))
+            except ExperimentNotFoundError as exc:
+                raise ExperimentNotFoundError(
+                    exc.target, exc.experiment, exc.available, await self._find_end(exc.experiment)
+                ) from None
             try:
                 await self._replace(
                     text, encode_experiments(changed), ExperimentEvent(kind, experiment, author, reason)
@@ -148,3 +153,13 @@ class TargetExperiments(ABC):
             else:
                 return experiment
         raise AssertionError("the last attempt returns or raises")
+
+    async def _find_end(self, name: str) -> str:
+        """Return how the last experiment of a name ended; empty if there was none."""
+        found, after = "", ""
+        while newer := await self.events(after):
+            after = newer[-1].position
+            for event in newer:
+                if event.experiment.name == name and event.kind != "started":
+                    found = event.kind + (f" for '{event.experiment.winner}'" if event.experiment.winner else "")
+        return found

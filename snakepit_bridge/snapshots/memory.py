@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from typing_extensions import override
 
+from snakepit_bridge.audit.change_control import ChangeControl, ControlledChange
 from snakepit_bridge.exceptions import (
     BridgeError,
     RevisionLostError,
@@ -22,6 +23,17 @@ from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
 from snakepit_bridge.snapshots import checks as checking
 from snakepit_bridge.snapshots.checks import Check
+from snakepit_bridge.snapshots.controlled import (
+    Attribution,
+    describe_checks,
+    describe_drop,
+    describe_experiment,
+    describe_label,
+    describe_publish,
+    describe_retention,
+    describe_rollback,
+)
+from snakepit_bridge.snapshots.memory_changes import MemoryChanges
 from snakepit_bridge.snapshots.memory_session import MemorySession
 from snakepit_bridge.snapshots.memory_watch import MemoryWatch, WatchRegistry
 from snakepit_bridge.snapshots.records import (
@@ -54,9 +66,15 @@ class MemoryStore(SnapshotStore):
         self._last_epoch = 0
         self._lock = threading.Lock()
         self._watches = WatchRegistry()
+        self._changes = MemoryChanges(self._lock)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self._sessions)} sessions)"
+
+    @property
+    @override
+    def change_control(self) -> ChangeControl:
+        return self._changes.control
 
     @override
     async def publish(
@@ -73,15 +91,22 @@ class MemoryStore(SnapshotStore):
         age_s: float = 0.0,
         looked_at: float | None = None,
         heard: AuthoritySign | None = None,
+        approval: str = "",
     ) -> Token:
         check_changes(changes, publisher)
-        with self._lock:
+        by = Attribution(author, reason, approval, publisher)
+        change = describe_publish(session, changes, by, expected, fence, replace=replace)
+
+        def publish() -> Token:
             state = self._get(session) or self._create(session)
+            self._changes.check_approval(change)
             state.check_publish(publisher, fence, expected)
             gone: Changes = dict.fromkeys(state.variables) if replace else {}
-            self._commit(state, {**gone, **changes}, publisher, author, reason, staged=True)
+            self._commit(state, {**gone, **changes}, by, change, staged=True)
             state.confirm(time.time() - age_s if looked_at is None else looked_at, heard)
             return state.token
+
+        return await self._changes.carry_out(change, publish)
 
     async def _rollback(
         self,
@@ -92,14 +117,21 @@ class MemoryStore(SnapshotStore):
         publisher: str,
         author: str,
         reason: str,
+        approval: str,
     ) -> Token:
-        with self._lock:
+        by = Attribution(author, reason, approval, publisher)
+        change = describe_rollback(session, to, by, expected, fence)
+
+        def roll_back() -> Token:
             state = self._require(session)
+            self._changes.check_approval(change)
             state.check_publish(publisher, fence, expected)
             past = {**dict.fromkeys(state.variables), **state.state_at(to)}
-            self._commit(state, past, publisher, author, reason, staged=False)
+            self._commit(state, past, by, change, staged=False)
             state.confirm(time.time(), None)
             return state.token
+
+        return await self._changes.carry_out(change, roll_back)
 
     @override
     async def read(self, session: str, have: Snapshot | None = None) -> Snapshot:
@@ -158,18 +190,36 @@ class MemoryStore(SnapshotStore):
             return list(reversed(state.history))[:limit]
 
     async def _label(
-        self, session: str, name: str, token: Token, expected: Token | None, author: str, reason: str
+        self, session: str, name: str, token: Token, expected: Token | None, author: str, reason: str, approval: str
     ) -> Token:
-        with self._lock:
-            self._require(session).label(name, token, expected, author, reason)
+        change = describe_label(session, name, token, Attribution(author, reason, approval), expected)
+
+        def label() -> Token:
+            state = self._require(session)
+            self._changes.check_approval(change)
+            before = state.check_label(name, token, expected)
+            self._changes.guard(change, str(before))
+            state.label(name, token, author, reason)
+            self._changes.record(change, str(before) if before.revision else "", str(token))
             return token
 
+        return await self._changes.carry_out(change, label)
+
     @override
-    async def unlabel(self, session: str, name: str) -> None:
-        with self._lock:
+    async def unlabel(self, session: str, name: str, *, author: str = "", reason: str = "", approval: str = "") -> None:
+        change = describe_label(session, name, None, Attribution(author, reason, approval))
+
+        def unlabel() -> None:
             state = self._require(session)
-            state.labels.pop(name, None)
-            state.forget_unlabelled()
+            self._changes.check_approval(change)
+            label = state.labels.get(name)
+            if label is not None:
+                self._changes.guard(change, str(label.token))
+                del state.labels[name]
+                state.forget_unlabelled()
+                self._changes.record(change, str(label.token))
+
+        await self._changes.carry_out(change, unlabel)
 
     @override
     async def labels(self, session: str) -> dict[str, Label]:
@@ -177,11 +227,21 @@ class MemoryStore(SnapshotStore):
             return dict(sorted(self._require(session).labels.items()))
 
     @override
-    async def declare_checks(self, session: str, checks: Mapping[str, Check | None], *, publisher: str = STORE) -> None:
+    async def declare_checks(
+        self,
+        session: str,
+        checks: Mapping[str, Check | None],
+        *,
+        publisher: str = STORE,
+        author: str = "",
+        reason: str = "",
+    ) -> None:
+        change = describe_checks(session, checks, Attribution(author, reason, publisher=publisher))
         declared = {
             name: checking.decode_check(checking.encode_check(name, check)) for name, check in checks.items() if check
         }
-        with self._lock:
+
+        def declare() -> None:
             state = self._get(session) or self._create(session)
             state.check_owner(publisher)
             kept = {name: check for name, check in state.checks.items() if name not in checks}
@@ -189,6 +249,9 @@ class MemoryStore(SnapshotStore):
                 checking.enforce_checks(session, declared, state.variables)
             self._sessions[session] = state
             state.checks = kept | declared
+            self._changes.record(change, *(2 * (str(state.token),) if state.published else ()))
+
+        await self._changes.carry_out(change, declare)
 
     @override
     async def checks(self, session: str) -> dict[str, Check]:
@@ -197,9 +260,12 @@ class MemoryStore(SnapshotStore):
             return {} if state is None else dict(sorted(state.checks.items()))
 
     @override
-    async def retain(self, session: str, retention: Retention | None) -> None:
+    async def retain(self, session: str, retention: Retention | None, *, author: str = "", reason: str = "") -> None:
         with self._lock:
             state = self._require(session)
+            if state.own_retention != retention:
+                change = describe_retention(session, Attribution(author, reason))
+                self._changes.record(change, str(state.token), str(state.token))
             state.own_retention, state.default_retention = retention, self._retention
             state.trim()
             state.renew_ttl()
@@ -213,6 +279,7 @@ class MemoryStore(SnapshotStore):
         with self._lock:
             state = self._require(session)
             state.step_rollout(before, event)
+            self._changes.record_event(session, event)
             self._watches.notify(session, state.token)
 
     @override
@@ -220,11 +287,21 @@ class MemoryStore(SnapshotStore):
         with self._lock:
             return [event for event in self._require(session).rollout_events if event.position > after][:limit]
 
-    async def _change_experiments(self, session: str, before: str, after: str, event: ExperimentEvent) -> None:
-        with self._lock:
+    async def _change_experiments(
+        self, session: str, before: str, after: str, event: ExperimentEvent, approval: str
+    ) -> None:
+        control = describe_experiment(session, before, after, event, approval)
+
+        def change() -> None:
             state = self._require(session)
-            state.change_experiments(before, after, event)
+            self._changes.check_approval(control)
+            state.check_experiments(before, after, event)
+            self._changes.guard(control, str(state.token))
+            state.change_experiments(after, event)
+            self._changes.record(control, "", str(state.token))
             self._watches.notify(session, state.token)
+
+        await self._changes.carry_out(control, change)
 
     @override
     async def experiment_events(self, session: str, after: str = "", limit: int = 100) -> list[ExperimentEvent]:
@@ -252,10 +329,20 @@ class MemoryStore(SnapshotStore):
             return {name: state.head() for name, state in found.items() if state is not None and state.published}
 
     @override
-    async def drop(self, session: str) -> None:
-        with self._lock:
-            if self._sessions.pop(session, None) is not None:
+    async def drop(self, session: str, *, author: str = "", reason: str = "", approval: str = "") -> None:
+        change = describe_drop(session, Attribution(author, reason, approval))
+
+        def drop() -> None:
+            self._changes.check_approval(change)
+            state = self._sessions.get(session)
+            if state is not None:
+                if state.published and state.authority == STORE:
+                    self._changes.guard(change, str(state.token))
+                del self._sessions[session]
                 self._watches.notify(session, None)
+                self._changes.record(change, str(state.token))
+
+        await self._changes.carry_out(change, drop)
 
     @override
     def open_watch(self) -> Watch:
@@ -265,11 +352,20 @@ class MemoryStore(SnapshotStore):
         """Do nothing: there are no connections."""
 
     def _commit(
-        self, state: MemorySession, updates: Changes, publisher: str, author: str, reason: str, *, staged: bool
+        self, state: MemorySession, updates: Changes, by: Attribution, change: ControlledChange, *, staged: bool
     ) -> None:
         before, state.default_retention = state.token, self._retention
-        token = state.commit(updates, publisher, author, reason, staged=staged)
+        old = str(before) if state.published else ""
+        if state.check(updates) != state.variables or not state.published:
+            self._changes.guard(change, old or str(Token(0, 0)))
+        events = len(state.rollout_events)
+        token = state.commit(updates, by.publisher, by.author, by.reason, staged=staged)
         self._sessions[state.name] = state
+        if token != before or by.approval:
+            changed = state.history[-1].after if token != before else ()
+            self._changes.record(change, old, str(token), changed)
+            for event in list(state.rollout_events)[events:]:
+                self._changes.record_event(state.name, event)
         if token != before:
             self._watches.notify(state.name, token)
 

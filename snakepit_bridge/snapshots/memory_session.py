@@ -99,6 +99,16 @@ class MemorySession:
         if self.authority not in ("", publisher):
             raise SessionOwnedElsewhereError(self.name, self.authority, publisher)
 
+    def check(self, updates: Changes) -> Variables:
+        """Return the variables after the updates, if they pass the session's checks.
+
+        Raises:
+            CheckFailedError: the new state fails a check.
+        """
+        after = MappingProxyType(drop_missing({**self.variables, **updates}))
+        checks.enforce_checks(self.name, self.checks, after)
+        return after
+
     def commit(self, updates: Changes, publisher: str, author: str, reason: str, *, staged: bool = True) -> Token:
         """Commit the updates as one revision, if they change anything, and have it staged if the session asks for it.
 
@@ -106,8 +116,7 @@ class MemorySession:
             CheckFailedError: the new state fails a check.
         """
         new = {name: variable for name, variable in updates.items() if variable != self.variables.get(name)}
-        after = MappingProxyType(drop_missing({**self.variables, **new}))
-        checks.enforce_checks(self.name, self.checks, after)
+        after = self.check(new)
         self.authority = publisher
         if new or not self.published:
             before, was_published = self.token, self.published
@@ -162,15 +171,21 @@ class MemorySession:
                 past.update(change.before)
         return MappingProxyType(drop_missing(past))
 
-    def label(self, name: str, token: Token, expected: Token | None, author: str, reason: str) -> None:
-        """Point a label at a token.
+    def check_label(self, name: str, token: Token, expected: Token | None) -> Token:
+        """Return what a label is at, if it may be moved to a token.
 
         Raises:
             LabelMovedError: the label isn't at ``expected``.
+            RevisionLostError, RevisionNotReachedError: the token can't be read.
         """
         current = self.labels[name].token if name in self.labels else Token(0, 0)
         if expected is not None and expected != current:
             raise LabelMovedError(self.name, str(expected), str(current), name)
+        self.state_at(token)
+        return current
+
+    def label(self, name: str, token: Token, author: str, reason: str) -> None:
+        """Point a label at a token."""
         self.labelled[token] = self.state_at(token)
         self.labels[name] = Label(token, time.time(), author, reason)
         self.forget_unlabelled()
@@ -196,8 +211,8 @@ class MemorySession:
         self.forget_unlabelled()
         self._record_event(event)
 
-    def change_experiments(self, before: str, after: str, event: ExperimentEvent) -> None:
-        """Change the experiments.
+    def check_experiments(self, before: str, after: str, event: ExperimentEvent) -> None:
+        """Check that the experiments may change.
 
         Raises:
             RolloutMovedError: they aren't as expected.
@@ -209,6 +224,11 @@ class MemorySession:
             raise RolloutMovedError(target, before, self.experiments)
         if event.kind == "started" and self.rollout is not None and self.rollout.is_open:
             raise RolloutOverlapError(target, f"rollout {self.rollout.id}")
+        for token in _arms(after):
+            self.state_at(token)
+
+    def change_experiments(self, after: str, event: ExperimentEvent) -> None:
+        """Change the experiments."""
         self.labelled |= {token: self.state_at(token) for token in _arms(after)}
         self.experiments = after
         self.forget_unlabelled()

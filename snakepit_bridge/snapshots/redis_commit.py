@@ -12,10 +12,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from snakepit_bridge.exceptions import CheckFailedError, SessionNotFoundError, StaleTokenError
+from snakepit_bridge.audit.trail import RedisAuditTrail
+from snakepit_bridge.exceptions import (
+    CheckFailedError,
+    NotReplicatedError,
+    SessionNotFoundError,
+    StaleTokenError,
+)
 from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.replication import Replication
 from snakepit_bridge.snapshots import checks as checking
 from snakepit_bridge.snapshots import replies
 from snakepit_bridge.snapshots.checks import Check
@@ -32,19 +39,23 @@ Variables = Mapping[str, Variable]
 _MAX_ATTEMPTS = 100
 # A version that no set of checks has, so that the script rejects the commit.
 _NO_CHECKS = "none"
+_NO_REPLICATION = Replication()
+# Seconds for which a request's reply is kept, as request.lua has it.
+_REQUEST_KEPT_S = 300
 # Maximum number of sessions whose checks are cached.
 _MAX_CACHED = 1_024
 
 
 @dataclass(frozen=True, slots=True)
 class CommitMetadata:
-    """Author and reason of a commit, and the time and heartbeat of the read that it is based on."""
+    """Author, reason and approval of a commit, and the time and heartbeat of the read that it is based on."""
 
     author: str = ""
     reason: str = ""
     age_s: float = 0.0
     looked_at: float | None = None
     heard: AuthoritySign | None = None
+    approval: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,8 @@ class Committer:
         keys: of the store.
         retention: the default retention.
         read: reads a session, given the snapshot that is known already.
+        trail: records the commits.
+        replication: the replicas that a commit waits for.
     """
 
     def __init__(
@@ -88,11 +101,15 @@ class Committer:
         keys: Keys,
         retention: Retention,
         read: Callable[[str, Snapshot | None], Awaitable[Snapshot]],
+        trail: RedisAuditTrail,
+        replication: Replication = _NO_REPLICATION,
     ) -> None:
         self._connection = connection
         self._keys = keys
         self._retention = retention
         self._read = read
+        self._replication = replication
+        self._trail = trail
         self._known: ThreadSafeLRUCache[str, _CachedChecks] = ThreadSafeLRUCache(_MAX_CACHED)
 
     async def commit(self, commit: CommitRequest) -> Token:
@@ -101,17 +118,17 @@ class Committer:
         Raises:
             CheckFailedError: the new state fails a check.
             StaleTokenError: the session isn't at the expected token, or kept changing.
+            NotReplicatedError: the commit is in force, but not on as many replicas as it was to wait for.
             BridgeError: another refusal of the script, see ``replies``.
         """
         session, request, indexed = commit.query.session, self._keys.request(commit.query.session), ""
         keys, args = (*self._keys.session(session), request), self.build_args(commit.query, commit.metadata)
+        tail = self._trail.build_args(f"session:{session}", commit.metadata.approval)
         known = self._known.get(session) or _CachedChecks()
         for _ in range(_MAX_ATTEMPTS):
             violation, base = await self._find_violation(commit, known)
             number = _NO_CHECKS if violation else known.number
-            reply = await self._connection.run(
-                SCRIPTS[commit.script], keys, (*args, number, base, indexed, *commit.args)
-            )
+            reply, confirmed = await self._run(commit.script, keys, (*args, number, base, indexed, *commit.args, *tail))
             if reply[0] == b"unindexed":
                 await self._index(session)
                 indexed = "1"
@@ -120,8 +137,23 @@ class Committer:
                 if violation and before.number == known.number:
                     raise violation
             else:
-                return replies.parse_token(replies.raise_if_refused(reply, commit.query)[1])
+                token = replies.parse_token(replies.raise_if_refused(reply, commit.query)[1])
+                self._check_replicated(session, token, confirmed)
+                return token
         raise StaleTokenError(session, "the state that was held against its checks", "a newer one each time")
+
+    async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, int]:
+        """Run a commit's script and return its reply, and how many replicas have what it wrote."""
+        if not self._replication.replicas:
+            return await self._connection.run(SCRIPTS[script], keys, args), 0
+        touch = ("EXPIRE", keys[-1], _REQUEST_KEPT_S)
+        return await self._connection.run_replicated(SCRIPTS[script], keys, args, self._replication, touch)
+
+    def _check_replicated(self, session: str, token: Token, confirmed: int) -> None:
+        wanted = self._replication.replicas
+        if confirmed < wanted:
+            what = f"Revision {token} of session '{session}'"
+            raise NotReplicatedError(what, str(token), confirmed, wanted, self._replication.wait_s)
 
     def build_args(self, query: SessionQuery, metadata: CommitMetadata) -> tuple[Any, ...]:
         """Return the leading arguments of every commit script."""
@@ -131,7 +163,7 @@ class Committer:
         times = (round(metadata.age_s * 1e6), looked_at, str(metadata.heard or ""))
         return (*who, query.fence or 0, *expected, str(self._retention), *times)
 
-    async def declare(self, query: SessionQuery, checks: Mapping[str, Check | None]) -> None:
+    async def declare(self, query: SessionQuery, checks: Mapping[str, Check | None], author: str, reason: str) -> None:
         """Declare checks that the current state passes.
 
         Raises:
@@ -144,13 +176,15 @@ class Committer:
         declared = {name: checking.decode_check(data) for name, data in encoded.items() if data}
         session, request = query.session, self._keys.request(query.session)
         keys, flat = (*self._keys.session(session), request), [part for item in encoded.items() for part in item]
+        tail = (author, reason, *self._trail.build_args(f"session:{session}"))
         for _ in range(_MAX_ATTEMPTS):
             known = await self.load_checks(session)
             snapshot = await self._read_current(session, known)
             if snapshot is not None:
                 checking.enforce_checks(session, declared, snapshot.variables)
             base = str(Token(0, 0) if snapshot is None else snapshot.token)
-            reply = await self._connection.run(SCRIPTS["declare"], keys, (query.publisher, known.number, base, *flat))
+            args = (query.publisher, known.number, base, *flat, *tail)
+            reply = await self._connection.run(SCRIPTS["declare"], keys, args)
             if reply[0] != b"unchecked":
                 replies.raise_if_refused(reply, query)
                 return

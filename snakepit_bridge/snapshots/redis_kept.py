@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from snakepit_bridge.encryption.cipher import Cipher
 from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
@@ -15,14 +16,22 @@ from snakepit_bridge.variables.codec import encode_canonical, parse
 
 # Maximum number of tokens whose expiry is cached.
 _MAX_CACHED = 4_096
+_STATE = "state"
 
 
 class KeptSnapshots:
-    """The kept snapshots of a store; equal content is stored once per session."""
+    """The kept snapshots of a store; equal content is stored once per session.
 
-    def __init__(self, connection: RedisConnection, keys: Keys) -> None:
+    Args:
+        connection: the Redis.
+        keys: of the store.
+        cipher: encrypts them.
+    """
+
+    def __init__(self, connection: RedisConnection, keys: Keys, cipher: Cipher) -> None:
         self._connection = connection
         self._keys = keys
+        self._cipher = cipher
         self._until: ThreadSafeLRUCache[tuple[str, Token], float] = ThreadSafeLRUCache(_MAX_CACHED)
 
     async def keep(self, snapshot: Snapshot, seconds: float) -> None:
@@ -36,7 +45,11 @@ class KeptSnapshots:
         self._until.put(key, time.time() + ttl_s)
 
     async def read(self, session: str, token: Token) -> Snapshot | None:
-        """Return the kept snapshot of a token, or None."""
+        """Return the kept snapshot of a token, or None.
+
+        Raises:
+            DecryptionError: it can't be decrypted.
+        """
         client, bounded = self._connection.client, self._connection.wait_bounded
         pin: Any = await bounded(client.get(self._keys.pin(session, token)))
         if pin is None:
@@ -45,13 +58,15 @@ class KeptSnapshots:
         content: Any = await bounded(client.get(self._keys.state(session, digest)))
         if content is None:
             return None
-        variables = {name: Variable.decode(name, encoded.encode()) for name, encoded in parse(content).items()}
+        found = parse(self._cipher.decrypt(_STATE, (session, digest), content))
+        variables = {name: Variable.decode(name, encoded.encode()) for name, encoded in found.items()}
         return Snapshot(session, token, variables, float(confirmed_at), authority=authority)
 
     async def _write(self, snapshot: Snapshot, ms: str) -> None:
         pin = self._keys.pin(snapshot.session, snapshot.token)
-        state = self._keys.state(snapshot.session, snapshot.digest)
-        header = f"{snapshot.digest} {snapshot.confirmed_at!r} {snapshot.authority}"
+        digest = self._digest(snapshot)
+        state = self._keys.state(snapshot.session, digest)
+        header = f"{digest} {snapshot.confirmed_at!r} {snapshot.authority}"
         *_, exists = await self._connection.send_each(
             [
                 ("SET", pin, header, "NX", "PX", ms),
@@ -64,4 +79,9 @@ class KeptSnapshots:
             content = encode_canonical(
                 {name: variable.encode().decode() for name, variable in snapshot.variables.items()}
             )
-            await self._connection.wait_bounded(self._connection.client.set(state, content, px=int(ms)))
+            sealed = self._cipher.encrypt(_STATE, (snapshot.session, digest), content)
+            await self._connection.wait_bounded(self._connection.client.set(state, sealed, px=int(ms)))
+
+    def _digest(self, snapshot: Snapshot) -> str:
+        """Return the digest of a snapshot's content, which nobody without the keys can compute if there are some."""
+        return self._cipher.digest(_STATE, snapshot.digest.encode()) if self._cipher.is_on else snapshot.digest

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.key_names import FleetKeys
 
 # In the order in which every script expects them.
 _SESSION_KEYS = ("head", "variables", "history", "floor", "labels", "labelled", "checks", "rollouts", "experiments")
@@ -26,9 +27,11 @@ class Keys:
 
     @property
     def permanent(self) -> tuple[str, ...]:
-        """Patterns of the keys without TTL: the index of sessions, and each session until it is dropped."""
+        """Patterns of the keys without TTL: the index, each session until it is dropped, the audit trail and rules."""
         session = re.escape(self.prefix("\0")).replace(re.escape("\0"), ".*")
-        return (re.escape(self.index), f"{session}:({'|'.join(_PERMANENT_KEYS)})")
+        fleet = FleetKeys(self.namespace)
+        control = (re.escape(fleet.audit), re.escape(fleet.protections))
+        return (re.escape(self.index), *control, f"{session}:({'|'.join(_PERMANENT_KEYS)})")
 
     def prefix(self, session: str) -> str:
         """Return the prefix of a session's keys and channels."""

@@ -5,20 +5,37 @@ Sessions have no TTL by default and exist until they are dropped: ``RedisStore.p
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from copy import copy
+from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from snakepit_bridge.exceptions import BridgeError, RevisionLostError, SessionNotFoundError
+from snakepit_bridge.audit.change_control import ChangeControl, ControlledChange, open_change_control, read_nothing
+from snakepit_bridge.audit.entries import AuditSource
+from snakepit_bridge.audit.trail import RedisAuditTrail
+from snakepit_bridge.encryption.cipher import PLAIN, Cipher
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, RevisionLostError, SessionNotFoundError
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.replication import Replication
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
 from snakepit_bridge.snapshots import replies
 from snakepit_bridge.snapshots.checks import Check
+from snakepit_bridge.snapshots.controlled import (
+    Attribution,
+    describe_checks,
+    describe_drop,
+    describe_experiment,
+    describe_label,
+    describe_publish,
+    describe_retention,
+    describe_rollback,
+    describe_rollout_step,
+)
 from snakepit_bridge.snapshots.lua import SCRIPTS
 from snakepit_bridge.snapshots.records import (
     DEFAULT_REVISIONS,
@@ -32,18 +49,19 @@ from snakepit_bridge.snapshots.records import (
     check_changes,
 )
 from snakepit_bridge.snapshots.redis_commit import CommitMetadata, CommitRequest, Committer, Variables
+from snakepit_bridge.snapshots.redis_confirmations import RedisConfirmations
+from snakepit_bridge.snapshots.redis_heads import RedisHeads
 from snakepit_bridge.snapshots.redis_kept import KeptSnapshots
 from snakepit_bridge.snapshots.redis_keys import Keys
 from snakepit_bridge.snapshots.redis_watch import RedisWatch
+from snakepit_bridge.snapshots.reencryption import reencrypt_session
 from snakepit_bridge.snapshots.replies import Reply, SessionQuery
 from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
 from snakepit_bridge.snapshots.store import SnapshotStore
+from snakepit_bridge.snapshots.stored_variables import StoredVariables
 from snakepit_bridge.snapshots.watch import Watch
 
-# Sessions per pipeline.
-_BATCH = 500
-# A name in the index without a session is pruned after this time, since the session may be just being created.
-_PRUNE_AFTER_S = 3_600.0
+T = TypeVar("T")
 
 
 class RedisStore(SnapshotStore):
@@ -53,7 +71,9 @@ class RedisStore(SnapshotStore):
         url: see ``RedisConnection``.
         namespace: prefix of every key and channel.
         retention: default retention of sessions; a number is that of revisions.
+        source: where this process's changes come from, for the audit trail.
         timeout_s: maximum seconds for every call.
+        cipher: encrypts the variables of every revision.
 
     Raises:
         ConfigurationError: the URL is invalid.
@@ -65,13 +85,21 @@ class RedisStore(SnapshotStore):
         *,
         namespace: str = DEFAULT_NAMESPACE,
         retention: Retention | int = DEFAULT_REVISIONS,
+        source: AuditSource = AuditSource.CLIENT,
         timeout_s: float = 5.0,
+        cipher: Cipher = PLAIN,
     ) -> None:
         self._connection = RedisConnection(url, timeout_s=timeout_s)
         self._keys = Keys(namespace)
         self._retention = Retention.of(retention)
-        self._committer = Committer(self._connection, self._keys, self._retention, self.read)
-        self._kept = KeptSnapshots(self._connection, self._keys)
+        self._control = open_change_control(self._connection, namespace, source, cipher)
+        self._trail = RedisAuditTrail(self._connection, namespace=namespace, source=source)
+        self._committer = Committer(self._connection, self._keys, self._retention, self.read, self._trail)
+        self._kept = KeptSnapshots(self._connection, self._keys, cipher)
+        self._heads = RedisHeads(self._connection, self._keys)
+        self._confirmations = RedisConfirmations(self._connection, self._keys, self._committer)
+        self._stored = StoredVariables(cipher)
+        self._cipher = cipher
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.url!r}, namespace={self._keys.namespace!r})"
@@ -80,6 +108,25 @@ class RedisStore(SnapshotStore):
     def permanent(self) -> tuple[str, ...]:
         """Patterns of the keys without TTL: the index of sessions, and each session until it is dropped."""
         return self._keys.permanent
+
+    @override
+    def with_durability(self, durability: str) -> RedisStore:
+        replication = Replication.parse(durability)
+        if replication.replicas and self._connection.cluster:
+            raise ConfigurationError(
+                f"A write to {self._connection.url} can't wait for replicas: each node of a cluster has its own. "
+                "Use durability 'primary' there."
+            )
+        durable = copy(self)
+        durable._committer = Committer(
+            self._connection, self._keys, self._retention, self.read, self._trail, replication
+        )
+        return durable
+
+    @property
+    @override
+    def change_control(self) -> ChangeControl:
+        return self._control
 
     def channel(self, session: str) -> str:
         """Return the pub/sub channel of a session's new tokens; ``""`` is published when it is dropped."""
@@ -100,21 +147,20 @@ class RedisStore(SnapshotStore):
         age_s: float = 0.0,
         looked_at: float | None = None,
         heard: AuthoritySign | None = None,
+        approval: str = "",
     ) -> Token:
-        updates = [
-            part
-            for name, variable in check_changes(changes, publisher).items()
-            for part in (name, b"" if variable is None else variable.encode())
-        ]
+        updates = self._stored.script_arguments(session, check_changes(changes, publisher))
 
         async def apply(current: Variables) -> Variables:
             after = dict(changes) if replace else {**current, **changes}
             return {name: variable for name, variable in after.items() if variable is not None}
 
-        query = SessionQuery(session, publisher, expected, fence)
-        metadata = CommitMetadata(author, reason, age_s, looked_at, heard)
-        args = (int(replace), *updates)
-        return await self._committer.commit(CommitRequest("publish", query, metadata, args, apply, on_top=not replace))
+        query = SessionQuery(session, publisher, expected, fence, approval=approval)
+        metadata = CommitMetadata(author, reason, age_s, looked_at, heard, approval)
+        commit = CommitRequest("publish", query, metadata, (int(replace), *updates), apply, on_top=not replace)
+        by = Attribution(author, reason, approval, publisher)
+        change = describe_publish(session, changes, by, expected, fence, replace=replace)
+        return await self._carry_out(session, change, lambda: self._committer.commit(commit))
 
     async def _rollback(
         self,
@@ -125,65 +171,33 @@ class RedisStore(SnapshotStore):
         publisher: str,
         author: str,
         reason: str,
+        approval: str,
     ) -> Token:
         async def apply(_: Variables) -> Variables:
             return (await self._read_at(session, to)).variables
 
-        query, metadata = SessionQuery(session, publisher, expected, fence, to), CommitMetadata(author, reason)
-        return await self._committer.commit(CommitRequest("rollback", query, metadata, to, apply, on_top=False))
+        query = SessionQuery(session, publisher, expected, fence, to, approval=approval)
+        metadata = CommitMetadata(author, reason, approval=approval)
+        commit = CommitRequest("rollback", query, metadata, to, apply, on_top=False)
+        change = describe_rollback(session, to, Attribution(author, reason, approval, publisher), expected, fence)
+        return await self._carry_out(session, change, lambda: self._committer.commit(commit))
+
+    async def _carry_out(self, session: str, change: ControlledChange, work: Callable[[], Awaitable[T]]) -> T:
+        async def read_found() -> str:
+            with suppress(SessionNotFoundError):
+                return str((await self.head(session)).token)
+            return "0.0"
+
+        return await self._control.carry_out(change, work, read_found)
 
     @override
     async def confirm(self, looks: Mapping[str, Confirmation], *, publisher: str) -> dict[str, BridgeError]:
-        refused: dict[str, BridgeError] = {}
-        items = list(looks.items()) if self._connection.cluster else await self._confirm_plain(looks, publisher)
-        for start in range(0, len(items), _BATCH):
-            batch = [
-                (SessionQuery(name, publisher, look.expected, look.fence), look)
-                for name, look in items[start : start + _BATCH]
-            ]
-            calls = [
-                (
-                    (*self._keys.session(query.session), self._keys.request(query.session)),
-                    (
-                        *self._committer.build_args(query, CommitMetadata(looked_at=look.looked_at, heard=look.heard)),
-                        "",
-                        "",
-                        "",
-                    ),
-                )
-                for query, look in batch
-            ]
-            for (query, _), reply in zip(
-                batch, await self._connection.run_each(SCRIPTS["confirm"], calls), strict=True
-            ):
-                error = replies.parse_refusal(reply, query)
-                if error is not None:
-                    refused[query.session] = error
-        return refused
-
-    async def _confirm_plain(self, looks: Mapping[str, Confirmation], publisher: str) -> list[tuple[str, Confirmation]]:
-        """Confirm plain cases in few calls, and return the others, which need a script of their own."""
-        left: list[tuple[str, Confirmation]] = []
-        plain: list[tuple[str, Confirmation, str]] = []
-        for name, look in looks.items():
-            if look.expected is None:
-                left.append((name, look))
-            else:
-                at, (epoch, revision) = max(0, round(look.looked_at * 1e6)), look.expected
-                plain.append((name, look, f"{look.fence or 0} {epoch} {revision} {at} {look.heard or ''}"))
-        for start in range(0, len(plain), _BATCH):
-            batch = plain[start : start + _BATCH]
-            heads = [self._keys.head(name) for name, _, _ in batch]
-            answers = await self._connection.run(
-                SCRIPTS["confirm_all"], heads, [publisher, *(encoded for _, _, encoded in batch)]
-            )
-            left += [(name, look) for (name, look, _), done in zip(batch, answers, strict=True) if not done]
-        return left
+        return await self._confirmations.confirm(looks, publisher)
 
     @override
     async def read(self, session: str, have: Snapshot | None = None) -> Snapshot:
         reply = await self._run("read", SessionQuery(session), ("", "") if have is None else have.token)
-        return await self.with_baseline(replies.parse_snapshot(reply, session, have), have)
+        return await self.with_baseline(replies.parse_snapshot(reply, session, have, self._stored), have)
 
     async def _read_at(self, session: str, token: Token) -> Snapshot:
         try:
@@ -193,7 +207,7 @@ class RedisStore(SnapshotStore):
             if kept is None:
                 raise
             return kept
-        return replies.parse_snapshot(reply, session, None)
+        return replies.parse_snapshot(reply, session, None, self._stored)
 
     @override
     async def keep(self, snapshot: Snapshot, seconds: float) -> None:
@@ -206,36 +220,66 @@ class RedisStore(SnapshotStore):
     @override
     async def history(self, session: str, limit: int = 20) -> list[Change]:
         reply = await self._run("history", SessionQuery(session), (limit,))
-        return [replies.parse_change(entry) for entry in reply[1:]]
+        return [replies.parse_change(entry, session, self._stored) for entry in reply[1:]]
 
     async def _label(
-        self, session: str, name: str, token: Token, expected: Token | None, author: str, reason: str
+        self, session: str, name: str, token: Token, expected: Token | None, author: str, reason: str, approval: str
     ) -> Token:
-        query = SessionQuery(session, expected=expected, token=token, label=name)
+        query = SessionQuery(session, expected=expected, token=token, label=name, approval=approval)
         args = (name, *token, "" if expected is None else expected, author, reason)
-        await self._run("label", query, [str(arg) for arg in args], self._keys.request(session))
+        change = describe_label(session, name, token, Attribution(author, reason, approval), expected)
+        await self._change_label("label", query, [str(arg) for arg in args], change, token)
         return token
 
+    async def _change_label(
+        self, script: str, query: SessionQuery, args: Sequence[Any], change: ControlledChange, at: Token | None
+    ) -> None:
+        async def read_found() -> str:
+            label = (await self.labels(query.session)).get(query.label)
+            return str(Token(0, 0) if label is None else label.token)
+
+        async def work() -> Token | None:
+            tail = self._trail.build_args(change.target, change.approval)
+            await self._run(script, query, (*args, *tail), self._keys.request(query.session))
+            return at
+
+        await self._control.carry_out(change, work, read_found)
+
     @override
-    async def unlabel(self, session: str, name: str) -> None:
-        await self._run("unlabel", SessionQuery(session), (name,))
+    async def unlabel(self, session: str, name: str, *, author: str = "", reason: str = "", approval: str = "") -> None:
+        query = SessionQuery(session, label=name, approval=approval)
+        change = describe_label(session, name, None, Attribution(author, reason, approval))
+        await self._change_label("unlabel", query, (name, author, reason), change, None)
 
     @override
     async def labels(self, session: str) -> dict[str, Label]:
         return replies.parse_labels(await self._run("labels", SessionQuery(session)))
 
     @override
-    async def declare_checks(self, session: str, checks: Mapping[str, Check | None], *, publisher: str = STORE) -> None:
-        await self._committer.declare(SessionQuery(session, publisher), checks)
+    async def declare_checks(
+        self,
+        session: str,
+        checks: Mapping[str, Check | None],
+        *,
+        publisher: str = STORE,
+        author: str = "",
+        reason: str = "",
+    ) -> None:
+        change = describe_checks(session, checks, Attribution(author, reason, publisher=publisher))
+        query = SessionQuery(session, publisher)
+        await self._control.carry_out(
+            change, lambda: self._committer.declare(query, checks, author, reason), read_nothing
+        )
 
     @override
     async def checks(self, session: str) -> dict[str, Check]:
         return dict((await self._committer.load_checks(session)).checks)
 
     @override
-    async def retain(self, session: str, retention: Retention | None) -> None:
-        own = "" if retention is None else str(retention)
-        await self._run("retain", SessionQuery(session), (own, str(self._retention)))
+    async def retain(self, session: str, retention: Retention | None, *, author: str = "", reason: str = "") -> None:
+        own, change = str(retention or ""), describe_retention(session, Attribution(author, reason))
+        args = (own, str(self._retention), author, reason, *self._trail.build_args(change.target))
+        await self._carry_out(session, change, lambda: self._run("retain", SessionQuery(session), args))
 
     @override
     async def retention(self, session: str) -> Retention | None:
@@ -245,17 +289,24 @@ class RedisStore(SnapshotStore):
     async def _step_rollout(self, session: str, before: str, event: RolloutEvent) -> None:
         query, detail = SessionQuery(session, rollout=before), event.encode_detail()
         args = (self.channel(session), before, str(event.record), event.kind, event.author, event.reason, detail)
-        await self._run("rollout", query, args, self._keys.request(session))
+        change = describe_rollout_step(session, event)
+        tail, request = self._trail.build_args(change.target), self._keys.request(session)
+        await self._carry_out(session, change, lambda: self._run("rollout", query, (*args, *tail), request))
 
     @override
     async def rollout_events(self, session: str, after: str = "", limit: int = 100) -> list[RolloutEvent]:
         entries = await self._read_events(session, "rollouts", after, limit)
         return [RolloutEvent.decode(position, fields) for position, fields in entries]
 
-    async def _change_experiments(self, session: str, before: str, after: str, event: ExperimentEvent) -> None:
-        query, details = SessionQuery(session, rollout=before), (event.encode_experiment(), event.author, event.reason)
-        args = (self.channel(session), before, after, event.kind, *details)
-        await self._run("change_experiments", query, args, self._keys.request(session))
+    async def _change_experiments(
+        self, session: str, before: str, after: str, event: ExperimentEvent, approval: str
+    ) -> None:
+        query = SessionQuery(session, rollout=before, approval=approval)
+        change = describe_experiment(session, before, after, event, approval)
+        details = (event.kind, event.encode_experiment(), event.author, event.reason, event.experiment.name)
+        args = (self.channel(session), before, after, *details, *self._trail.build_args(change.target, approval))
+        request = self._keys.request(session)
+        await self._carry_out(session, change, lambda: self._run("change_experiments", query, args, request))
 
     @override
     async def experiment_events(self, session: str, after: str = "", limit: int = 100) -> list[ExperimentEvent]:
@@ -275,53 +326,38 @@ class RedisStore(SnapshotStore):
         return int(reply[1])
 
     @override
+    async def session_names(self) -> list[str]:
+        return await self._heads.read_names()
+
+    @override
     async def sessions(self) -> dict[str, Head]:
-        connection = self._connection
-        entries: Any = await connection.wait_bounded(connection.client.zrange(self._keys.index, 0, -1, withscores=True))
-        created: dict[str, float] = {name.decode(): float(at) for name, at in entries}
-        heads = await self.heads(sorted(created))
-        latest = time.time() - _PRUNE_AFTER_S
-        gone = [name for name, at in created.items() if name not in heads and at < latest][:_BATCH]
-        if gone:
-            await connection.run(SCRIPTS["prune"], (self._keys.index,), (latest, *gone))
-        return heads
+        return await self._heads.read_all()
 
     @override
     async def heads(self, sessions: Iterable[str]) -> dict[str, Head]:
-        names = list(sessions)
-        heads: dict[str, Head] = {}
-        for start in range(0, len(names), _BATCH):
-            heads |= await self._read_heads(names[start : start + _BATCH])
-        return heads
-
-    async def _read_heads(self, names: Sequence[str]) -> dict[str, Head]:
-        """Read heads directly, which is cheap, and by script only those written by another run of the server."""
-        plain = await self._read_plain_heads(names)
-        unsure = [name for name, head in plain.items() if head is None]
-        calls = [(self._keys.session(name), ()) for name in unsure]
-        answers = await self._connection.run_each(SCRIPTS["head"], calls) if unsure else []
-        judged = {
-            name: replies.parse_head(reply) for name, reply in zip(unsure, answers, strict=True) if len(reply) > 1
-        }
-        return {name: head for name in names if (head := judged.get(name) or plain[name])}
-
-    async def _read_plain_heads(self, names: Sequence[str]) -> dict[str, Head | None]:
-        if self._connection.cluster:
-            return dict.fromkeys(names)
-        run, replid, seconds, microseconds, *heads = await self._connection.run(
-            SCRIPTS["heads"], [self._keys.head(name) for name in names], replies.HEAD_FIELDS
-        )
-        server, now = [run, replid], int(seconds) + int(microseconds) / 1e6
-        return {name: replies.parse_plain_head(fields, server, now) for name, fields in zip(names, heads, strict=True)}
+        return await self._heads.read(sessions)
 
     @override
     def open_watch(self) -> Watch:
         return RedisWatch(self._connection, self.channel)
 
     @override
-    async def drop(self, session: str) -> None:
+    async def drop(self, session: str, *, author: str = "", reason: str = "", approval: str = "") -> None:
         # The name stays in the index until it is pruned, since a session of that name may be just being created.
-        await self._run("drop", SessionQuery(session), (self.channel(session),))
+        change = describe_drop(session, Attribution(author, reason, approval))
+        query = SessionQuery(session, approval=approval)
+        args = (self.channel(session), author, reason, *self._trail.build_args(change.target, approval))
+        await self._carry_out(session, change, lambda: self._run("drop", query, args))
+
+    async def reencrypt(self, session: str) -> int:
+        """Encrypt a session's variables, kept states and history by the newest key, and return how many values.
+
+        Raises:
+            SessionNotFoundError: there is no such session.
+            DecryptionError: a value can't be decrypted; nothing was changed.
+            StoreUnavailableError: Redis is away.
+        """
+        return await reencrypt_session(self._connection, self._keys, self._cipher, session)
 
     @override
     async def aclose(self) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snakepit_bridge.audit.change_control import raise_if_protected
 from snakepit_bridge.exceptions import (
+    ApprovalNotFoundError,
     BridgeError,
     FencedError,
     LabelMovedError,
@@ -25,6 +27,7 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.rollouts.records import RolloutRecord
 from snakepit_bridge.snapshots.records import STORE, Change, Head, Label
 from snakepit_bridge.snapshots.snapshot import AuthoritySign, Lineage, Snapshot
+from snakepit_bridge.snapshots.stored_variables import StoredVariables
 from snakepit_bridge.variables import Variable
 
 Reply = Sequence[Any]
@@ -54,6 +57,7 @@ class SessionQuery:
     token: Token | None = None
     label: str = ""
     rollout: str = ""
+    approval: str = ""
 
 
 def raise_if_refused(reply: Reply, query: SessionQuery) -> Reply:
@@ -61,7 +65,9 @@ def raise_if_refused(reply: Reply, query: SessionQuery) -> Reply:
 
     Raises:
         BridgeError: the error of the refusal.
+        TargetProtectedError: a rule protects the session or the label.
     """
+    raise_if_protected(reply)
     error = parse_refusal(reply, query)
     if error is not None:
         raise error
@@ -79,8 +85,12 @@ def parse_token(reply: bytes) -> Token:
     return Token.parse(reply.decode())
 
 
-def parse_snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapshot:
-    """Parse a ``same``, ``delta`` or ``full`` reply to a reader that has the snapshot ``have``."""
+def parse_snapshot(reply: Reply, session: str, have: Snapshot | None, stored: StoredVariables) -> Snapshot:
+    """Parse a ``same``, ``delta`` or ``full`` reply to a reader that has the snapshot ``have``.
+
+    Raises:
+        DecryptionError: a variable can't be decrypted.
+    """
     confirmed_at, heard = parse_seconds(reply[1]), AuthoritySign.parse(reply[2].decode())
     if have is not None and reply[0] == b"same":
         return have.with_confirmation(confirmed_at, heard).with_staging(
@@ -89,7 +99,7 @@ def parse_snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapsho
     variables: dict[str, Variable] = {}
     if have is not None and reply[0] == b"delta":
         variables.update(have.variables)
-    for name, value in _parse_variables(reply[6]):
+    for name, value in _parse_variables(reply[6], session, stored):
         if value is None:
             variables.pop(name, None)
         else:
@@ -143,11 +153,19 @@ def parse_plain_head(fields: Reply, server: Reply, now: float) -> Head | None:
     return Head(token, authority.decode(), int(fence), parse_seconds(confirmed_at), now, sign, *staging)
 
 
-def parse_change(entry: Reply) -> Change:
-    """Parse one entry of a ``history`` reply."""
+def parse_change(entry: Reply, session: str, stored: StoredVariables) -> Change:
+    """Parse one entry of a ``history`` reply.
+
+    Raises:
+        DecryptionError: a value can't be decrypted.
+    """
     token, at, author, reason, flat = entry
-    before = dict(_parse_variables([part for i in range(0, len(flat), 3) for part in (flat[i], flat[i + 1])]))
-    after = dict(_parse_variables([part for i in range(0, len(flat), 3) for part in (flat[i], flat[i + 2])]))
+
+    def parse_side(offset: int) -> dict[str, Variable | None]:
+        pairs = [part for i in range(0, len(flat), 3) for part in (flat[i], flat[i + offset])]
+        return dict(_parse_variables(pairs, session, stored))
+
+    before, after = parse_side(1), parse_side(2)
     return Change(parse_token(token), parse_seconds(at), author.decode(), reason.decode(), before, after)
 
 
@@ -164,10 +182,12 @@ def parse_seconds(microseconds: bytes) -> float:
     return int(microseconds) / 1e6
 
 
-def _parse_variables(flat: Sequence[bytes]) -> Iterator[tuple[str, Variable | None]]:
+def _parse_variables(
+    flat: Sequence[bytes], session: str, stored: StoredVariables
+) -> Iterator[tuple[str, Variable | None]]:
     for i in range(0, len(flat), 2):
         name = flat[i].decode()
-        yield name, Variable.decode(name, flat[i + 1]) if flat[i + 1] else None
+        yield name, stored.decode(session, name, flat[i + 1])
 
 
 _REFUSALS: dict[bytes, Callable[[SessionQuery, str], BridgeError]] = {
@@ -178,6 +198,7 @@ _REFUSALS: dict[bytes, Callable[[SessionQuery, str], BridgeError]] = {
     b"relabelled": lambda query, found: LabelMovedError(query.session, str(query.expected), found, query.label),
     b"restaged": lambda query, found: RolloutMovedError(f"session:{query.session}", query.rollout, found),
     b"overlap": lambda query, found: RolloutOverlapError(f"session:{query.session}", found),
+    b"unapproved": lambda query, _: ApprovalNotFoundError(query.approval),
     b"lost": lambda query, found: RevisionLostError(query.session, str(query.token), found),
     b"ahead": lambda query, found: RevisionNotReachedError(query.session, str(query.token), found, 0.0),
 }

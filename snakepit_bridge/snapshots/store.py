@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import suppress
 
+from snakepit_bridge.audit.change_control import ChangeControl
 from snakepit_bridge.exceptions import (
     BridgeError,
-    LabelNotFoundError,
-    RevisionLostError,
-    RevisionNotReachedError,
+    ConfigurationError,
     SessionNotFoundError,
     StoreUnavailableError,
 )
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.rollouts.events import RolloutEvent
-from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
-from snakepit_bridge.rollouts.records import RolloutRecord
+from snakepit_bridge.redis.replication import Replication
 from snakepit_bridge.snapshots.checks import Check
+from snakepit_bridge.snapshots.labels import LabelStore
 from snakepit_bridge.snapshots.records import (
     LATEST,
     STORE,
@@ -32,13 +29,11 @@ from snakepit_bridge.snapshots.records import (
     Changes,
     Confirmation,
     Head,
-    Label,
     Retention,
     RevisionRef,
-    check_label_name,
-    parse_reference,
 )
 from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
+from snakepit_bridge.snapshots.staging import StagingStore
 from snakepit_bridge.snapshots.watch import Watch
 from snakepit_bridge.variables import Variable
 
@@ -46,8 +41,17 @@ from snakepit_bridge.variables import Variable
 _RECONNECT_DELAY_S = 0.1
 
 
-class SnapshotStore(ABC):
-    """The sessions of one store. Safe to use from several tasks, threads, event loops and forked children."""
+class SnapshotStore(LabelStore, StagingStore):
+    """The sessions of one store. Safe to use from several tasks, threads, event loops and forked children.
+
+    Each change of a session is recorded in the audit trail of :attr:`change_control`. One of what a rule there protects
+    is refused with ``ApprovalRequiredError``, unless its ``approval`` is the id of a request that was approved.
+    """
+
+    @property
+    @abstractmethod
+    def change_control(self) -> ChangeControl:
+        """The audit trail, the rules that protect sessions and labels, and the requests that wait for approval."""
 
     @abstractmethod
     async def publish(
@@ -64,6 +68,7 @@ class SnapshotStore(ABC):
         age_s: float = 0.0,
         looked_at: float | None = None,
         heard: AuthoritySign | None = None,
+        approval: str = "",
     ) -> Token:
         """Commit all changes as one revision and return its token, or the current token if nothing changes.
 
@@ -80,6 +85,7 @@ class SnapshotStore(ABC):
             looked_at: the start of that read in Unix seconds by the store's clock (see ``Head.now``); it takes
                 precedence over ``age_s``, since it stays correct while a publisher is suspended.
             heard: the authority's heartbeat; None for no limit of its silence.
+            approval: the id of the request for it that was approved.
 
         Raises:
             SessionOwnedElsewhereError: another publisher is the authority.
@@ -88,6 +94,7 @@ class SnapshotStore(ABC):
             ValidationError: a change isn't a variable of that name, or violates its constraints (not checked for an
                 Elixir server's values).
             CheckFailedError: the new state fails a check of the session.
+            ApprovalRequiredError: a rule protects the session.
             StoreUnavailableError: the store didn't reply; the changes are committed as a whole or not at all.
         """
 
@@ -129,29 +136,6 @@ class SnapshotStore(ABC):
         """
         return await (self.read(session) if at == LATEST else self._read_at(session, await self.resolve(session, at)))
 
-    @abstractmethod
-    async def _read_at(self, session: str, token: Token) -> Snapshot: ...
-
-    async def resolve(self, session: str, at: RevisionRef) -> Token:
-        """Resolve a reference to its current token.
-
-        Raises:
-            LabelNotFoundError: the label isn't set.
-            ValueError: the text isn't a token.
-            SessionNotFoundError: the session hasn't been published.
-            StoreUnavailableError: the store is unreachable.
-        """
-        token = parse_reference(at)
-        if token is not None:
-            return token
-        if at == LATEST:
-            return (await self.head(session)).token
-        labels = await self.labels(session)
-        label = labels.get(str(at))
-        if label is None:
-            raise LabelNotFoundError(session, str(at), tuple(labels))
-        return label.token
-
     async def diff(
         self, session: str, a: RevisionRef, b: RevisionRef = LATEST
     ) -> dict[str, tuple[Variable | None, Variable | None]]:
@@ -163,6 +147,17 @@ class SnapshotStore(ABC):
         older, newer = await asyncio.gather(self.read_at(session, a), self.read_at(session, b))
         return newer.diff(older)
 
+    def with_durability(self, durability: str) -> SnapshotStore:
+        """Return this store with commits that wait for replicas, as :class:`Replication` reads it.
+
+        Raises:
+            ConfigurationError: this store has no replicas.
+            ValueError: it isn't a durability.
+        """
+        if Replication.parse(durability).replicas:
+            raise ConfigurationError(f"{self!r} has no replicas. Use durability 'primary', or a store on Redis.")
+        return self
+
     @abstractmethod
     async def keep(self, snapshot: Snapshot, seconds: float) -> None:
         """Keep a snapshot readable by its token for at least ``seconds``, even if it is trimmed or dropped.
@@ -170,15 +165,6 @@ class SnapshotStore(ABC):
         Free of cost if this process has kept it lately.
 
         Raises:
-            StoreUnavailableError: the store is unreachable.
-        """
-
-    @abstractmethod
-    async def head(self, session: str) -> Head:
-        """Return the session's head.
-
-        Raises:
-            SessionNotFoundError: the session hasn't been published.
             StoreUnavailableError: the store is unreachable.
         """
 
@@ -201,6 +187,7 @@ class SnapshotStore(ABC):
         publisher: str = STORE,
         author: str = "",
         reason: str = "",
+        approval: str = "",
     ) -> Token:
         """Commit the state at a past revision as a new one and return the new token.
 
@@ -209,7 +196,7 @@ class SnapshotStore(ABC):
         """
         token = await self.resolve(session, to)
         reason = reason or f"rollback to {to}"
-        return await self._rollback(session, token, expected, fence, publisher, author, reason)
+        return await self._rollback(session, token, expected, fence, publisher, author, reason, approval)
 
     @abstractmethod
     async def _rollback(
@@ -221,61 +208,19 @@ class SnapshotStore(ABC):
         publisher: str,
         author: str,
         reason: str,
+        approval: str,
     ) -> Token: ...
 
-    async def label(
+    @abstractmethod
+    async def declare_checks(
         self,
         session: str,
-        name: str,
-        at: RevisionRef = LATEST,
+        checks: Mapping[str, Check | None],
         *,
-        expected: Token | None = None,
+        publisher: str = STORE,
         author: str = "",
         reason: str = "",
-    ) -> Token:
-        """Point a label at a revision, which stays readable while it is labelled, and return the token.
-
-        Args:
-            session: the session.
-            name: of the label.
-            at: the revision, see ``read_at``.
-            expected: move the label only from this token; ``Token(0, 0)`` for a label that isn't set.
-            author: who requested the label.
-            reason: why.
-
-        Raises:
-            LabelMovedError: the label isn't at ``expected``.
-            ValueError: the name isn't a valid label.
-            BridgeError: the revision can't be read, see ``read_at``.
-        """
-        check_label_name(name)
-        return await self._label(session, name, await self.resolve(session, at), expected, author, reason)
-
-    @abstractmethod
-    async def _label(
-        self, session: str, name: str, token: Token, expected: Token | None, author: str, reason: str
-    ) -> Token: ...
-
-    @abstractmethod
-    async def unlabel(self, session: str, name: str) -> None:
-        """Remove a label, if it is set.
-
-        Raises:
-            SessionNotFoundError: the session hasn't been published.
-            StoreUnavailableError: the store is unreachable.
-        """
-
-    @abstractmethod
-    async def labels(self, session: str) -> dict[str, Label]:
-        """Return the session's labels by name.
-
-        Raises:
-            SessionNotFoundError: the session hasn't been published.
-            StoreUnavailableError: the store is unreachable.
-        """
-
-    @abstractmethod
-    async def declare_checks(self, session: str, checks: Mapping[str, Check | None], *, publisher: str = STORE) -> None:
+    ) -> None:
         """Declare checks that every later publish must pass, all or none of them; None removes one.
 
         Checks can be declared before the first publish.
@@ -296,7 +241,7 @@ class SnapshotStore(ABC):
         """
 
     @abstractmethod
-    async def retain(self, session: str, retention: Retention | None) -> None:
+    async def retain(self, session: str, retention: Retention | None, *, author: str = "", reason: str = "") -> None:
         """Set the retention of a session and trim its history; None restores the store's default.
 
         Raises:
@@ -312,85 +257,6 @@ class SnapshotStore(ABC):
             SessionNotFoundError: the session hasn't been published.
             StoreUnavailableError: the store is unreachable.
         """
-
-    async def step_rollout(self, session: str, before: RolloutRecord | None, event: RolloutEvent) -> RolloutRecord:
-        """Change the record of a session's rollout to that of an event, and return it.
-
-        Args:
-            session: the session.
-            before: the record that it must be now; None for none.
-            event: what happens, with the new record.
-
-        Raises:
-            RolloutMovedError: the record is another one.
-            SessionNotFoundError: the session hasn't been published.
-            StoreUnavailableError: the store is unreachable.
-        """
-        await self._step_rollout(session, "" if before is None else str(before), event)
-        return event.record
-
-    @abstractmethod
-    async def _step_rollout(self, session: str, before: str, event: RolloutEvent) -> None: ...
-
-    @abstractmethod
-    async def rollout_events(self, session: str, after: str = "", limit: int = 100) -> list[RolloutEvent]:
-        """Return what has happened to the rollouts of a session, oldest first.
-
-        Args:
-            session: the session.
-            after: the position of an event: only those behind it are returned.
-            limit: how many at most.
-
-        Raises:
-            SessionNotFoundError: the session hasn't been published.
-            StoreUnavailableError: the store is unreachable.
-        """
-
-    async def change_experiments(self, session: str, before: str, after: str, event: ExperimentEvent) -> None:
-        """Change the experiments that run on a session.
-
-        Args:
-            session: the session.
-            before: the text that they must have now, as ``Head.experiments`` has it.
-            after: the new text; the revisions of its arms stay readable while they are in it.
-            event: what happens.
-
-        Raises:
-            RolloutMovedError: they are others.
-            RolloutOverlapError: one is to start, and the session has an open rollout.
-            RevisionLostError: the revision of an arm can't be read.
-            SessionNotFoundError: the session hasn't been published.
-            StoreUnavailableError: the store is unreachable.
-        """
-        await self._change_experiments(session, before, after, event)
-
-    @abstractmethod
-    async def _change_experiments(self, session: str, before: str, after: str, event: ExperimentEvent) -> None: ...
-
-    @abstractmethod
-    async def experiment_events(self, session: str, after: str = "", limit: int = 100) -> list[ExperimentEvent]:
-        """Return what has happened to the experiments of a session, as :meth:`rollout_events` does."""
-
-    async def with_baseline(self, snapshot: Snapshot, have: Snapshot | None) -> Snapshot:
-        """Return a staged snapshot with that of its rollout's baseline, and another one without.
-
-        Args:
-            snapshot: what was read.
-            have: what the reader had before, which may be the baseline, or have it.
-
-        Raises:
-            StoreUnavailableError: the store is unreachable.
-        """
-        record = snapshot.rollout
-        if record is None or not record.is_staged:
-            return snapshot.with_staging(record, None, snapshot.experiments)
-        token = Token.parse(record.baseline)
-        held = (have, None if have is None else have.baseline)
-        known = next((each for each in held if each is not None and each.token == token), None)
-        if known is None:
-            with suppress(RevisionLostError, RevisionNotReachedError):
-                known = await self._read_at(snapshot.session, token)
-        return snapshot.with_staging(record, known and known.with_staging(None, None), snapshot.experiments)
 
     @abstractmethod
     async def raise_fence(self, session: str, *, publisher: str) -> int:
@@ -414,6 +280,14 @@ class SnapshotStore(ABC):
     @abstractmethod
     async def sessions(self) -> dict[str, Head]:
         """Return the heads of all sessions by name."""
+
+    async def session_names(self) -> list[str]:
+        """Return the names of all sessions, sorted; one that was just dropped may still be among them.
+
+        Raises:
+            StoreUnavailableError: the store is unreachable.
+        """
+        return sorted(await self.sessions())
 
     @abstractmethod
     def open_watch(self) -> Watch:
@@ -457,8 +331,13 @@ class SnapshotStore(ABC):
             return None
 
     @abstractmethod
-    async def drop(self, session: str) -> None:
-        """Delete a session and its history, if it exists."""
+    async def drop(self, session: str, *, author: str = "", reason: str = "", approval: str = "") -> None:
+        """Delete a session and its history, if it exists.
+
+        Raises:
+            ApprovalRequiredError: a rule protects the session.
+            StoreUnavailableError: the store is unreachable.
+        """
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from snakepit_bridge.exceptions import RevisionNotReachedError, SessionNotFoundError, StoreUnavailableError
-from snakepit_bridge.process.aio import cancel_tasks, wait_for_event
+from snakepit_bridge.process.aio import cancel_tasks, run_together, wait_for_event
 from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 from snakepit_bridge.protocol.token import Token
@@ -102,7 +102,10 @@ class ReplicaSync:
             StoreUnavailableError: the store is unreachable.
         """
         started = clock()
-        held = await self.read(session, started)
+        # A read that is under way will do if it finds the token.
+        held = await self.read(session, started - self._lease_s)
+        if not held.snapshot.satisfies(token):
+            held = await self.read(session, started)
         while not held.snapshot.satisfies(token):
             if held.snapshot.token == UNPUBLISHED:
                 raise SessionNotFoundError(session)
@@ -236,11 +239,9 @@ class ReplicaSync:
                     await self._resubscribe(watch)
                     await self.compare()
                     backoff_s = _MIN_BACKOFF_S
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(self._run_pings(watch))
-                        group.create_task(self._run_moves(watch))
-            except* StoreUnavailableError as group_exc:
-                _log.info("Watch connection lost, each task reads its session: %s", group_exc.exceptions[0])
+                    await run_together(self._run_pings(watch), self._run_moves(watch))
+            except StoreUnavailableError as exc:
+                _log.info("Watch connection lost, each task reads its session: %s", exc)
             finally:
                 self._watch, self.connected_until = None, 0.0
             await asyncio.sleep(backoff_s)
@@ -278,6 +279,12 @@ class ReplicaSync:
 
     async def _catch_up(self, session: str) -> None:
         held = self._cache.get(session)
+        if held is not None and held.newest > held.snapshot.token:
+            # A read that is under way will do if it finds the announced token.
+            await self.read(session, clock() - self._lease_s)
+            held = self._cache.get(session)
+            if held is not None and held.snapshot.token >= held.newest:
+                return
         while held is not None or self._cache.is_followed(session):
             wanted = held and held.newest
             await self.read(session, clock())

@@ -128,6 +128,10 @@ CACHE_SHARED = _counter(
     "dspex.cache.shared", "{call}", "LM calls that waited for an identical call of another prediction.",
     "dspex.program", rare=True,
 )  # fmt: skip
+JOURNAL_REPLAYED = _counter(
+    "dspex.journal.replayed", "{call}", "LM calls that an earlier delivery of the prediction had made.",
+    "dspex.program", rare=True,
+)  # fmt: skip
 PROGRAM_DURATION = _histogram(
     "gen_ai.invoke_agent.duration", "s", "Duration of a program's run, its LM calls included.",
     "gen_ai.agent.name", "error.type", buckets=_LM_SECONDS,
@@ -213,6 +217,12 @@ QUEUE_AGE = _gauge(
     "dspex.queue.oldest_age", "s", "Time since the message of a queue that is next was sent; 0 if none waits.",
     "messaging.destination.name", "dspex.priority", processes=_FLEET,
 )  # fmt: skip
+QUEUE_DEMAND = _gauge(
+    "dspex.queue.demand", "{message}",
+    "Messages of a queue that need a worker: those that wait and those that workers hold, and of the main queue at "
+    "least 1 while predictions are parked or delayed.",
+    "messaging.destination.name", processes=_FLEET,
+)  # fmt: skip
 MESSAGES_HELD = _gauge(
     "dspex.messages.held", "{message}", "Messages that workers have claimed and not settled.", processes=_FLEET
 )
@@ -222,6 +232,9 @@ MESSAGES_DELAYED = _gauge(
 )  # fmt: skip
 MESSAGES_PARKED = _gauge(
     "dspex.messages.parked", "{message}", "Predictions that wait for a rate limit.", "dspex.profile", processes=_FLEET
+)
+MESSAGES_FORGED = _counter(
+    "dspex.messages.forged", "{message}", "Messages that a worker refused for their signatures.", rare=True
 )
 MESSAGES_DEAD = _gauge("dspex.messages.dead", "{message}", "Messages on the dead-letter list.", processes=_FLEET)
 LEASES_EXPIRED = _counter(

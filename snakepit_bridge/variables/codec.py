@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, cast
 
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -62,12 +63,19 @@ def _encode(encoder: json.JSONEncoder, value: Any) -> bytes:
 
 
 def quote_non_finite(value: Any) -> Any:
-    """Return a number or nested sequences of numbers with NaN and infinities as strings."""
+    """Return a JSON value with NaN and infinities as strings."""
     if isinstance(value, float):
         return value if math.isfinite(value) else _quoted_form(value)
     if isinstance(value, list | tuple):
-        return [quote_non_finite(item) for item in value]
+        return [quote_non_finite(item) for item in cast("Sequence[Any]", value)]
+    if isinstance(value, Mapping):
+        return {name: quote_non_finite(item) for name, item in cast("Mapping[str, Any]", value).items()}
     return value
+
+
+def dump_json(value: Any) -> str:
+    """Return a value as one line of JSON for people and files; NaN and the infinities are quoted."""
+    return json.dumps(quote_non_finite(value), ensure_ascii=False)
 
 
 def shorten_repr(value: Any) -> str:

@@ -42,7 +42,8 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         _check_patterns(schema)
         Draft202012Validator.check_schema(schema)
     except SchemaError as exc:
-        raise ValueError(exc.message) from None
+        place = ".".join(map(str, exc.absolute_path))
+        raise ValueError(f"{place}: {exc.message}" if place else exc.message) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -11,10 +11,13 @@ from snakepit_bridge.lm.engine import LMCall
 from snakepit_bridge.lm.models import drop_unsupported
 from snakepit_bridge.lm.profiles import LMProfiles
 from tasks.cancellation import CancellationRegistry
+from tasks.lm_batches.parking import BatchParking
+from tasks.lm_middleware.batch_tier import BatchTier
 from tasks.lm_middleware.cancellation import TrackCalls, require_prediction
 from tasks.lm_middleware.circuit_breaker import CircuitBreakers
 from tasks.lm_middleware.costs import CountCosts
 from tasks.lm_middleware.fallbacks import Fallbacks
+from tasks.lm_middleware.journal import AwaitRecords, ReplayCalls
 from tasks.lm_middleware.middleware import PredictionCall, compose
 from tasks.lm_middleware.rate_limits import LimitUpdates, ProviderPauses, RateLimits
 from tasks.lm_middleware.response_cache import ResponseCache
@@ -35,6 +38,7 @@ class LMMiddlewareChain:
         cancellations: the running predictions.
         cache: the response cache.
         user: the user's own middleware; None if there is none.
+        parking: parks predictions that wait for batches; None where messages can't be parked.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class LMMiddlewareChain:
         cancellations: CancellationRegistry,
         cache: AnswerCache,
         user: UserMiddleware | None = None,
+        parking: BatchParking | None = None,
     ) -> None:
         updates = LimitUpdates(limiter)
         middlewares = (
@@ -51,12 +56,15 @@ class LMMiddlewareChain:
             TraceCalls(),
             RecordFailures(),
             *(() if user is None else (user,)),
+            ReplayCalls(),
+            BatchTier(profiles, parking),
             ResponseCache(cache, cancellations),
             Retries(profiles),
             Fallbacks(profiles, user),
             ProviderPauses(updates),
             CircuitBreakers(profiles),
             RateLimits(updates, cancellations),
+            AwaitRecords(),
             MeasureRequests(),
             CountCosts(profiles),
         )

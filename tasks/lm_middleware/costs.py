@@ -32,14 +32,16 @@ class CountCosts:
                 response = await call_next(call)
             except LM15Error as exc:
                 if (reported := find_usage(exc)) is not None:
-                    _record(call, charge_usage(reported, answering.dialect, price))
+                    record_charge(call, charge_usage(reported, answering.dialect, price))
                 raise
-        _record(call, charge_usage(response.usage, answering.dialect, price))
+        record_charge(call, charge_usage(response.usage, answering.dialect, price))
         return response
 
 
-def _record(call: PredictionCall, usage: LMUsage) -> None:
+def record_charge(call: PredictionCall, usage: LMUsage) -> None:
+    """Count what a request used and cost for its prediction, its call and the metrics."""
     call.charges.append(usage)
+    call.usage[call.profile] = call.usage.pop(call.profile, LMUsage()) + usage  # the last one is who answered
     call.scope.spending.add(call.profile, usage)
     meter = TELEMETRY.meter
     if not meter.enabled:

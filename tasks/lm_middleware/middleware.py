@@ -1,7 +1,7 @@
 """The chain around each LM call of a prediction: every middleware takes ``(call, call_next)`` and returns the response.
 
-From the outside in: cancellation, span, failures, the user's own middleware, response cache, retries, fallbacks,
-pauses, circuit breaker, rate limits, measurement, costs, provider.
+From the outside in: cancellation, span, failures, the user's own middleware, journal, batch tier, response cache,
+retries, fallbacks, pauses, circuit breaker, rate limits, journal once more, measurement, costs, provider.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class PredictionCall:
         engine: the engine that answers it: the call's own, or a fallback's.
         policy: how it is retried; set by the retries for what is further in.
         charges: what each request that was sent for it used and cost, in their order.
+        number: its place among the equal calls of the run, where that is counted.
+        usage: the same, summed by the LM profile that the request went to; the one that was asked last comes last.
     """
 
     scope: PredictionContext
@@ -45,6 +47,8 @@ class PredictionCall:
     engine: LMEngine
     policy: RetryPolicy = _DEFAULT_POLICY
     charges: list[LMUsage] = field(default_factory=list[LMUsage])
+    number: int = 0
+    usage: dict[str, LMUsage] = field(default_factory=dict[str, LMUsage])
 
     @property
     def profile(self) -> str:
@@ -111,7 +115,7 @@ def compose(middlewares: Sequence[LMMiddleware], send: CallNext) -> CallNext:
 
 
 def _bind(middleware: LMMiddleware, call_next: CallNext) -> CallNext:
-    async def run(call: PredictionCall) -> Response:
-        return await middleware(call, call_next)
+    def run(call: PredictionCall) -> Awaitable[Response]:  # a coroutine for each would be a frame more to pass through
+        return middleware(call, call_next)
 
     return run

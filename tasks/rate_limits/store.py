@@ -17,6 +17,7 @@ from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.lease import LEASE_FUNCTIONS
 from snakepit_bridge.redis.scripts import Script, source
 from tasks.message_lease import MessageLeases
+from tasks.rate_limits import lua
 from tasks.rate_limits.protocol import Caller
 from tasks.rate_limits.rules import Bucket
 
@@ -244,7 +245,7 @@ class LimitStore:
         if script is None:
             claim_take = self.claims.library if self.claims else _NO_CLAIM_LIBRARY
             text = source(
-                "tasks.rate_limits.lua",
+                lua.__name__,
                 name,
                 lease_functions=LEASE_FUNCTIONS,
                 **{"claim_take": claim_take, **self.libraries},

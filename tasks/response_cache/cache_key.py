@@ -6,8 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from dspy._vendor.lm15.serde import request_to_dict
-
+from snakepit_bridge.lm.compat import request_to_dict
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.engine import LMCall
 from tasks.prediction_context import PredictionContext

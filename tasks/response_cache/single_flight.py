@@ -16,10 +16,10 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from dspy._vendor.lm15.serde import response_from_dict, response_to_dict
 from dspy.lm15 import LM15Error, Response, Usage
 
-from snakepit_bridge.exceptions import LMUnavailableError, StoreUnavailableError, copy_error
+from snakepit_bridge.exceptions import DecryptionError, LMUnavailableError, StoreUnavailableError, copy_error
+from snakepit_bridge.lm.compat import response_from_dict, response_to_dict
 from snakepit_bridge.lm.engine import LMCall
 from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, every, wait_for_event
 from snakepit_bridge.process.home_loop import get_home_loop, share_future
@@ -121,7 +121,7 @@ class AnswerCache:
             flight.changed.clear()
             try:
                 claim = await self._store.claim(flight.digest, flight.owner)
-            except StoreUnavailableError as exc:
+            except (StoreUnavailableError, DecryptionError) as exc:
                 _log.warning("Response cache unavailable; calling the provider: %s", exc)
                 return None
             if isinstance(claim, Hit):

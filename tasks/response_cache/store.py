@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+from snakepit_bridge.encryption.cipher import PLAIN, Cipher
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from tasks.response_cache.lua import SCRIPTS
 
 LEASE_S = 5.0
 """Seconds after which waiters take over from a process that has crashed or lost Redis."""
+
+_ANSWER = "answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,13 @@ class AnswerStore:
     Args:
         connection: the Redis connection.
         namespace: prefix of the keys.
+        cipher: encrypts the answers.
     """
 
-    def __init__(self, connection: RedisConnection, *, namespace: str) -> None:
+    def __init__(self, connection: RedisConnection, *, namespace: str, cipher: Cipher = PLAIN) -> None:
         self._connection = connection
         self._keys = FleetKeys(namespace)
+        self._cipher = cipher
 
     @property
     def channel(self) -> str:
@@ -51,12 +56,13 @@ class AnswerStore:
         """Return a call's answer, or whether the caller leads or waits; renew the lease if the caller holds it.
 
         Raises:
+            DecryptionError: the answer can't be decrypted.
             StoreUnavailableError: Redis is unavailable.
         """
         keys = (self._keys.cached_answer(digest), self._keys.answer_lease(digest))
         status, answer = await self._connection.execute_script(SCRIPTS["claim"], keys, (owner, round(LEASE_S * 1000)))
         if status == b"hit":
-            return Hit(cast(bytes, answer))
+            return Hit(self._cipher.decrypt(_ANSWER, (digest,), cast(bytes, answer)))
         return Lead() if status == b"lead" else Wait()
 
     async def save(self, digest: str, owner: str, answer: bytes, ttl_s: int) -> None:
@@ -66,7 +72,8 @@ class AnswerStore:
             StoreUnavailableError: Redis is unavailable.
         """
         keys = (self._keys.cached_answer(digest), self._keys.answer_lease(digest))
-        await self._connection.execute_script(SCRIPTS["keep"], keys, (owner, answer, ttl_s, self.channel, digest))
+        stored = self._cipher.encrypt(_ANSWER, (digest,), answer)
+        await self._connection.execute_script(SCRIPTS["keep"], keys, (owner, stored, ttl_s, self.channel, digest))
 
     async def release(self, digest: str, owner: str) -> None:
         """End the lease without an answer, so that a waiter leads.

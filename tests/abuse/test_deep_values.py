@@ -1,4 +1,4 @@
-"""Values that are nested too deeply or are none: a named refusal at every door, and no 500 (KINDS 29, 39)."""
+"""Values that are nested too deeply or are none: a named refusal at every door, and no 500."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import grpc.aio
 import httpx
 import pytest
 
-from snakepit_bridge.cli.batch_files import BatchLine
 from snakepit_bridge.client import Fleet
+from snakepit_bridge.client.bulk.source import BulkSource
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import InputError, ValidationError
 from tests.integration.gateway_clients import connected, gateway, grants, http, refusal
@@ -98,7 +98,9 @@ def test_the_same_by_the_library(redis_url: str) -> None:
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_the_same_by_a_line_of_a_batch(redis_url: str, depth: int, tmp_path: Path) -> None:
-    line = BatchLine.parse(1, f'{{"q":{lists(depth)}}}'.encode())
+    file = tmp_path / "lines.jsonl"
+    file.write_text(f'{{"q":{lists(depth)}}}\n', encoding="utf-8")
+    [line] = BulkSource(file).lines()
     if line.inputs is None:
         assert "nested too deeply" in line.problem
         return

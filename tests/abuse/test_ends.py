@@ -1,4 +1,4 @@
-"""KINDS 2 and 3: whatever goes wrong at whichever step of a task, everybody who waits gets an end.
+"""Whatever goes wrong at whichever step of a task, everybody who waits gets an end.
 
 One fault at a time is planned for a worker's next task, for a single prediction and for a batch. Afterwards each has an
 answer or a named error, no message is held, and the worker still answers.
@@ -41,7 +41,7 @@ def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def ends_of(handles: Sequence[Handle], fault: Fault) -> list[str]:
-    """Returns how each ended: the name of its error, or nothing."""
+    """Return how each ended: the name of its error, or nothing."""
     until, ends = time.monotonic() + SOON_S, list[str]()
     for handle in handles:
         try:
@@ -53,7 +53,7 @@ def ends_of(handles: Sequence[Handle], fault: Fault) -> list[str]:
 
 
 def meets(play: Stage, fault: Fault) -> list[str]:
-    """Plans a fault, asks for one prediction and for a batch, and returns how they ended."""
+    """Plan a fault, ask for one prediction and for a batch, and return how they ended."""
     step, kind = fault
     with Redis.from_url(play.url) as client:
         client.rpush(f"fault:{step}", *[kind] * TIMES)
@@ -66,7 +66,7 @@ def meets(play: Stage, fault: Fault) -> list[str]:
 
 
 def holds_nothing(play: Stage) -> None:
-    """Asserts that no message waits or is held, and that the worker answers."""
+    """Assert that no message waits or is held, and that the worker answers."""
     assert play.fleet.submit("qa", {"question": fresh("last")}).get(SOON_S).answer
     with Redis.from_url(play.url) as client:
         keys = ["dspex:delivery:held:*", "dspex:delivery:delayed", "predictions*"]
@@ -75,7 +75,7 @@ def holds_nothing(play: Stage) -> None:
 
 
 def planned(seed: int, count: int | None) -> list[Fault]:
-    """Returns faults in a random order: so many, in which each step and each kind comes, or all there are."""
+    """Return faults in a random order: so many, in which each step and each kind comes, or all there are."""
     chance = random.Random(seed)
     every = [(step, kind) for step in STEPS for kind in KINDS if kind != "GeneratorExit" or step == STRANGERS]
     chance.shuffle(every)

@@ -29,6 +29,9 @@ HALF = [
     b"POST /v1/predictions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer forged\r\ncontent-length: 9\r\n\r\n{",
 ]
 
+# A client that isn't served beside a crowd is refused at once, or waits for as long as a call may take.
+SOON_S = 5.0
+
 
 @pytest.fixture
 async def served(redis_url: str) -> AsyncGenerator[Gateway]:
@@ -54,9 +57,9 @@ async def half_open(address: str, count: int, stack: AsyncExitStack) -> None:
 async def slowest(ask: Callable[[], Any], count: int) -> float:
     took = []
     for _ in range(count):
-        start = time.monotonic()
+        watch = Stopwatch()
         await ask()
-        took.append(time.monotonic() - start)
+        took.append(watch.elapsed_s)
     return max(took)
 
 
@@ -64,7 +67,6 @@ async def slowest(ask: Callable[[], Any], count: int) -> float:
 async def test_honest_clients_are_answered_beside_thousands_of_half_sent_requests(
     redis_url: str, guarded: bool
 ) -> None:
-    """KINDS 34."""
     tokens = {"grants": grants()} if guarded else {}
     async with gateway(redis_url, **tokens) as served, AsyncExitStack() as stack:
         kept = await stack.enter_async_context(http(served.http_address))
@@ -78,13 +80,13 @@ async def test_honest_clients_are_answered_beside_thousands_of_half_sent_request
         async def old_client() -> None:
             assert (await kept.get("/v1/sessions/user-1/variables")).status_code == 200
 
-        assert await slowest(new_client, 20) < 2.0
-        assert await slowest(old_client, 20) < 2.0
+        assert await slowest(new_client, 20) < SOON_S
+        assert await slowest(old_client, 20) < SOON_S
         assert len(served._http._receiver._connections._newcomers) <= 500  # pyright: ignore[reportOptionalMemberAccess]
 
 
 async def test_honest_grpc_clients_are_answered_beside_more_half_sent_calls_than_there_may_be(redis_url: str) -> None:
-    """KINDS 34: calls whose message never comes, without a token that was given out."""
+    """Calls whose message never comes, without a token that was given out."""
     async with (
         gateway(redis_url, grants=grants(), limits=GatewayLimits(calls=100)) as served,
         AsyncExitStack() as stack,
@@ -99,12 +101,13 @@ async def test_honest_grpc_clients_are_answered_beside_more_half_sent_calls_than
             calls += half_sent
         for call in calls:
             stack.callback(call.cancel)
-            await call.wait_for_connection()
+            with suppress(AioRpcError):  # it is refused already
+                await call.wait_for_connection()
 
         async def refused() -> bool:
             return all(call.done() for call in calls)
 
-        assert await slowest(lambda: honest.get("user-1"), 20) < 2.0
+        assert await slowest(lambda: honest.get("user-1"), 20) < SOON_S
         await eventually(refused, "the end of calls without a token, whose message never comes")
 
 
@@ -117,7 +120,6 @@ def many(count: int) -> bytes:
 
 
 async def test_a_publish_of_more_than_there_may_be_is_refused_by_name_before_it_is_read(redis_url: str) -> None:
-    """KINDS 39."""
     json_type = {"content-type": "application/json"}
     async with (
         gateway(redis_url) as served,
@@ -135,16 +137,15 @@ async def test_a_publish_of_more_than_there_may_be_is_refused_by_name_before_it_
 
 
 async def test_the_largest_publish_holds_nobody_up(redis_url: str) -> None:
-    """KINDS 39."""
     async with gateway(redis_url) as served, http(served.http_address) as client:
         assert (await client.post("/v1/sessions/honest/publish", json=change(1))).status_code == 200
         json_type = {"content-type": "application/json"}
         publishing = asyncio.create_task(client.post("/v1/sessions/s/publish", content=many(5_000), headers=json_type))
         took = []
         while not publishing.done():
-            start = time.monotonic()
+            watch = Stopwatch()
             await client.get("/v1/sessions/honest/variables")
-            took.append(time.monotonic() - start)
+            took.append(watch.elapsed_s)
         assert (await publishing).status_code == 200
         assert max(took) < 1.0, took
 

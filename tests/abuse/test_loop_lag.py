@@ -1,4 +1,4 @@
-"""KINDS 9 and 10: beside users' code that blocks, the event loop turns, and the model changes without waiting."""
+"""Beside users' code that blocks, the event loop turns, and the model changes without waiting."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def allowed_ms(of_thread: float) -> float:
 
 
 def test_the_loop_is_in_time_beside_code_that_blocks(play: Stage) -> None:
-    """KINDS 10: tools, reward functions and modules that block run in threads."""
+    """Tools, reward functions and modules that block run in threads."""
     p99_beside(play, [*BLOCKING, "ToThread"])  # built by then
     rounds = [p99_beside(play, [*BLOCKING * 5, *["ToThread"] * 20]) for _ in range(3)]
     assert any("found" in str(request.inputs) for request in play.lm.requests), "no tool was called"
@@ -56,11 +56,11 @@ def test_the_loop_is_in_time_beside_code_that_blocks(play: Stage) -> None:
 
 def test_the_measure_tells_a_loop_that_is_held_up(play: Stage) -> None:
     of_loop, of_thread = p99_beside(play, ["BlocksLoop", "ToThread"])
-    assert of_loop > max(1_000, allowed_ms(of_thread)), (of_loop, of_thread)
+    assert of_loop > max(500, allowed_ms(of_thread)), (of_loop, of_thread)
 
 
 def test_the_model_changes_while_hundreds_of_programs_block(play: Stage) -> None:
-    """KINDS 9: the first request to the new model goes out before any of them is let go."""
+    """The first request to the new model goes out before any of them is let go."""
     session, mark = fresh("s"), fresh("q")
     variables = play.fleet.session(session).blocking
     variables.set_variables({"llm": "openai/demo"})

@@ -1,4 +1,4 @@
-"""KINDS 0c: workers that may open few files: they take what their limit leaves, and nobody loses a result by it."""
+"""Workers that may open few files: they take what their limit leaves, and nobody loses a result by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KINDS 11: an LM that a program makes for itself is asked as its prediction's, or refused by name."""
+"""An LM that a program makes for itself is asked as its prediction's, or refused by name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import pytest
 from snakepit_bridge.exceptions import DeadlineExceededError, OwnLMError, PredictionCancelledError
 from tests.harness import own_lms
 from tests.harness.stage import Stage, fresh, stage
+
+# Registering a program runs it without an LM, so that threads of its own fail in this process.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception in thread:pytest.PytestUnhandledThreadExceptionWarning")
 
 WAIT_S = 30
 

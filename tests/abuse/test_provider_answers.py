@@ -1,4 +1,4 @@
-"""KINDS 13: whatever a provider answers, a prediction ends with the right result or a named error, by so many calls.
+"""Whatever a provider answers, a prediction ends with the right result or a named error, by so many calls.
 
 Each case is a reply: status, body, content type, and where it is cut; each is tried streamed and unstreamed, through a
 real worker. A case that fails is printed with its number and the seed that makes it again.

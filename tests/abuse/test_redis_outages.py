@@ -1,4 +1,4 @@
-"""KINDS 30: trouble with Redis costs time and nothing else.
+"""Trouble with Redis costs time and nothing else.
 
 Batches, streams, idempotency keys, priorities, limits and cancellations run while the server is killed and restarted,
 stands still, loses its scripts, is full, and has its connections cut, and while workers are killed and paused. What was
@@ -73,7 +73,7 @@ class Run:
     # ------------------------------------------------------------ what is asked
 
     def ask(self, end: Callable[[Callable[[], object]], object]) -> None:
-        """Asks until the trouble is over; what the broker doesn't take is asked again, or not."""
+        """Ask until the trouble is over; what the broker doesn't take is asked again, or not."""
         ways = [self._single, self._batch, self._keyed, self._limited, self._streamed, self._cancelled]
         chance = random.Random(self.seed + 1)
         while not self.over.is_set():
@@ -125,7 +125,7 @@ class Run:
     # ------------------------------------------------------------ how it ends
 
     def await_end(self, handle: Handle, question: str) -> None:
-        """Notes how a prediction ended."""
+        """Note how a prediction ended."""
         try:
             answer = handle.get(120).answer
             self.ends[handle.id] = "" if answer == f"answer of {question}" else f"another's answer: {answer}"
@@ -135,7 +135,7 @@ class Run:
             self.ends[handle.id] = f"{type(exc).__name__}: {exc}"
 
     def follow(self, handle: Handle, question: str) -> None:
-        """Reads a stream to its end, and notes what is wrong with it."""
+        """Read a stream to its end, and note what is wrong with it."""
 
         async def read() -> str:
             pieces: dict[tuple[int, int], str] = {}
@@ -155,7 +155,7 @@ class Run:
     # ------------------------------------------------------------ trouble
 
     def trouble(self, rounds: int, longest_s: float) -> list[str]:
-        """Makes so many kinds of trouble, one after the other, and returns which."""
+        """Make so many kinds of trouble, one after the other, and return which."""
         ways = [self._pause, self._cut, self._flush_scripts, self._fill, self._kill_worker, self._pause_worker]
         names = []
         for number in range(rounds):
@@ -207,7 +207,7 @@ class Run:
 
 
 def assert_all_is_well(run: Run) -> None:
-    """Asserts that all that was accepted has ended, each by its own answer, and that nothing stays behind."""
+    """Assert that all that was accepted has ended, each by its own answer, and that nothing stays behind."""
     seed = f"(seed {run.seed})"
     unended = [handle.id for handle, _ in run.sent if handle.id not in run.ends]
     wrong = Counter(end for end in run.ends.values() if end)
@@ -229,7 +229,7 @@ def assert_all_is_well(run: Run) -> None:
 
 
 def where(run: Run, task_ids: list[str]) -> dict[str, list[str]]:
-    """Returns the keys in which tasks stand, for a test that has lost them."""
+    """Return the keys in which tasks stand, for a test that has lost them."""
     found: dict[str, list[str]] = {task_id: [] for task_id in task_ids}
     with run.server as client:
         keys: Any = client.keys("*")
@@ -249,7 +249,7 @@ def where(run: Run, task_ids: list[str]) -> dict[str, list[str]]:
 
 
 def played(run: Run, rounds: int, longest_s: float) -> None:
-    """Asks, makes trouble, and waits for all ends."""
+    """Ask, make trouble, and wait for all ends."""
     with ThreadPoolExecutor(4_000) as waiters:
         asking = threading.Thread(target=run.ask, args=(waiters.submit,), daemon=True)
         asking.start()

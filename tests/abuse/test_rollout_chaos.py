@@ -95,7 +95,7 @@ def events(play: Stage) -> list[RolloutEvent]:
 
 
 def kill_controller(play: Stage) -> None:
-    """Kills the worker that moves rollouts on with SIGKILL, and starts it again."""
+    """Kill the worker that moves rollouts on with SIGKILL, and start it again."""
     worker = wait_until(lambda: find_controller(play), "a controller that lives", timeout_s=30)
     worker.container.kill()
     worker.container._container.restart()
@@ -134,7 +134,7 @@ def counted(play: Stage) -> Counter[tuple[str, int, str]]:
 
 
 def assert_keys_stay(found: list[tuple[str, Provenance]], happened: list[RolloutEvent]) -> None:
-    """Asserts that each key has the arm that its stage's share gives it, and that the shares are kept."""
+    """Assert that each key has the arm that its stage's share gives it, and that the shares are kept."""
     records = {(event.record.id, event.record.stage): event.record for event in happened if event.kind == "stage"}
     arms: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
     for key, provenance in found:
@@ -151,7 +151,7 @@ def assert_keys_stay(found: list[tuple[str, Provenance]], happened: list[Rollout
 
 
 def assert_stages_in_order(happened: list[RolloutEvent]) -> None:
-    """Asserts that the stages of each rollout began one after the other, none skipped, none twice."""
+    """Assert that the stages of each rollout began one after the other, none skipped, none twice."""
     stages: dict[str, list[int]] = defaultdict(list)
     for event in happened:
         if event.kind == "stage":

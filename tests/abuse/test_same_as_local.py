@@ -1,4 +1,4 @@
-"""The request that a real worker's LM gets is the one that the local program sends, byte for byte (KINDS 16, 20, 25).
+"""The request that a real worker's LM gets is the one that the local program sends, byte for byte.
 
 Signatures, demos and inputs are drawn at random from what DSPy takes: texts, numbers, containers, models, enums, dates,
 images, sounds, files, histories. The program runs here and on the fleet, before the same recording LM.
@@ -89,7 +89,7 @@ HISTORIES = st.lists(st.fixed_dictionaries({"extra": TEXTS | IMAGES, "answer": T
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """Draws the types of input fields, those of output fields, demos and inputs."""
+    """Draw the types of input fields, those of output fields, demos and inputs."""
     names = ["beta", "alpha", "extra"][: draw(st.integers(1, 3))]
     kinds = {name: draw(st.sampled_from(list(KINDS))) for name in names}
     outputs = {"answer": str} | {
@@ -117,7 +117,7 @@ def module_of(kinds: Mapping[str, Any], outputs: Mapping[str, Any], demos: list[
 
 
 def fixed(ask: AskedQuestion) -> Mapping[str, Any]:
-    """Answers something that each type of output can be read from."""
+    """Answer something that each type of output can be read from."""
     values = {"int": 1, "bool": True, "str": "x", "dict[str, int]": {"a": 1}, "list[str]": ["a"]}
     return {
         output.name: values.get(output.annotation, {"title": "t"} if output.name == "Ticket" else "x")
@@ -132,7 +132,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 
 
 def local_request(play: Stage, module: Any, inputs: Mapping[str, Any]) -> Any:
-    """Returns the first request of the local program, or the error that kept it from sending one."""
+    """Return the first request of the local program, or the error that kept it from sending one."""
     before = len(play.lm.requests)
     lm = dspy.LM("openai/demo", api_base=play.lm.url, api_key=LM_KEY, cache=False)
     try:
@@ -162,7 +162,7 @@ def first(play: Stage, before: int) -> Any:
 
 
 def is_known(kinds: Mapping[str, Any], untyped: bool) -> bool:
-    """Whether local DSPy shows the Python object itself, which only its own process has: models in an untyped list."""
+    """Check whether local DSPy shows a Python object itself, which only its process has: models in an untyped list."""
     return untyped and any(kind in (list[Ticket], Stamp) for kind in kinds.values())
 
 
@@ -177,7 +177,7 @@ def agree(play: Stage, module: Any, inputs: Mapping[str, Any]) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=cast("Any", [*HealthCheck]), print_blob=True)
 @given(case=cases(), untyped=st.booleans())
 def test_the_prompt_is_the_local_one(play: Stage, case: Any, untyped: bool) -> None:
-    """KINDS 16, 20, 25: for random signatures, demos and inputs."""
+    """For random signatures, demos and inputs."""
     kinds, outputs, demos, inputs = case
     assume(not is_known(kinds, untyped))
     agree(play, module_of(kinds, outputs, demos, untyped), inputs)
@@ -186,7 +186,7 @@ def test_the_prompt_is_the_local_one(play: Stage, case: Any, untyped: bool) -> N
 @pytest.mark.parametrize("kind", list(KINDS), ids=str)
 @pytest.mark.parametrize("untyped", [False, True])
 def test_each_type_is_sent_as_local_dspy_sends_it(play: Stage, kind: Any, untyped: bool) -> None:
-    """KINDS 16, 25: each type once by itself, as an input and in a demo."""
+    """Each type once by itself, as an input and in a demo."""
     if is_known({"beta": kind}, untyped):
         pytest.skip("the local prompt shows a Python object")
     value = EXAMPLES[kind]

@@ -1,7 +1,8 @@
-"""KINDS 1: no process shows a secret, whatever fails: canaries stand in each setting, and every output is searched.
+"""No process shows a secret, whatever fails: canaries stand in each setting, and every output is searched.
 
 Worker, gateway, refresher and commands run as processes at DEBUG. Searched are their logs, what clients and commands
-say, what the gateway answers, and every key of Redis.
+say, what the gateway answers, every key of Redis, spans and metrics. The fleet encrypts and signs: what was asked and
+answered is a canary too, which Redis, spans, metrics and commands don't show.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,13 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
+from snakepit_bridge.encryption.cipher import EncryptionOptions
+from snakepit_bridge.encryption.keys import KeyRing, generate_key
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.testing import RecordingLM
 from tests.harness import programs
+from tests.harness.otlp import Collector, collector
+from tests.harness.redis_dump import dump
 from tests.harness.stage import echo, fresh
 from tests.harness.waiting import wait_until
 from workers.dev.process import Child
@@ -36,7 +40,9 @@ from workers.gateway import new_token, to_toml
 ROOT = Path(__file__).parents[2]
 KEY, PASSWORD, PROXY = "sk-canary-key-4711", "canary-redis-4711", "canary-proxy-4711"
 HEADER, BASE = "canary-header-4711", "canary-base-4711"
-LITERALS = (KEY, PASSWORD, PROXY, HEADER, BASE)
+CONTENT = "canary-content-4711"
+ENCRYPTION, DIGESTS, SIGNING = (generate_key(name) for name in ("canary", "digests", "signing"))
+LITERALS = (KEY, PASSWORD, PROXY, HEADER, BASE, *(key.partition(":")[2] for key in (ENCRYPTION, DIGESTS, SIGNING)))
 
 _PROFILES = """\
 default = "demo"
@@ -77,6 +83,7 @@ class House:
     environment: Mapping[str, str]
     lm: RecordingLM
     running: ExitStack
+    exported: Collector
     logs: dict[str, Path] = field(default_factory=dict[str, Path])
 
     def start(self, name: str, *arguments: str, env: Mapping[str, str] | None = None) -> Child:
@@ -92,7 +99,7 @@ class House:
     def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "snakepit_bridge.cli", *arguments],
-            capture_output=True, text=True, timeout=60, check=False, env={**self.environment, **(env or {})}, cwd=ROOT,
+            capture_output=True, text=True, timeout=120, check=False, env={**self.environment, **(env or {})}, cwd=ROOT,
         )  # fmt: skip
         return done.stdout + done.stderr
 
@@ -100,7 +107,12 @@ class House:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Generator[House]:
     folder = tmp_path_factory.mktemp("secrets")
-    with EmbeddedRedis.start() as server, RecordingLM(echo, api_key=KEY) as lm, ExitStack() as running:
+    with (
+        EmbeddedRedis.start() as server,
+        RecordingLM(echo, api_key=KEY) as lm,
+        collector() as exported,
+        ExitStack() as running,
+    ):
         with Redis.from_url(server.url) as client:
             client.config_set("requirepass", PASSWORD)
         url = server.url.replace("redis://", f"redis://:{PASSWORD}@")
@@ -115,27 +127,20 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Generator[House]:
             # What the programs print and log is then in the log as well, and has to be masked there.
             "DSPEX_LOG_CONTENT": "true",
             "https_proxy": f"http://me:{PROXY}@127.0.0.1:9",
+            "no_proxy": "127.0.0.1",
+            "DSPEX_ENCRYPTION_KEYS": f"{ENCRYPTION} {DIGESTS}",
+            "DSPEX_SIGNING_KEYS": SIGNING,
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_METRICS_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": exported.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "OTEL_METRIC_EXPORT_INTERVAL": "500",
         }
-        yield House(folder, url, environment, lm, running)
+        yield House(folder, url, environment, lm, running, exported)
 
 
 def shown_in(text: str) -> list[str]:
     return [literal for literal in LITERALS if literal in text]
-
-
-def everything(url: str) -> str:
-    """All that Redis holds, as text."""
-    texts: list[str] = []
-    with Redis.from_url(url) as client:
-        for key in client.scan_iter(count=1_000):
-            kind: Any = client.type(key)
-            read: dict[Any, Any] = {
-                b"string": partial(client.get, key), b"list": partial(client.lrange, key, 0, -1),
-                b"hash": partial(client.hgetall, key), b"set": partial(client.smembers, key),
-                b"zset": partial(client.zrange, key, 0, -1), b"stream": partial(client.xrange, key),
-            }  # fmt: skip
-            texts.append(f"{key!r} {read[kind]()!r}")
-    return "\n".join(texts)
 
 
 def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
@@ -149,7 +154,11 @@ def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
     wait_until(lambda: " ready." in house.log_of("worker"), "the worker", timeout_s=40)
     seen: dict[str, str] = {}
 
-    fleet = Fleet(house.url, wait_s=30, allowed_packages=("tests",))
+    keys: dict[str, Any] = {
+        "encryption": EncryptionOptions(KeyRing.parse(f"{ENCRYPTION} {DIGESTS}")),
+        "signing_keys": KeyRing.parse(SIGNING),
+    }
+    fleet = Fleet(house.url, wait_s=30, allowed_packages=("tests",), **keys)
     fleet.register("qa", dspy.Predict("question -> answer"))
     fleet.register("blabbing", programs.Blabbing())
     for name in ("away", "proxied", "headed"):
@@ -158,23 +167,30 @@ def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
     house.lm.fail(1, status=401, body=echoed, containing="refused")
     house.lm.fail(2, status=500, body=f"Traceback: Authorization: Bearer {KEY}", containing="broken")
     inputs_by_program = {
-        "answered": ("qa", fresh("fine")), "refused": ("qa", fresh("refused")), "broken": ("qa", fresh("broken")),
+        "answered": ("qa", f"{fresh('fine')} {CONTENT}"), "refused": ("qa", fresh("refused")),
+        "broken": ("qa", f"{fresh('broken')} {CONTENT}"),
         "raised": ("blabbing", "why?"), "away": ("away", "why?"), "proxied": ("proxied", "why?"),
         "headed": ("headed", "why?"), "unknown": ("nobody", "why?"),
     }  # fmt: skip
     handles = {
         name: fleet.submit(program, {"question": question}) for name, (program, question) in inputs_by_program.items()
     }
-    batch = fleet.submit_batch("blabbing", [{"question": "one"}, {"question": "two"}])
+    batch = fleet.submit_batch("blabbing", [{"question": f"one {CONTENT}"}, {"question": "two"}])
     for name, handle in [*handles.items(), *((f"batch {number}", single) for number, single in enumerate(batch))]:
         try:
             seen[f"client: {name}"] = repr(handle.get(30))
             assert name == "answered"
+            seen["provenance"] = repr(handle.get(30).provenance)
         except BridgeError as failed:
             seen[f"client: {name}"] = f"{failed} {failed!r} {failed.args} {failed.__cause__!r}"
     assert "***" in seen["client: refused"], "the provider's words came another way than they should"
     assert "***" in seen["client: raised"]
 
+    unsigned = Fleet(house.url).submit("qa", {"question": "forged"})
+    undecryptable = Fleet(house.url, signing_keys=KeyRing.parse(SIGNING)).submit("qa", {"question": "unencrypted"})
+    wait_until(lambda: fleet.dead_letters.count() >= 2, "dead messages")
+    dead = {letter.task_id: letter for letter in fleet.dead_letters.latest()}
+    assert (dead[unsigned.id].reason, dead[undecryptable.id].reason) == ("forged", "rejected")
     ready = json.loads(
         wait_until(lambda: next((t for t in house.log_of("gateway").splitlines() if t[:1] == "{"), ""), "the gateway")
     )
@@ -189,19 +205,28 @@ def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
     commands: dict[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
         "predict": (("predict", "blabbing", "question=why?"), {}),
         "doctor": (("doctor",), {}),
+        "status": (("status",), {}),
+        "dead list": (("dead", "list", "--json"), {}),
+        "dead show another": (("dead", "show", dead[undecryptable.id].id), {}),
+        "malformed keys": (("variables",), {"DSPEX_ENCRYPTION_KEYS": f"{ENCRYPTION}x"}),
         "wrong password": (("status",), {"DSPEX_REDIS_URL": house.url.replace(PASSWORD, f"{PASSWORD}-wrong")}),
         "no URL": (("status",), {"DSPEX_REDIS_URL": f"redis://:{PASSWORD}@host:port/x"}),
     }
-    with ThreadPoolExecutor(len(commands)) as pool:
+    with ThreadPoolExecutor(4) as pool:
         ran = {name: pool.submit(house.run, *words, env=env) for name, (words, env) in commands.items()}
         seen |= {f"command: {name}": done.result() for name, done in ran.items()}
-    seen["redis"] = everything(house.url)
+    seen["redis"] = dump(house.url)
+    wait_until(lambda: house.exported.spans and house.exported.metrics, "exported spans and metrics")
+    seen["spans and metrics"] = f"{house.exported.spans!r} {house.exported.metrics!r}"
 
     for name in house.logs:
         seen[f"log of the {name}"] = house.log_of(name)
     assert "printed ***" in seen["log of the worker"]
     assert not {place: found for place, text in seen.items() if (found := shown_in(text) + [token] * (token in text))}
     assert not [place for place, text in seen.items() if "wrong-canary-token" in text]
+    silent = ("redis", "spans", "provenance", "command", "log of the gateway", "log of the refresher")
+    assert not [place for place, text in seen.items() if place.startswith(silent) and CONTENT in text]
+    assert CONTENT in seen["client: answered"]
 
 
 def test_a_key_that_cannot_be_sent_ends_a_worker_by_the_name_of_its_variable(house: House) -> None:

@@ -1,4 +1,4 @@
-"""KINDS 0a: hundreds of predictions that fail together for one reason, on every pool: each its own end, no death.
+"""Hundreds of predictions that fail together for one reason, on every pool: each its own end, no death.
 
 What fails for one reason is awaited by many: a session's read, a program's look-up, a round trip to Redis, the limits,
 the leader of an answer cache. All workers stand on one stage, so that they meet each reason at the same time. The long
@@ -74,7 +74,7 @@ class Ground:
         }
 
     def send(self, program: str, *, same: bool = False, **options: Any) -> list[Handle]:
-        """Sends the pools' predictions, each with a question of its own, or all with one."""
+        """Send the pools' predictions, each with a question of its own, or all with one."""
         question = fresh("q")
         return [
             fleet.submit(program, {"question": question if same else f"{question} {number}"}, **options)
@@ -240,7 +240,7 @@ async def ends_of(handles: Iterable[Handle]) -> list[Any]:
 
 @contextmanager
 def unharmed(ground: Ground) -> Generator[None]:
-    """Asserts that the workers outlive a block, that none reached from one task into another, and that they work."""
+    """Assert that the workers outlive a block, that none reached from one task into another, and that they work."""
     before, logged = ground.pids(), {pool: len(each.logs()) for pool, each in ground.workers.items()}
     assert set(before) == set(POOLS)
     try:

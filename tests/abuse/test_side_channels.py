@@ -1,4 +1,4 @@
-"""KINDS 12: what only shows, counts or traces a prediction can't end it, whichever part of it raises whatever.
+"""What only shows, counts or traces a prediction can't end it, whichever part of it raises whatever.
 
 Each side channel of a prediction is made to raise in its turn, streamed or not, with shared answers and without.
 """
@@ -30,7 +30,7 @@ from tasks.response_cache.store import AnswerStore
 from tasks.revisions import RevisionBinder
 from tasks.runtime import Runtime
 from tests.harness.stage import echo, fresh
-from workers.lifecycle import build_runtime
+from workers.runtime import build_runtime
 
 CHANNELS: list[tuple[type[Any], str]] = [
     (tasks.streaming.ChunkWriter, "put"),

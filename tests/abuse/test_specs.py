@@ -1,7 +1,4 @@
-"""Whatever spec a stranger writes: it registers and its predictions end, or it is refused by name; its neighbours live.
-
-KINDS 29, 39, 40 and 41, for whole programs.
-"""
+"""Whatever spec a stranger writes: its predictions end, or it is refused by name; and its neighbours live on."""
 
 from __future__ import annotations
 
@@ -141,7 +138,7 @@ def run_mutant(doors: Doors, mutation: str, example: Drawn) -> None:
 @settings(max_examples=7, **CAREFUL)
 @given(data=st.data())
 def test_a_right_spec_is_taken_and_its_predictions_end(doors: Doors, kind: str, data: st.DataObject) -> None:
-    """KINDS 29: every kind of module, at both doors."""
+    """Every kind of module, at both doors."""
     run_valid(doors, data.draw(programs(kind)))
 
 

@@ -1,4 +1,4 @@
-"""KINDS 0b: code that holds up a worker's event loop costs nobody but its own prediction, which ends by name."""
+"""Code that holds up a worker's event loop costs nobody but its own prediction, which ends by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 
 
 def two_workers(play: Stage, pool: str, concurrency: int) -> list[LocalTestWorker]:
-    """Starts two workers side by side."""
+    """Start two workers side by side."""
     names = ("one", "two")
     for name in names:
         play.start(wait=False, pool=pool, concurrency=concurrency, name=name)

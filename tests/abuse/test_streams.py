@@ -1,4 +1,4 @@
-"""KINDS 26: a stream carries all pieces from the beginning, however late it is opened, through every door."""
+"""A stream carries all pieces from the beginning, however late it is opened, through every door."""
 
 from __future__ import annotations
 

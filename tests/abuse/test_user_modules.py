@@ -33,7 +33,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 
 
 def register(play: Stage, kind: str, module: str = "odd_programs") -> str:
-    """Registers a class by its path, which imports nothing here, as a gateway would."""
+    """Register a class by its path, which imports nothing here, as a gateway would."""
     from snakepit_bridge.client import Fleet
 
     name = f"{module}-{kind}"
@@ -46,7 +46,7 @@ def ask(play: Stage, program: str, inputs: dict[str, Any], **options: Any) -> An
 
 
 def test_a_module_takes_what_its_forward_takes(play: Stage) -> None:
-    """KINDS 5: what the predictor inside asks for is the module's own business."""
+    """What the predictor inside asks for is the module's own business."""
     question = fresh("rag")
     assert ask(play, "odd_programs-Rag", {"question": question}).response
     assert f"a document about {question}" in play.requests_with(question)[0].inputs["context"]
@@ -57,7 +57,7 @@ def test_a_module_takes_what_its_forward_takes(play: Stage) -> None:
 
 
 def test_no_prediction_sees_what_another_kept(play: Stage) -> None:
-    """KINDS 7: lists, dicts, sets, deques, objects, class attributes, defaults, demos and instructions."""
+    """Lists, dicts, sets, deques, objects, class attributes, defaults, demos and instructions."""
     secrets = [fresh("secret") for _ in range(6)]
     for secret in secrets[:3]:
         play.fleet.session(secret).blocking.set_variables({"any": 1})
@@ -72,13 +72,13 @@ def test_no_prediction_sees_what_another_kept(play: Stage) -> None:
 
 
 def test_what_cant_be_copied_is_refused_when_it_is_registered(play: Stage) -> None:
-    """KINDS 7: or registration refuses, with the attribute and what to do."""
+    """Or registration refuses, with the attribute and what to do."""
     with pytest.raises(ProgramSpecError, match=r"attribute rows.*generator.*shared_attributes = \('rows',\)"):
         register(play, "Holds")
 
 
 def test_an_import_that_configures_dspy_changes_nobodys_prompt(play: Stage) -> None:
-    """KINDS 8: also from another thread, in a constructor, in a forward, and in a second package."""
+    """Also from another thread, in a constructor, in a forward, and in a second package."""
     before, after = fresh("before"), fresh("after")
     play.fleet.register("plain", {"module": "Predict", "signature": "question -> answer"})
     ask(play, "plain", {"question": before})
@@ -128,7 +128,7 @@ def test_the_worker_is_well_after_all_of_that(play: Stage) -> None:
 
 
 def _put(play: Stage, name: str, spec: dict[str, Any]) -> None:
-    """Registers a spec past the checks of a client, which would import the package."""
+    """Register a spec past the checks of a client, which would import the package."""
     from snakepit_bridge.process.home_loop import run_blocking
     from snakepit_bridge.programs.registry import ProgramRegistry
     from snakepit_bridge.programs.spec import ProgramSpec

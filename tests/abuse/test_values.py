@@ -1,4 +1,4 @@
-"""Any JSON object is possible data: it arrives as it was, through every door of a running fleet (KINDS 4, 29, 39).
+"""Any JSON object is possible data: it arrives as it was, through every door of a running fleet.
 
 The program answers by what its inputs are, and the LM records the prompt, so both what a worker received and what it
 handed back are compared with what was given.
@@ -46,7 +46,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
     max_leaves=8,
 )
-# By name what KINDS 4 saw.
+# Forms of values that were changed or refused once.
 SEEN: list[Any] = [
     {"__type__": "Invoice", "__value__": 1},
     {"__type__": "datetime", "__value__": "2026-01-02T03:04:05"},
@@ -61,7 +61,7 @@ SEEN: list[Any] = [
 
 
 def answers(ask: AskedQuestion) -> dict[str, Any]:
-    """Hands each value back, as the JSON text that the LM was shown."""
+    """Hand each value back, as the JSON text that the LM was shown."""
     text = ask.inputs.get("document", ask.inputs.get("documents", "null"))
     return {output.name: json.loads(text) if output.annotation != "str" else text for output in ask.layout.outputs}
 
@@ -137,7 +137,7 @@ DOORS: list[Callable[[Fleet, Any], Any]] = [
 def test_what_looks_like_a_marker_arrives_and_comes_back_as_it_was(
     play: Stage, door: Callable[[Fleet, Any], Any]
 ) -> None:
-    """KINDS 4: each of the forms that were seen to be changed or refused."""
+    """Each of the forms that were seen to be changed or refused."""
     fleet = Fleet(play.url, wait_s=WAIT_S, payload_bytes=2_000, result_expires_s=600)
     document = {"all": SEEN, **{f"n{number}": seen for number, seen in enumerate(SEEN)}}
     returned = door(fleet, document)
@@ -149,13 +149,12 @@ def test_what_looks_like_a_marker_arrives_and_comes_back_as_it_was(
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
 @given(value=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3), door=st.sampled_from(DOORS))
 def test_any_json_arrives_and_comes_back_as_it_was(play: Stage, value: Any, door: Callable[[Fleet, Any], Any]) -> None:
-    """KINDS 4."""
     fleet = Fleet(play.url, wait_s=WAIT_S, payload_bytes=2_000, result_expires_s=600)
     assert door(fleet, value).twin == value
 
 
 def test_a_stock_client_reads_results_and_sends_plain_messages(play: Stage) -> None:
-    """KINDS 4: also those that hold what Celery's JSON has a meaning for; only such an object gets one key more."""
+    """Also those that hold what Celery's JSON has a meaning for; only such an object gets one key more."""
     send = play.fleet.app.send_task
     sent = send("tasks.predict", [{"document": {"__type__": "Invoice", "__value__": 1}}, "same"], queue="predictions")
     stored = sent.get(timeout=WAIT_S)
@@ -176,7 +175,6 @@ def nested(depth: int) -> Any:
 @pytest.mark.parametrize("door", [single, keyed, batch, mapped, signed, chained])
 @pytest.mark.parametrize("depth", [102, 400, 5_000, 100_000])
 def test_what_is_too_deep_is_refused_by_the_client(play: Stage, door: Callable[[Fleet, Any], Any], depth: int) -> None:
-    """KINDS 29, 39."""
     with pytest.raises(InputError, match=r"'document': in a.*nested deeper than 100 levels"):
         door(play.fleet, nested(depth))
 
@@ -187,7 +185,7 @@ def test_what_is_just_not_too_deep_arrives(play: Stage) -> None:
 
 @pytest.mark.parametrize("depth", [150, 400, 900, 3_000, 100_000])
 def test_a_raw_message_that_is_too_deep_ends_by_a_named_error(play: Stage, depth: int) -> None:
-    """KINDS 29, 39: no client of ours has looked at it."""
+    """No client of ours has looked at it."""
     text = '{"a":' * depth + "1" + "}" * depth
     sent = play.fleet.app.send_task("tasks.predict", [{"document": "THERE"}, "same"], queue="none")
     body = json.dumps([[{"document": "THERE"}, "same"], {}, {}]).replace('"THERE"', text)
@@ -198,7 +196,7 @@ def test_a_raw_message_that_is_too_deep_ends_by_a_named_error(play: Stage, depth
 
 
 def push_raw(play: Stage, task_id: str, body: str) -> None:
-    """Pushes a message whose body no client would write."""
+    """Push a message whose body no client would write."""
     import base64
 
     from redis import Redis
@@ -212,7 +210,7 @@ def push_raw(play: Stage, task_id: str, body: str) -> None:
 
 
 def test_other_values_that_no_message_can_hold_are_refused_by_name(play: Stage) -> None:
-    """KINDS 25, 29: at the door, and not at each prediction."""
+    """At the door, and not at each prediction."""
     for value, says in (
         ({"a": object()}, "a value of type object has no JSON form"),
         ({"a": "x\ud800"}, "lone surrogate"),

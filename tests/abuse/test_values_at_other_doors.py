@@ -1,4 +1,4 @@
-"""Any JSON object is data at the gateway and the command line too, and its keys keep their order (KINDS 4, 20)."""
+"""Any JSON object is data at the gateway and the command line too, and its keys keep their order."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from tests.harness.broker import held
 from tests.harness.containers import LocalRedisContainer, LocalTestWorker, WorkerSpec
 from tests.harness.fixtures import StartWorker
+from tests.harness.servers import await_log_written
 from tests.harness.waiting import wait_until
 from workers.pools import Pool
 
@@ -80,6 +81,7 @@ def test_a_restart_with_tasks_in_hand(
     assert isinstance(default_redis_broker, LocalRedisContainer)
     results = [worker.app.send_task(task, (str(log), 4.0), queue=QUEUE) for _ in range(2)]
     wait_until(lambda: begun(log) == 2, "both to run", timeout_s=30)
+    await_log_written(broker_url)
     default_redis_broker.server.kill()
     default_redis_broker.server.restart()
     assert_each_ran_once(worker, results, log, broker_url)

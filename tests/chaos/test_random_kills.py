@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import chaos
+from tests.harness.preloaded import start_preloaded
 
 pytestmark = pytest.mark.chaos
 
@@ -23,7 +24,7 @@ def assert_nothing_is_lost(figures: dict[str, Any]) -> None:
 
 @pytest.mark.timeout(240)
 def test_a_short_storm_costs_the_fleet_no_task() -> None:
-    assert_nothing_is_lost(chaos.run(quick=True))
+    assert_nothing_is_lost(chaos.run(quick=True, start_process=start_preloaded))
 
 
 @pytest.mark.soak

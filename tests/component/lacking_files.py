@@ -1,4 +1,4 @@
-"""KINDS 0c: what waits where no file is left. ``test_open_files`` runs these tests in a process of their own."""
+"""What waits where no file is left. ``test_open_files`` runs these tests in a process of their own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def low_limit() -> Generator[int]:
 
 @contextmanager
 def all_taken() -> Generator[list[int]]:
-    """Takes all files that the process may have open; what is popped and closed is free again."""
+    """Take all files that the process may have open; what is popped and closed is free again."""
     held: list[int] = []
     with suppress(OSError):
         while True:

@@ -1,4 +1,4 @@
-"""KINDS 0a: whatever many await together, each of them gets an error of its own when it fails."""
+"""Whatever many await together, each of them gets an error of its own when it fails."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def cluster_url(cluster_servers: Callable[[str], str], server_kind: str) -> Gene
 
 @pytest.fixture
 async def open_one(request: pytest.FixtureRequest) -> AsyncGenerator[OpenStore]:
-    """Opens stores on empty data; all stores of one test see the same sessions, but for those in memory."""
+    """Open stores on empty data; all stores of one test see the same sessions, but for those in memory."""
     opened: list[SnapshotStore] = []
     url = "" if request.param == "memory" else request.getfixturevalue(f"{request.param}_url")
 

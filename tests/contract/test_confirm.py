@@ -110,7 +110,7 @@ async def test_a_confirmation_gives_a_session_with_an_end_its_whole_time_again(o
 
 
 async def test_a_sign_of_the_authority_is_kept_with_the_bound_of_its_silence(store: SnapshotStore) -> None:
-    """KINDS 27: by a publish and by a look, whether or not the look confirms anything, and seen by every reader."""
+    """By a publish and by a look, whether or not the look confirms anything, and seen by every reader."""
     fence = await store.raise_fence("s", publisher=ELIXIR)
     first, second, third = AuthoritySign(1_000.25, 12.5), AuthoritySign(1_001.0, 12.5), AuthoritySign(1_002.5, 0.25)
     token = await store.publish("s", declared(a=1), publisher=ELIXIR, fence=fence, looked_at=1_000.25, heard=first)

@@ -424,6 +424,7 @@ class TestSessions:
         heads = await store.sessions()
         assert {name: head.token for name, head in heads.items()} == tokens
         assert heads["b"] == await store.head("b")
+        assert await store.session_names() == ["a", "b", "c"]
 
     async def test_a_dropped_session_is_gone(self, store: SnapshotStore) -> None:
         await store.publish("s", declared(a=1))

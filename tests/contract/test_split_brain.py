@@ -1,6 +1,6 @@
 """Two servers that both take publishes for a while: a token of the one is never answered with a state of the other.
 
-KINDS 54. A replica is promoted while the old primary still answers, and the one that goes on restarts or is replaced
+A replica is promoted while the old primary still answers, and the one that goes on restarts or is replaced
 again. What the other one published alone is ``RevisionLostError`` by name, or ``RevisionNotReachedError`` as
 long as it could still come.
 """

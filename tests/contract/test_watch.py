@@ -35,7 +35,7 @@ async def soon(tokens: AsyncIterator[Token], timeout_s: float = 5) -> Token:
 
 
 async def expect(watch: Watch, expected: Moves) -> None:
-    """Returns once exactly these moves were told, together or not: each node of a cluster tells in its own time."""
+    """Return once exactly these moves were told, together or not: each node of a cluster tells in its own time."""
     seen: dict[str, Token | None] = {}
     async with asyncio.timeout(5):
         while seen != expected:

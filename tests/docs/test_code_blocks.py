@@ -121,6 +121,9 @@ def test_the_keys_of_sessions_and_programs_in_the_reference_are_those_that_the_c
         fleet.applied_revisions("support"),
         fleet.program_versions("qa"),
         fleet.program_spec("qa", "digest"),
+        fleet.program_variant("qa", "digest"),
+        fleet.program_lineage("qa"),
+        fleet.program_records("qa"),
         fleet.program_rollouts("qa", "prod"),
         fleet.program_experiments("qa", "prod"),
     }

@@ -48,14 +48,21 @@ def test_every_internal_link_resolves(page: Path) -> None:
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{name(page)} links to {link}, which doesn't exist"
-        if anchor and target.name != "architecture.md":
+        if anchor and target.suffix == ".md" and target.name != "architecture.md":
             assert anchor in anchors(target), f"{name(page)} links to {link}; its anchors are {sorted(anchors(target))}"
+
+
+def test_the_home_page_leads_to_every_page() -> None:
+    docs = ROOT / "docs"
+    linked = set(re.findall(r"\]\(([^)#]+\.md)", (docs / "index.md").read_text(encoding="utf-8")))
+    pages = {str(page.relative_to(docs)) for page in docs.rglob("*.md") if page.parent.name != "decisions"}
+    assert pages - {"index.md"} <= linked
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_python_blocks_compile(page: Path) -> None:
     for code in blocks(page, "python"):
-        compile(code, name(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        assert compile(code, name(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

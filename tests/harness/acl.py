@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import fnmatch
+import itertools
 import re
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -18,7 +21,7 @@ from tests.harness import servers
 from tests.harness.cluster import free_ports, local_server
 
 # What redis-py asks a server for when it may, and does without; and what `doctor` does.
-UNASKED = frozenset({"client|maint_notifications", "config|get"})
+UNASKED = frozenset({"client|maint_notifications", "config|get", "acl|getuser"})
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}")
 _CONTAINERS = ("client", "script", "config", "acl", "cluster", "xinfo")
 
@@ -48,14 +51,14 @@ class RightsServer:
         return rights_of(role, self.namespace, setinfo=self.setinfo)
 
     def grant(self, user: str, rights: Rights) -> None:
-        """Makes a user by the very command that is printed."""
+        """Make a user by the very command that is printed."""
         self.admin.execute_command(*setuser(user, rights, password=f">{_password(user)}").split())
 
     def url(self, user: str) -> str:
         return f"redis://{user}:{_password(user)}@127.0.0.1:{self.port}/0"
 
     def refused(self) -> list[str]:
-        """Returns what users asked for and might not, since the last call: user, reason, object and context."""
+        """Return what users asked for and might not, since the last call: user, reason, object and context."""
         log: Any = self.admin.execute_command("ACL", "LOG", "200")
         self.admin.execute_command("ACL", "LOG", "RESET")
         entries = [raw if isinstance(raw, dict) else dict(zip(raw[::2], raw[1::2], strict=True)) for raw in log]
@@ -77,7 +80,7 @@ def _command(entry: dict[str, str]) -> str:
 
 @contextmanager
 def rights_server(kind: str, folder: Path, namespace: str = "dspex") -> Generator[RightsServer]:
-    """Runs a server whose users have least rights."""
+    """Run a server whose users have least rights."""
     [port] = free_ports(1)
     arguments = ["--port", str(port), "--user", "root", "on", ">root", "~*", "&*", "+@all", "--user", "default", "off"]
     with (
@@ -88,13 +91,17 @@ def rights_server(kind: str, folder: Path, namespace: str = "dspex") -> Generato
         yield RightsServer(admin, kind, namespace)
 
 
+# Under load the users of connections are looked at seldom.
+_ABOUT_S = 2.0
+
+
 class Usage:
     """What each user sends to a server, outside of scripts: commands, and all words that may be keys or channels."""
 
     def __init__(self, admin: Redis) -> None:
         self._admin = admin
-        self._said: dict[str, list[list[str]]] = defaultdict(list)
-        self._users: dict[str, str] = {}
+        self._said: dict[str, list[tuple[float, list[str]]]] = defaultdict(list)
+        self._sightings: dict[str, list[tuple[float, str]]] = defaultdict(list)
         self._ended = threading.Event()
         self._is_complete = False
         self.commands: dict[str, set[str]] = defaultdict(set)
@@ -122,7 +129,7 @@ class Usage:
         self._attribute()
 
     def used(self, user: str, patterns: Iterable[str]) -> set[str]:
-        """Returns the patterns of keys or channels that a user's words match."""
+        """Return the patterns of keys or channels that a user's words match."""
         return {
             pattern for pattern in patterns if any(fnmatch.fnmatchcase(word, pattern) for word in self._words[user])
         }
@@ -134,20 +141,28 @@ class Usage:
                 self._is_complete = True
                 return
             if event["client_type"] != "lua":
-                self._said[f"{event['client_address']}:{event['client_port']}"].append(words)
+                self._said[f"{event['client_address']}:{event['client_port']}"].append((event["time"], words))
 
     def _look_at_users(self) -> None:
-        """Notes whose each connection is; one is nobody's before it has said so, and some end before they are seen."""
+        """Note whose each connection is; one is nobody's before it has said so, and some end before they are seen."""
         while not self._ended.wait(0.02):
             found = {connection["addr"]: connection["user"] for connection in self._admin.client_list()}
-            self._users.update({address: user for address, user in found.items() if user not in ("", "default")})
+            now_s = time.time()
+            for address, user in found.items():
+                if user not in ("", "default"):
+                    self._sightings[address].append((now_s, user))
 
     def _attribute(self) -> None:
         for address, commands in self._said.items():
-            user = self._users.get(address)
-            # Anybody's may be what a connection asked that ended before it was seen.
-            for each in Role if user is None else (user,):
-                for name, *words in commands:
-                    command = name.lower()
+            for at_s, (name, *words) in commands:
+                command = name.lower()
+                # A port may be used again by another; and what a connection asked that ended unseen may be anybody's.
+                for each in self._users_at(address, at_s) or Role:
                     self.commands[each].add(f"{command}|{words[0].lower()}" if command in _CONTAINERS else command)
                     self._words[each].update(word for word in words if len(word) < 200)
+
+    def _users_at(self, address: str, at_s: float) -> set[str]:
+        """Return who was seen at an address about then."""
+        sightings = self._sightings.get(address, [])
+        first = bisect.bisect_left(sightings, (at_s - _ABOUT_S, ""))
+        return {user for _, user in itertools.takewhile(lambda seen: seen[0] <= at_s + _ABOUT_S, sightings[first:])}

@@ -21,7 +21,7 @@ LEASE_S = 0.5
 
 @contextmanager
 def channel(url: str, transport: str = OURS, **options: Any) -> Generator[Any]:
-    """Opens a channel whose queue is declared; the options are the transport's."""
+    """Open a channel whose queue is declared; the options are the transport's."""
     options = {"lease": LEASE_S, **options} if transport == OURS else options
     with Connection(url, transport=transport, transport_options=options) as connection:
         opened: Any = connection.channel()
@@ -31,7 +31,7 @@ def channel(url: str, transport: str = OURS, **options: Any) -> Generator[Any]:
 
 
 def put(channel: Any, body: object, queue: str = QUEUE, **properties: Any) -> None:
-    """Publishes a body as JSON."""
+    """Publish a body as JSON."""
     message = channel.prepare_message(
         json.dumps(body), content_type="application/json", content_encoding="utf-8", **properties
     )
@@ -39,7 +39,7 @@ def put(channel: Any, body: object, queue: str = QUEUE, **properties: Any) -> No
 
 
 def take(channel: Any, queue: str = QUEUE, **how: Any) -> Any:
-    """Returns the next message, which must be there."""
+    """Return the next message, which must be there."""
     message = channel.basic_get(queue, **how)
     assert message is not None, "the queue is empty"
     return message
@@ -72,7 +72,7 @@ class Consumer:
 
 
 def held(client: Redis, layout: DeliveryKeys | None = None) -> dict[str, bytes]:
-    """Returns every record that any worker holds, by tag."""
+    """Return every record that any worker holds, by tag."""
     found: dict[str, bytes] = {}
     for key in client.keys(f"{(layout or DeliveryKeys()).base}:held:*"):  # type: ignore[union-attr]
         found |= {tag.decode(): record for tag, record in client.hgetall(key).items()}  # type: ignore[union-attr]
@@ -80,7 +80,7 @@ def held(client: Redis, layout: DeliveryKeys | None = None) -> dict[str, bytes]:
 
 
 def dead(client: Redis, layout: DeliveryKeys | None = None) -> list[dict[str, Any]]:
-    """Returns what the dead list tells, oldest first, each with its ``message``."""
+    """Return what the dead list tells, oldest first, each with its ``message``."""
     layout, events = layout or DeliveryKeys(), list[dict[str, Any]]()
     tags: Any = client.zrange(layout.dead, 0, -1)
     for tag in tags:

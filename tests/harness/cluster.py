@@ -23,7 +23,7 @@ SLOTS = 16_384
 
 @contextmanager
 def local_server(folder: Path, *arguments: str, port: int, **client: Any) -> Generator[Redis]:
-    """Runs a server with these arguments and yields a client of it, once it answers."""
+    """Run a server with these arguments and yield a client of it, once it answers."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = ["--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
     server = Child([str(find_server()), *arguments, *plain], folder / "server.log", cwd=folder)
@@ -37,7 +37,7 @@ def local_server(folder: Path, *arguments: str, port: int, **client: Any) -> Gen
 
 @contextmanager
 def local_cluster() -> Generator[str]:
-    """Runs a cluster of three nodes, each with a third of the slots, and yields its URL."""
+    """Run a cluster of three nodes, each with a third of the slots, and yield its URL."""
     with tempfile.TemporaryDirectory(prefix="dspex-cluster-") as folder, ExitStack() as servers:
         ports, buses = free_ports(NODES), free_ports(NODES)
         nodes = [
@@ -49,14 +49,14 @@ def local_cluster() -> Generator[str]:
 
 
 def flush(url: str) -> None:
-    """Empties every node of a cluster."""
+    """Empty every node of a cluster."""
     for port in (int(place.rpartition(":")[2]) for place in url.split(",")):
         with Redis(port=port) as node:
             node.flushall()
 
 
 def cluster_keys(url: str) -> dict[str, int]:
-    """Returns every key of a cluster with the seconds that it has left, -1 for a key that stays."""
+    """Return every key of a cluster with the seconds that it has left, -1 for a key that stays."""
     found: dict[str, int] = {}
     for port in (int(place.rpartition(":")[2]) for place in url.split(",")):
         with Redis(port=port, decode_responses=True) as node:
@@ -66,7 +66,7 @@ def cluster_keys(url: str) -> dict[str, int]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns ports that nobody listened on a moment ago."""
+    """Return ports that nobody listened on a moment ago."""
     with ExitStack() as probes:
         sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
         for probe in sockets:
@@ -75,7 +75,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_ports_in_a_row(count: int) -> range:
-    """Returns ports that follow each other, and that nobody listened on a moment ago."""
+    """Return ports that follow each other, and that nobody listened on a moment ago."""
     while True:
         (first,) = free_ports(1)
         try:

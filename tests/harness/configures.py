@@ -26,7 +26,7 @@ class Asks(dspy.Module):
         self.ask = dspy.Predict("question -> answer")
 
     def forward(self, question: str) -> Any:
-        """Answers with the adapter that holds after it has configured another."""
+        """Answer with the adapter that holds after it has configured another."""
         prediction = self.ask(question=question)
         dspy.configure(adapter=dspy.JSONAdapter())
         return dspy.Prediction(answer=prediction.answer, adapter=type(dspy.settings.adapter).__name__)

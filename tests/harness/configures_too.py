@@ -15,5 +15,5 @@ class Asks(dspy.Module):
         self.ask = dspy.Predict("question -> answer")
 
     async def aforward(self, question: str) -> dspy.Prediction:
-        """Returns the answer."""
+        """Return the answer."""
         return await self.ask.acall(question=question)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import uuid
@@ -19,7 +20,7 @@ from redis.exceptions import RedisError
 
 from tests.harness import servers
 from tests.harness.local import LocalServer, LocalWorker
-from tests.harness.preloaded import LOADED_WITH
+from tests.harness.preloaded import LOADED_WITH, start_preloaded
 from tests.harness.waiting import wait_until
 from workers.dev.redis_server import EmbeddedRedis
 from workers.pools import Pool
@@ -49,11 +50,11 @@ class WorkerSpec:
     preloaded: bool = False
 
     def node(self, identity: str) -> str:
-        """Returns the worker's name on the broker, made as pytest-celery makes it."""
+        """Return the worker's name on the broker, made as pytest-celery makes it."""
         return f"{self.name}@{identity[:12]}"
 
     def command(self, identity: str) -> list[str]:
-        """Returns the command line of the worker with this identity."""
+        """Return the command line of the worker with this identity."""
         options = {
             "--pool": Pool(self.pool).celery_name,
             "--concurrency": str(self.concurrency),
@@ -66,12 +67,12 @@ class WorkerSpec:
         return command if self.open_files is None else [*limited(*self.open_files), *command]
 
     def environment(self, redis_url: str) -> dict[str, str]:
-        """Returns the worker's whole environment: this process's, the server's URL, no caches, then ``env``."""
+        """Return the worker's whole environment: this process's, the server's URL, no caches, then ``env``."""
         return {**os.environ, **LOADED_WITH, "DSPEX_REDIS_URL": redis_url, **Pool(self.pool).environment, **self.env}
 
 
 def limited(soft: int, hard: int) -> list[str]:
-    """Returns what runs a command under limits of open files."""
+    """Return what runs a command under limits of open files."""
     code = (
         "import os, resource, sys; "
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard})); os.execv(sys.argv[1], sys.argv[1:])"
@@ -94,7 +95,7 @@ class LocalRedisContainer(RedisContainer):
         return self._container.port
 
     def ready(self) -> bool:
-        """Waits until the server answers; an embedded server that was started does."""
+        """Wait until the server answers; an embedded server that was started does."""
         try:
             return bool(self.server.cli("PING"))
         except RedisError:
@@ -135,7 +136,7 @@ class LocalWorkerContainer(CeleryWorkerContainer):
         return self.spec.queues[0]
 
     def ready(self) -> bool:
-        """Waits until the worker answers a ping.
+        """Wait until the worker answers a ping.
 
         Raises:
             AssertionError: it ended, or did not answer within ``READY_TIMEOUT_S``; the text holds the end of its log.
@@ -146,7 +147,7 @@ class LocalWorkerContainer(CeleryWorkerContainer):
             raise AssertionError(f"{error}\n{self.tail()}") from error
 
     def tail(self, lines: int = 60) -> str:
-        """Returns the end of its log."""
+        """Return the end of its log."""
         return "\n".join(self.logs().splitlines()[-lines:])
 
     def _answers(self) -> bool:
@@ -187,11 +188,37 @@ def local_redis(*, aof: bool = True, kind: str | None = None) -> Generator[Local
         process.close()
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a worker has ended by itself: its exit code, and all that it wrote."""
+
+    returncode: int
+    output: str
+
+
+def run_worker(spec: WorkerSpec, redis_url: str) -> Ended:
+    """Run the fleet's worker command, which is to end by itself, and return how it did; it is forked if it can be.
+
+    Raises:
+        AssertionError: it hasn't ended within ``READY_TIMEOUT_S``.
+    """
+    command = [sys.executable, "-m", "workers.worker_command", *spec.command("x")[6:]]
+    with tempfile.TemporaryDirectory(prefix="dspex-worker-") as folder:
+        log = Path(folder) / "worker.log"
+        process = start_preloaded(command, log, env=spec.environment(redis_url), cwd=ROOT)
+        try:
+            wait_until(lambda: not process.running, "the worker to end", timeout_s=READY_TIMEOUT_S)
+            assert process.returncode is not None
+            return Ended(process.returncode, log.read_text(encoding="utf-8"))
+        finally:
+            process.end(signal.SIGKILL)
+
+
 @contextmanager
 def local_worker(
     spec: WorkerSpec, redis_url: str, app: Celery | None = None, *, wait: bool = True
 ) -> Generator[LocalTestWorker]:
-    """Gives a worker process that answers; all its processes are killed at the end.
+    """Give a worker process that answers; all its processes are killed at the end.
 
     Args:
         spec: what to start.

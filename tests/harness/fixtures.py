@@ -76,7 +76,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any]:
 
 
 def daemon_answers() -> bool:
-    """Whether a Docker daemon answers a ping."""
+    """Check whether a Docker daemon answers a ping."""
     try:
         client = docker.from_env(timeout=2)
         try:
@@ -133,7 +133,7 @@ def worker_spec() -> WorkerSpec:
 
 @pytest.fixture
 def start_worker(broker_url: str, celery_setup_app: Celery, worker_spec: WorkerSpec) -> Generator[StartWorker]:
-    """Starts workers on the test's broker, which are all killed at its end."""
+    """Start workers on the test's broker, which are all killed at its end."""
     with ExitStack() as workers:
 
         def start(spec: WorkerSpec | None = None, *, wait: bool = True, **changes: Any) -> LocalTestWorker:

@@ -15,7 +15,7 @@ class Hoarding(dspy.Module):
     """Opens files until there are none, again and again, and then closes them."""
 
     async def aforward(self, question: str) -> Any:
-        """Returns how many it took."""
+        """Return how many it took."""
         descriptors, until = list[int](), time.monotonic() + float(question)
         try:
             while time.monotonic() < until:

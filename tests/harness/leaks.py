@@ -15,18 +15,26 @@ PERMANENT: dict[str, str] = {
     r"unacked.*": "messages that a worker holds; they go with its ack",
     r"[^{}]*:delivery:(workers|ticks|held:.*|delayed|dead|dead:entries)": "messages held, delayed or dead",
     r"[^:{]+:\{limits\}:(lane:.*|sessions:.*|messages|parked|waiting|deadlines)": "what waits for a limit",
+    r"[^:{]+:\{lm-batches\}:(parked|open:.*|deadlines|requests|profiles|waiting:.*|members:.*|batches)": "what waits "
+    "for a batch of LM calls",
     r"[^:{]+:sessions": "the index of sessions",
     r"[^:{]+:\{.*\}:(head|variables|history|labels|labelled|checks|rollouts|experiments)": "a session",
     r"[^:{]+:programs": "the index of programs",
-    r"[^:{]+:\{p:.*\}:(versions|spec:.*)": "a registered program, which is never changed or removed",
+    r"[^:{]+:\{p:.*\}:(versions|lineage|spec:.*)": "a registered program, which is never changed or removed",
     r"[^:{]+:\{p:.*\}:(rollouts|experiments):.*": "what has happened to a label, the latest thousand events",
+    r"[^:{]+:evaluations": "the index of evaluations",
+    r"[^:{]+:jobs": "the index of jobs",
+    r"[^:{]+:datasets": "the index of datasets",
+    r"[^:{]+:\{d:.*\}:(versions|content:.*)": "a dataset, of which a version is never changed",
+    r"[^:{]+:audit": "who changed what, the newest entries",
+    r"[^:{]+:protections": "the rules that protect sessions and labels",
     r"[^:{]+:rollouts": "the index of what is staged",
 }
 """Patterns of whole key names, and why keys of that name have no expiry."""
 
 
 def leaked_keys(client: Redis, allowed: Iterable[str] = ()) -> list[str]:
-    """Returns the keys of the client's database that never expire and that no pattern of ours or the caller's names."""
+    """Return the keys of the client's database that never expire and that no pattern of ours or the caller's names."""
     kept = permanent(allowed)
     answer: Any = client.keys("*")
     names = sorted(_text(key) for key in answer)
@@ -34,7 +42,7 @@ def leaked_keys(client: Redis, allowed: Iterable[str] = ()) -> list[str]:
 
 
 def permanent(allowed: Iterable[str] = ()) -> Callable[[str], object]:
-    """Returns what tells whether a key of some name may stay: one of our patterns or of the caller's names it."""
+    """Return what tells whether a key of some name may stay: one of our patterns or of the caller's names it."""
     return re.compile("|".join(f"(?:{pattern})" for pattern in (*PERMANENT, *allowed))).fullmatch
 
 

@@ -33,18 +33,18 @@ class LineProcess:
         return self._process.pid
 
     def tell(self, line: str) -> None:
-        """Writes a line."""
+        """Write a line."""
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
     def end_input(self) -> None:
-        """Ends its standard input."""
+        """End its standard input."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 
     def hear(self) -> dict[str, Any]:
-        """Returns the next line that it writes.
+        """Return the next line that it writes.
 
         Raises:
             AssertionError: it ended.
@@ -55,11 +55,11 @@ class LineProcess:
         return json.loads(line)
 
     def pause(self) -> None:
-        """Stops it until ``resume``."""
+        """Stop it until ``resume``."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Lets it go on."""
+        """Let it go on."""
         os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:

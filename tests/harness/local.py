@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.harness.preloaded import ForkedChild, can_fork
+from tests.harness.preloaded import PythonProcess, start_preloaded
 from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
 
@@ -35,7 +34,7 @@ class LocalProcess(ABC):
     @property
     @abstractmethod
     def running(self) -> bool:
-        """Whether the process runs now."""
+        """Check whether the process runs now."""
 
     @property
     @abstractmethod
@@ -66,19 +65,19 @@ class LocalProcess(ABC):
 
     @abstractmethod
     def restart(self, timeout: float = 10) -> None:
-        """Ends it by SIGTERM, after ``timeout`` seconds by SIGKILL, and starts it again as it was."""
+        """End it by SIGTERM, after ``timeout`` seconds by SIGKILL, and start it again as it was."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends it and all it started."""
+        """End it and all it started."""
         LIVE.remove(self)
 
     def reload(self) -> LocalProcess:
-        """Returns this process: every answer above is fresh."""
+        """Return this process: every answer above is fresh."""
         return self
 
     def exec_run(self, cmd: str, **_: object) -> tuple[int, bytes]:
-        """Returns the exit code and the output of a shell command run beside it."""
+        """Return the exit code and the output of a shell command run beside it."""
         done = subprocess.run(["/bin/sh", "-c", cmd], capture_output=True, timeout=30, check=False)
         return done.returncode, done.stdout + done.stderr
 
@@ -141,7 +140,7 @@ class LocalWorker(LocalProcess):
     ) -> None:
         super().__init__(name, identity)
         self._command, self._env, self._cwd, self._log = list(command), dict(env), cwd, log
-        self._preloaded = preloaded and self._command[:2] == [sys.executable, "-m"] and can_fork(self._env)
+        self._preloaded = preloaded
         self._child = self._start()
 
     @property
@@ -166,7 +165,7 @@ class LocalWorker(LocalProcess):
         return self._log.read_bytes() if self._log.exists() else b""
 
     def has_logged(self, text: bytes) -> bool:
-        """Whether it has written this since its latest start."""
+        """Check whether it has written this since its latest start."""
         return text in self.logs()[self._logged_before :]
 
     def kill(self, signal: str | int | None = None) -> None:
@@ -191,18 +190,17 @@ class LocalWorker(LocalProcess):
         )
         return done.returncode, done.stdout + done.stderr
 
-    def _start(self) -> Child | ForkedChild:
+    def _start(self) -> PythonProcess:
         self._logged_before = len(self.logs())
-        if self._preloaded:
-            return ForkedChild(self._command[2:], self._log, env=self._env, cwd=self._cwd)
-        return Child(self._command, self._log, env=self._env, cwd=self._cwd)
+        start = start_preloaded if self._preloaded else Child
+        return start(self._command, self._log, env=self._env, cwd=self._cwd)
 
 
 _KILL = signal.SIGKILL
 
 
 def as_signal(name: str | int | None) -> signal.Signals:
-    """Returns the signal of a name or number, SIGKILL for none, as ``docker kill`` reads it."""
+    """Return the signal of a name or number, SIGKILL for none, as ``docker kill`` reads it."""
     if name is None:
         return _KILL
     return signal.Signals[name] if isinstance(name, str) else signal.Signals(name)

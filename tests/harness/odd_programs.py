@@ -18,11 +18,11 @@ class Rag(dspy.Module):
         self.respond = dspy.ChainOfThought("context: list[str], question -> response")
 
     def retrieve(self, question: str) -> list[str]:
-        """Finds a document."""
+        """Find a document."""
         return [f"a document about {question}"]
 
     def forward(self, question: str, top: int = 1) -> Any:
-        """Answers from what it fetched."""
+        """Answer from what it fetched."""
         return self.respond(context=self.retrieve(question) * top, question=question)
 
 
@@ -50,7 +50,7 @@ class Chat(dspy.Module):
         self.last = ""
 
     def forward(self, question: str, seen: list[str] = []) -> Any:  # noqa: B006
-        """Answers, and says all that it remembers."""
+        """Answer, and say all that it remembers."""
         past = [*self.a_list, *self.a_dict["past"], *sorted(self.a_set), *self.a_deque, *self.memory.texts, self.last]
         past += [*self.of_class, *seen, *(demo.question for demo in self.ask.demos), self.ask.signature.instructions]  # pyright: ignore[reportAttributeAccessIssue]
         answer = self.ask(past=" ".join(past), question=question).answer
@@ -79,7 +79,7 @@ class Returns(dspy.Module):
     """Returns whatever it is told to."""
 
     def forward(self, kind: str) -> Any:
-        """Returns nonsense of a kind."""
+        """Return nonsense of a kind."""
         values: dict[str, Any] = {
             "none": None,
             "dict": {"answer": 1},
@@ -109,7 +109,7 @@ class Raises(dspy.Module):
     """Raises whatever it is told to."""
 
     def forward(self, kind: str) -> Any:
-        """Raises an exception of a kind."""
+        """Raise an exception of a kind."""
         raise _RAISED[kind]
 
 
@@ -117,7 +117,7 @@ class RaisesAsync(dspy.Module):
     """The same in a coroutine."""
 
     async def aforward(self, kind: str) -> Any:
-        """Raises an exception of a kind."""
+        """Raise an exception of a kind."""
         raise _RAISED[kind]
 
 
@@ -129,7 +129,7 @@ class Threads(dspy.Module):
         self.ask = dspy.Predict("question -> answer")
 
     def forward(self, question: str) -> Any:
-        """Answers from the thread that called it."""
+        """Answer from the thread that called it."""
         threading.Thread(target=threading.Event().wait, args=(0.2,), daemon=True).start()
         found: list[str] = []
         waited = threading.Thread(target=found.append, args=(question,))

@@ -19,12 +19,12 @@ class Poisonable(dspy.Module):
         self.answer = dspy.Predict("question -> answer")
 
     def forward(self, question: str) -> Any:
-        """Answers without a loop."""
+        """Answer without a loop."""
         _take(question)
         return self.answer(question=question)
 
     async def aforward(self, question: str) -> Any:
-        """Answers on a loop."""
+        """Answer on a loop."""
         _take(question)
         return await self.answer.acall(question=question)
 

@@ -36,7 +36,7 @@ app.conf.update(
 
 
 def log(key: str, what: str) -> int:
-    """Notes something where the test can read it, and returns how many notes there are."""
+    """Note something where the test can read it, and return how many notes there are."""
     with Redis.from_url(app.settings.redis) as client:
         count = client.rpush(key, what)
         client.expire(key, 300)
@@ -44,7 +44,7 @@ def log(key: str, what: str) -> int:
 
 
 async def through(gate: str) -> None:
-    """Waits until the test opens a gate."""
+    """Wait until the test opens a gate."""
     async with AsyncRedis.from_url(app.settings.redis, socket_timeout=None) as client:
         await client.blmove(gate, gate, _GATE_S)
 
@@ -67,7 +67,7 @@ async def total(numbers: list[int]) -> int:
 
 @app.task(name="pools.hold")
 async def hold(key: str, gate: str) -> str:
-    """Notes its begin, waits at the gate, notes its end; notes what interrupts it."""
+    """Note its begin, wait at the gate, note its end; note what interrupts it as well."""
     log(key, "began")
     try:
         await through(gate)
@@ -105,7 +105,7 @@ async def autoretry(self: Task, fails: int) -> int:
 
 @app.task(name="pools.catch")
 async def catch(text: str) -> str:
-    """Catches what a task of its own raises."""
+    """Catch what a task of its own raises."""
     try:
         await asyncio.create_task(_raise(text))
     except LookupError as caught:
@@ -148,7 +148,7 @@ async def hard_limited(gate: str) -> None:
 
 @app.task(bind=True, name="pools.whoami")
 async def whoami(self: Task, mine: str, key: str, gate: str) -> list[Any]:
-    """Returns whose request it sees: at once, after all others have begun, in a thread and in a child."""
+    """Return whose request it sees: at once, after all others have begun, in a thread and in a child."""
 
     async def inside() -> str:
         return self.request.id
@@ -185,7 +185,7 @@ async def ignore() -> None:
 
 @app.task(name="pools.stubborn")
 async def stubborn(key: str, gate: str) -> None:
-    """Suppresses whatever would end it."""
+    """Suppress whatever would end it."""
     log(key, "began")
     while True:
         try:
@@ -213,7 +213,7 @@ _shared_errors: dict[str, LookupError] = {}
 
 @app.task(name="pools.fail_together")
 async def fail_together(of: str, pause_s: float) -> None:
-    """Raises the one error of all tasks of this name, and waits in between with its frame in that error's traceback."""
+    """Raise the one error of all tasks of this name, and wait in between with its frame in that error's traceback."""
     error = _shared_errors.setdefault(of, LookupError("shared"))
     try:
         raise error
@@ -229,7 +229,7 @@ async def raise_what_ends_coroutines() -> None:
 
 @app.task(name="pools.close_others")
 async def close_others(task_id: str) -> int:
-    """Closes the coroutine of another task's job where it waits; returns how many it found."""
+    """Close the coroutine of another task's job where it waits; return how many it found."""
     closed = 0
     for task in asyncio.all_tasks():
         coroutine: Any = task.get_coro()

@@ -23,7 +23,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, cast
 
-from workers.dev.process import END_TIMEOUT_S
+from workers.dev.process import END_TIMEOUT_S, Child
 from workers.pools import POOL_VARIABLE
 
 LOADED_WITH: Mapping[str, str] = {
@@ -34,7 +34,7 @@ LOADED_WITH: Mapping[str, str] = {
 """What stands in the environment of every worker: no caches of the user's, and no line of a log that comes late."""
 
 # Others count as a module is loaded, or before: they are the same for all workers that are forked.
-_READ_LATE = ("DSPEX_", "STAGE_", "POOL_", POOL_VARIABLE)
+_READ_LATE = ("DSPEX_", "STAGE_", "POOL_", "CHAOS_", "ABUSE_", "OTEL_", POOL_VARIABLE)
 _LOADED = "tests.harness.preloaded_modules"
 _PR_SET_PDEATHSIG = 1
 
@@ -53,19 +53,29 @@ def can_fork(env: Mapping[str, str]) -> bool:
     )
 
 
+def start_preloaded(
+    command: Sequence[str], log: Path, *, env: Mapping[str, str], cwd: Path | None = None
+) -> PythonProcess:
+    """Start a ``python -m`` command as ``Child`` does, forked from the server where that makes no difference."""
+    env = {**env, **LOADED_WITH}
+    if list(command[:2]) == [sys.executable, "-m"] and can_fork(env):
+        return ForkedChild(command[2:], log, env=env, cwd=cwd)
+    return Child(command, log, env=env, cwd=cwd)
+
+
 class ForkedChild:
     """A process that does what ``python -m`` does, without loading everything anew; else it is like a ``Child``."""
 
-    def __init__(self, arguments: Sequence[str], log: Path, *, env: Mapping[str, str], cwd: Path) -> None:
+    def __init__(self, arguments: Sequence[str], log: Path, *, env: Mapping[str, str], cwd: Path | None = None) -> None:
         """Start it.
 
         Args:
             arguments: the module's name and its arguments.
             log: the file to which its output is appended.
             env: its whole environment.
-            cwd: its working directory.
+            cwd: its working directory; without it, this process's.
         """
-        run = (list(arguments), str(log), dict(env), str(cwd))
+        run = (list(arguments), str(log), dict(env), str(cwd or Path.cwd()))
         self._process: ForkServerProcess = _context().Process(target=_run, args=run, daemon=True)
         self._process.start()
         assert self._process.pid is not None
@@ -78,7 +88,7 @@ class ForkedChild:
 
     @property
     def running(self) -> bool:
-        """Whether it still runs."""
+        """Check whether it still runs."""
         return self.returncode is None
 
     def send_signal(self, sign: int) -> None:
@@ -100,6 +110,10 @@ class ForkedChild:
         self._process.join()
         assert self.returncode is not None
         return self.returncode
+
+
+PythonProcess = Child | ForkedChild
+"""What ``start_preloaded`` starts."""
 
 
 def _context() -> ForkServerContext:

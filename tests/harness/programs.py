@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
+import time
 from typing import Any
 
 import dspy
@@ -18,7 +20,7 @@ class Twice(dspy.Module):
         self.ask = dspy.Predict("question -> answer")
 
     async def aforward(self, question: str) -> Any:
-        """Returns the second answer."""
+        """Return the second answer."""
         first = await self.ask.acall(question=question)
         return await self.ask.acall(question=first.answer)
 
@@ -36,7 +38,7 @@ class IsShort(dspy.Module):
     """Judges an answer by a function, without an LM."""
 
     def forward(self, answer: str) -> Any:
-        """Returns whether the answer is short."""
+        """Return whether the answer is short."""
         return dspy.Prediction(score=len(answer) < 100)
 
 
@@ -48,7 +50,7 @@ class WithTool(dspy.Module):
         self.ask = dspy.Predict("question -> answer")
 
     async def aforward(self, question: str) -> Any:
-        """Returns the answer."""
+        """Return the answer."""
         await dspy.Tool(double).acall(number=21)
         return await self.ask.acall(question=question)
 
@@ -61,14 +63,14 @@ class Parallel(dspy.Module):
         self.ask = dspy.Predict("question -> answer")
 
     def forward(self, question: str) -> Any:
-        """Returns the first answer."""
+        """Return the first answer."""
         pairs = [(self.ask, {"question": question}), (self.ask, {"question": question})]
         answers = dspy.Parallel(num_threads=2, disable_progress_bar=True)(pairs)
         return dspy.Prediction(answer=answers[0].answer)
 
 
 def reward(arguments: dict[str, Any], prediction: Any) -> float:
-    """Likes any answer, and none enough."""
+    """Like any answer, and none enough."""
     return 1.0 if prediction.answer else 0.0
 
 
@@ -76,8 +78,46 @@ class Blabbing(dspy.Module):
     """Raises with all that it can find of secrets, as libraries do."""
 
     def forward(self, question: str) -> Any:
-        """Raises."""
+        """Raise."""
         key = os.environ["SECRET_LM_KEY"]
         logging.getLogger(__name__).error("sending %r with %s", {"Authorization": f"Bearer {key}"}, key)
         sys.stderr.write(f"printed {key}\n")
         raise RuntimeError(f"no answer from {os.environ['DSPEX_REDIS_URL']} for {key!r}: {key.encode()!r}")
+
+
+class Dated(dspy.Module):
+    """Asks for the time, which is another question each time, and then what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str) -> Any:
+        """Returns the answer to the second question."""
+        await self.ask.acall(question=f"is it {time.time_ns()}?")
+        return await self.ask.acall(question=question)
+
+
+class Chains(dspy.Module):
+    """Asks along two chains at the same time, each with its own last answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str) -> Any:
+        """Returns both last answers."""
+        ends = await asyncio.gather(*(self._follow(f"{question} {name}") for name in ("left", "right")))
+        return dspy.Prediction(answer=" and ".join(ends))
+
+    async def _follow(self, question: str) -> str:
+        for _ in range(2):
+            question = (await self.ask.acall(question=question)).answer
+        return question
+
+
+class Quotes(dspy.Module):
+    """Fails, and its error quotes the question."""
+
+    def forward(self, question: str) -> Any:
+        raise ValueError(f"can't answer {question}")

@@ -15,11 +15,11 @@ app.conf.update(task_default_queue="sample", result_expires=60, broker_connectio
 
 @app.task(name="sample.add")
 def add(left: int, right: int) -> int:
-    """Returns the sum."""
+    """Return the sum."""
     return left + right
 
 
 @app.task(name="sample.where")
 def where() -> int:
-    """Returns the id of the process that ran it."""
+    """Return the id of the process that ran it."""
     return os.getpid()

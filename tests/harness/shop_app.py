@@ -23,23 +23,23 @@ fleet = Fleet(URL)
 
 @app.task(name="shop.ask")
 def ask(text: str) -> dict[str, Any]:
-    """Returns the inputs of a prediction."""
+    """Return the inputs of a prediction."""
     return {"question": text}
 
 
 @app.task(name="shop.shout")
 def shout(result: dict[str, Any]) -> str:
-    """Returns a prediction's answer in capitals."""
+    """Return a prediction's answer in capitals."""
     return str(fleet.prediction(result).answer).upper()
 
 
 @app.task(name="shop.total")
 def total(results: list[dict[str, Any]]) -> int:
-    """Returns how long the answers of many predictions are together."""
+    """Return how long the answers of many predictions are together."""
     return sum(len(str(fleet.prediction(result).answer)) for result in results)
 
 
 @app.task(name="shop.failed")
 def failed(task_id: str) -> None:
-    """Notes a failure where the test looks for it; an errback that another app sends gets the id alone."""
+    """Note a failure where the test looks for it; an errback that another app sends gets the id alone."""
     app.backend.client.set(f"celery-task-meta-failed-{task_id}", "failed", ex=600)

@@ -17,6 +17,8 @@ from celery import Celery
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
+from snakepit_bridge.encryption.cipher import NO_ENCRYPTION, EncryptionOptions
+from snakepit_bridge.encryption.keys import KeyRing
 from snakepit_bridge.testing import Answerer, AskedQuestion, Recorded, RecordingLM
 from tests.harness import servers
 from tests.harness.containers import LocalTestWorker, WorkerSpec, local_redis, local_worker
@@ -55,7 +57,7 @@ api_key_env = "STAGE_LM_KEY"
 
 
 def echo(ask: AskedQuestion) -> Mapping[str, Any]:
-    """Answers a text with the question itself, so that every answer tells which question it belongs to."""
+    """Answer a text with the question itself, so that every answer tells which question it belongs to."""
     question = next(iter(ask.inputs.values()), "")
     texts = [output.name for output in ask.layout.outputs if output.annotation == "str"]
     return {name: f"{name} of {question}" for name in texts if name != "next_tool_name"}
@@ -79,7 +81,7 @@ class Stage:
         return self.workers[0]
 
     def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None, **changes: Any) -> LocalTestWorker:
-        """Starts one more worker; keywords are fields of the spec."""
+        """Start one more worker; keywords are fields of the spec."""
         spec = replace(WorkerSpec(env={**self.settings, **(env or {})}, preloaded=True), **changes)
         worker = self._running.enter_context(local_worker(spec, self.url, self.app, wait=wait))
         self.workers.append(worker)
@@ -90,7 +92,7 @@ class Stage:
         return [request for request in self.lm.requests if any(text in value for value in request.inputs.values())]
 
     def await_asked(self, text: str, count: int = 1) -> list[Recorded]:
-        """Waits until the LM has received so many requests with this text."""
+        """Wait until the LM has received so many requests with this text."""
         return wait_until(
             lambda: found if len(found := self.requests_with(text)) >= count else None,
             f"{count} requests with {text!r}",
@@ -126,9 +128,11 @@ def stage(
     server: str = servers.DEFAULT,
     url: str | None = None,
     app: Celery | None = None,
+    encryption: EncryptionOptions = NO_ENCRYPTION,
+    signing_keys: KeyRing | None = None,
     **env: str,
 ) -> Generator[Stage]:
-    """Sets a stage, and at its end looks for keys that would stay for ever.
+    """Set a stage, and at its end look for keys that would stay for ever.
 
     Args:
         folder: for the LM profiles' file.
@@ -139,6 +143,8 @@ def stage(
         server: the kind of server, see ``tests.harness.servers``.
         url: of a Redis that runs already, instead of one of its own; what stays there is the caller's to look at.
         app: the Celery app to send with, for another broker than that Redis.
+        encryption: how the client encrypts; what the workers' settings in ``env`` say as well.
+        signing_keys: by which the client signs.
         env: further settings of the workers.
     """
     with ExitStack() as own, RecordingLM(answer, api_key=LM_KEY) as lm:
@@ -156,7 +162,9 @@ def stage(
             "STAGE_WRONG_KEY": "wrong",
             **env,
         }
-        playing = Stage(url, Fleet(url, app=app, wait_s=30), lm, settings, app)
+        playing = Stage(
+            url, Fleet(url, app=app, wait_s=30, encryption=encryption, signing_keys=signing_keys), lm, settings, app
+        )
         with playing._running:
             if worker:
                 playing.start(pool=pool, concurrency=4)
@@ -169,5 +177,5 @@ def stage(
 
 
 def fresh(name: str) -> str:
-    """Returns a name that no other test uses, for sessions, programs and questions."""
+    """Return a name that no other test uses, for sessions, programs and questions."""
     return f"{name}-{uuid4().hex[:8]}"

@@ -22,7 +22,7 @@ class Stalling(dspy.Module):
         self.answer = dspy.Predict("question -> answer")
 
     async def aforward(self, question: str) -> Any:
-        """Answers on the loop, which it may hold up."""
+        """Answer on the loop, which it may hold up."""
         if question.startswith("wait"):
             await asyncio.sleep(600)
         hang(question)
@@ -37,13 +37,13 @@ class StallingInThread(dspy.Module):
         self.answer = dspy.Predict("question -> answer")
 
     def forward(self, question: str) -> Any:
-        """Answers in a thread."""
+        """Answer in a thread."""
         hang(question)
         return self.answer(question=question)
 
 
 def hang(question: str) -> None:
-    """Hangs in the way that a question begins with, if it begins with one."""
+    """Hang in the way that a question begins with, if it begins with one."""
     way, _, seconds = question.partition(" ")[0].partition(":")
     if way not in WAYS:
         return

@@ -6,14 +6,21 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import dspy
 
+from tests.harness import lag
+
 # Its threads begin with whichever prediction comes first, and serve all that come after it.
 _SHARED = ThreadPoolExecutor(2)
+
+# Programs that are counted, and told of when none of them runs any more.
+_counted = threading.Condition()
+_running = 0
 
 _jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 _served = False
@@ -33,9 +40,22 @@ def _joined(answers: Any) -> dspy.Prediction:
     return dspy.Prediction(answer=" | ".join(answer.answer for answer in answers))
 
 
+@contextmanager
+def _count() -> Generator[None]:
+    global _running
+    with _counted:
+        _running += 1
+    try:
+        yield
+    finally:
+        with _counted:
+            _running -= 1
+            _counted.notify_all()
+
+
 class InPool(_Asks):
     def forward(self, question: str) -> Any:
-        with ThreadPoolExecutor(1) as pool:
+        with _count(), ThreadPoolExecutor(1) as pool:
             return _joined(pool.map(lambda text: self.answer(question=text), _texts(question)))
 
 
@@ -54,11 +74,12 @@ class InThreads(_Asks):
         def ask(text: str) -> None:
             answers.append(self.answer(question=text))
 
-        for text in _texts(question):
-            # A thread within a thread, too.
-            outer = threading.Thread(target=lambda text=text: _join(threading.Thread(target=ask, args=(text,))))
-            _join(outer)
-        return _joined(answers)
+        with _count():
+            for text in _texts(question):
+                # A thread within a thread, too.
+                outer = threading.Thread(target=lambda text=text: _join(threading.Thread(target=ask, args=(text,))))
+                _join(outer)
+            return _joined(answers)
 
 
 def _join(thread: threading.Thread) -> None:
@@ -146,11 +167,21 @@ def _serve() -> None:
 threading.Thread(target=_serve, daemon=True).start()
 
 
+class ComesLast(_Asks):
+    """Asks once no ``InPool`` and no ``InThreads`` runs in this process, threads that a cancellation left included."""
+
+    def forward(self, question: str) -> Any:
+        with _counted:
+            if not _counted.wait_for(lambda: not _running, timeout=60):
+                raise TimeoutError("the threads don't end")
+        return self.answer(question=question)
+
+
 class Blocking(_Asks):
     """Blocks its thread for a while."""
 
     def forward(self, question: str) -> Any:
-        time.sleep(1.5)
+        lag.block_while_measured()
         return self.answer(question=question)
 
 
@@ -175,11 +206,11 @@ class Agent(dspy.Module):
 
 def slow_search(query: str) -> str:
     """Look something up."""
-    time.sleep(1.5)
+    lag.block_while_measured()
     return f"found {query}"
 
 
 def slow_reward(args: Any, prediction: Any) -> float:
     """Take its time to like an answer."""
-    time.sleep(1.5)
+    lag.block_while_measured()
     return 1.0

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import httpx
+import pytest
 from google.rpc.status_pb2 import Status
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
@@ -23,6 +24,8 @@ TOKENS = {
     "reader": ("read", "user-*"),
     "predictor": ("predict", "user-* default"),
     "releaser": ("release", "user-*"),
+    "administrator of some": ("admin", "user-*"),
+    "operator": ("publish read release control", "*"),
     "other": ("publish predict read", "other-*"),
 }
 
@@ -30,7 +33,7 @@ TOKENS = {
 def grants(**limits: float) -> Grants:
     """Return the grants of the tests, whose tokens equal their names, with common limits."""
     tables = [
-        f"[tokens.{name}]\nsha256 = '{hash_token(name)}'\nscopes = {scopes.split()}\nsessions = {sessions.split()}\n"
+        f"[tokens.'{name}']\nsha256 = '{hash_token(name)}'\nscopes = {scopes.split()}\nsessions = {sessions.split()}\n"
         + "".join(f"{limit} = {value}\n" for limit, value in limits.items())
         for name, (scopes, sessions) in TOKENS.items()
     ]
@@ -61,6 +64,19 @@ class Client:
         self.costs = rpc.CostsStub(channel)
         self.scores = rpc.ScoresStub(channel)
         self.rollouts = rpc.RolloutsStub(channel)
+        self.experiments = rpc.ExperimentsStub(channel)
+        self.sessions = rpc.SessionsStub(channel)
+        self.judges = rpc.JudgesStub(channel)
+        self.dead_letters = rpc.DeadLettersStub(channel)
+        self.audit = rpc.AuditStub(channel)
+        self.protections = rpc.ProtectionsStub(channel)
+        self.approvals = rpc.ApprovalsStub(channel)
+        self.datasets = rpc.DatasetsStub(channel)
+        self.recorders = rpc.RecordersStub(channel)
+        self.evaluations = rpc.EvaluationsStub(channel)
+        self.optimizations = rpc.OptimizationsStub(channel)
+        self.jobs = rpc.JobsStub(channel)
+        self.status = rpc.StatusStub(channel)
 
     def with_token(self, token: str | None) -> Client:
         return Client(self.channel, token)
@@ -105,6 +121,13 @@ def refusal(error: grpc.aio.AioRpcError) -> tuple[str, str, list[Any]]:
     assert status.details[0].Unpack(found)
     assert status.message == found.message == error.details()
     return error.code().name, found.kind, json.loads(found.fields_json)
+
+
+async def refused(call: Any) -> tuple[str, str, list[Any]]:
+    """Return status, error class and fields of a call that fails."""
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return refusal(error.value)
 
 
 async def first(stream: Any, count: int) -> list[Any]:

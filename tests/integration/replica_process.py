@@ -40,7 +40,7 @@ async def lines() -> asyncio.StreamReader:
 
 
 async def read(url: str, reads: str, distinct: str) -> None:
-    """Reads until it has made so many reads of so many revisions and is at the token that it is then told."""
+    """Read until it has made so many reads of so many revisions and is at the token that it is then told."""
     replica, input_lines = Replica(RedisStore(url)), await lines()
     most = asyncio.create_task(input_lines.readline())
     seen: set[Token] = set()
@@ -64,7 +64,7 @@ async def read(url: str, reads: str, distinct: str) -> None:
 
 
 async def flip(url: str) -> None:
-    """Publishes pairs until its standard input ends, and says the last token."""
+    """Publish pairs until its standard input ends, and say the last token."""
     store, input_lines = RedisStore(url), await lines()
     stop = asyncio.create_task(input_lines.read())
     n, token = 0, None
@@ -92,7 +92,7 @@ class Lossy(RedisStore):
 
 
 async def serve(url: str, dropped: str) -> None:
-    """Answers each line ``session requirement`` with the value and token that it would run under."""
+    """Answer each line ``session requirement`` with the value and token that it would run under."""
     store = Lossy(url, timeout_s=2.0)
     store.dropped = float(dropped)
     replica, input_lines = Replica(store, 5.0, watch_lease_s=LEASE_S), await lines()
@@ -107,7 +107,7 @@ async def serve(url: str, dropped: str) -> None:
 
 
 async def publish(url: str, fence: str) -> None:
-    """Publishes with a fence, as a refresher does after each look, until it is refused."""
+    """Publish with a fence, as a refresher does after each look, until it is refused."""
     store, n = RedisStore(url), 0
     try:
         while True:

@@ -1,4 +1,4 @@
-"""KINDS 32: each role does its real work under exactly the rights that ``dspex-fleet acl`` prints for it.
+"""Each role does its real work under exactly the rights that ``dspex-fleet acl`` prints for it.
 
 What a role lacks stands in the server's ACL log; what it was granted and didn't use fails as well.
 """
@@ -19,13 +19,24 @@ from typing import Any
 import dspy
 import pytest
 from celery import chord, group
+from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.backlog import read_fleet_backlog
 from snakepit_bridge.client.handle import Handle
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from snakepit_bridge.exceptions import PredictionTimeoutError, ProgramNotFoundError, RolloutMovedError
+from snakepit_bridge.exceptions import (
+    ApprovalRequiredError,
+    BridgeError,
+    NotReplicatedError,
+    PredictionTimeoutError,
+    ProgramNotFoundError,
+    RolloutMovedError,
+    StoreForbiddenError,
+)
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.programs.experiments import LabelExperiments
 from snakepit_bridge.programs.registry import ProgramRegistry
@@ -47,9 +58,9 @@ from tests.harness import servers
 from tests.harness.acl import RightsServer, Usage, rights_server
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import eventually, wait_until
-from tests.integration.gateway_clients import Client, connected, first, gateway
-from workers.fleet_metrics.sessions import SessionsReader
+from tests.integration.gateway_clients import Client, connected, first, gateway, refused
 from workers.refresher import Refresher, RefresherSettings
+from workers.session_reports import SessionsReader
 
 LIMITED = """
 [profiles.limited]
@@ -57,17 +68,26 @@ model = "openai/limited"
 api_base = "{url}"
 api_key_env = "STAGE_LM_KEY"
 limits = {{ concurrency = 1, requests_per_min = 600, tokens_per_min = 60000000 }}
+
+[profiles.night]
+model = "openai/night"
+api_base = "{url}"
+api_key_env = "STAGE_LM_KEY"
+tier = "batch"
+batch = {{ wait_s = 0, poll_s = 0.2 }}
 """
 
 
-# A URL may name another database, and a server that restarts has forgotten its scripts.
-RARE = {"select", "eval", "script|exists"}
+EXAMPLES = b'[{"question": "why?", "answer": "42"}]'
+JUDGED = b'{"text": "outputs.answer"}'
+# A URL may name another database, a server that restarts has forgotten its scripts, and few writes wait for replicas.
+RARE = {"select", "eval", "script|exists", "script|load", "wait"}
 # kombu looks through these now and then while it waits for the replies of a control command.
 _KOMBU = {"unacked_index", "unacked_mutex"}
-# By a stall, a group that ends on another worker, a lost message of a known key, a payload, a session that Elixir owns.
+# By a stall, a lost dataset, a group that ends elsewhere, a lost message of a known key, a payload, an Elixir session.
 RARELY_REACHED: dict[Role, set[str]] = {
-    Role.worker: {"dspex:stalls", "celery-taskset-meta-*"},
-    Role.gateway: {"dspex:delivery:*", "dspex:wanted"},
+    Role.worker: {"dspex:stalls", "dspex:datasets", "celery-taskset-meta-*", "dspex:approval:*", "dspex:approvals"},
+    Role.gateway: {"dspex:delivery:*", "dspex:{lm-batches}:*", "dspex:wanted"},
     Role.refresher: {"dspex:delivery:*"},
     Role.operator: {"dspex:payload:*", "dspex:wanted", *_KOMBU},
 }
@@ -120,14 +140,15 @@ def playing(server: RightsServer, folder: Path) -> Generator[Stage]:
 
 
 def test_each_role_has_the_rights_that_its_work_takes_and_no_others(server: RightsServer, tmp_path: Path) -> None:
-    """KINDS 32."""
     usage = Usage(server.admin)
     with usage.recording(), no_refusal(server), playing(server, tmp_path) as play:
         client_works(play)
         asyncio.run(label_is_staged(server.url("client")))
         asyncio.run(gateway_works(play, server))
+        changes_are_approved(play, server)
         asyncio.run(refresher_works(server))
         operator_works(play, server, tmp_path)
+        claims_are_read(server)
     unused, unreached = {}, {}
     for role in Role:
         rights, used = server.rights(role), usage.commands[role.value]
@@ -137,6 +158,52 @@ def test_each_role_has_the_rights_that_its_work_takes_and_no_others(server: Righ
         unreached[role] = patterns - usage.used(role.value, patterns) - RARELY_REACHED.get(role, set())
     left = {role: missing for role, missing in [*unused.items(), *unreached.items()] if missing}
     assert not left
+
+
+def changes_are_approved(play: Stage, server: RightsServer) -> None:
+    """An operator protects sessions, a client requests changes, and an operator and a gateway approve them."""
+    guarded = fresh("guarded")
+    operator = Fleet(server.url("operator"))
+    operator.protections.protect("session", guarded, author="root")
+    for value, through in enumerate((play.fleet, Fleet(server.url("gateway")))):
+        with pytest.raises(ApprovalRequiredError) as refused:
+            through.session(guarded, author="ann").blocking.set_variables({"t": value})
+        [request] = operator.approvals.list()
+        assert request.id == refused.value.request
+        asyncio.run(approved(server, request.id))
+    operator.approvals.approve(unprotected(operator, guarded), author="ben")
+    assert operator.audit(action="unprotect")
+    with pytest.raises(StoreForbiddenError):
+        play.fleet.audit()
+    with Redis.from_url(server.url("client")) as client:
+        for command in (
+            ("XTRIM", "dspex:audit", "MAXLEN", "0"),
+            ("DEL", "dspex:audit"),
+            ("HDEL", "dspex:protections", "x"),
+        ):
+            with pytest.raises(NoPermissionError):
+                client.execute_command(*command)
+    server.refused()  # what was just refused
+
+
+def unprotected(operator: Fleet, session: str) -> str:
+    """Return the request to remove a rule."""
+    with pytest.raises(ApprovalRequiredError) as refused:
+        operator.protections.unprotect("session", session, author="root")
+    return refused.value.request
+
+
+async def approved(server: RightsServer, request: str) -> None:
+    async with gateway(server.url("gateway")) as served, connected(served.grpc_address) as client:
+        await client.approvals.Approve(pb.ApproveRequest(id=request, author="ben"), metadata=client.metadata)
+        assert not (await client.approvals.List(pb.ListApprovalsRequest(), metadata=client.metadata)).requests
+
+
+def claims_are_read(server: RightsServer) -> None:
+    """As a watchdog reads those of its worker that hangs, and whoever finds a dead one."""
+    with Redis.from_url(server.url("worker")) as client:
+        held = DeliveryKeys.of("dspex").held("nobody")
+        assert client.hscan(held, 0, count=10) == (0, {})
 
 
 def client_works(play: Stage) -> None:
@@ -158,11 +225,23 @@ def client_works(play: Stage) -> None:
     answers(play, session, first)
     everything_at_once(play, session)
     variables.set_variable("t", 0.7)
+    with pytest.raises(NotReplicatedError):
+        variables.set_variables({"t": 0.7}, durability="replicated(1, 0.01)")
     variables.label("stable", first)
     assert fleet.promote(session, "stable", wait_s=20)
     assert fleet.applied(session)
     assert fleet.cost("session").total.predictions
     assert fleet.score(end_in_rollout(play), "helpful", 1.0)
+    batches_are_awaited(fleet)
+    assert fleet.datasets.add("golden", [{"question": "why"}], inputs=["question"]).version == 1
+    assert fleet.datasets.list()
+    assert fleet.datasets.get("golden").rows == ({"question": "why"},)
+    assert fleet.evaluate("plain", "golden", "answer_exact_match", session=session).record.count == 1
+    assert fleet.evaluations.list()
+    program_is_optimized(fleet)
+    jobs_are_run(fleet)
+    assert fleet.datasets.remove("golden")
+    predictions_are_recorded(fleet)
     rollout_is_steered(fleet)
     predictions_are_judged(fleet)
     variables.rollback(first)
@@ -175,6 +254,25 @@ def client_works(play: Stage) -> None:
         fleet.submit("nothing", {"question": "?"}).get()
     with pytest.raises(PredictionTimeoutError):
         fleet.handle(fresh("task")).get(1)
+
+
+def program_is_optimized(fleet: Fleet) -> None:
+    example = dspy.Example(question=fresh("q"), answer="42").with_inputs("question")
+    found = fleet.optimize("plain:1", [example], lambda *_: True, optimizer="BootstrapFewShot", label="better")
+    assert found.registered is not None
+    assert fleet.lineage("plain@better")
+
+
+def jobs_are_run(fleet: Fleet) -> None:
+    """An evaluation and an optimization run on a worker."""
+    rows = [{"question": fresh("q"), "answer": "42"} for _ in range(2)]
+    fleet.datasets.add("learning", rows, inputs=["question"])
+    started = [
+        fleet.jobs.evaluate("plain", "learning", "answer_exact_match"),
+        fleet.jobs.optimize("plain:1", "learning", "answer_exact_match", optimizer="BootstrapFewShot", label="jobbed"),
+    ]
+    assert [fleet.jobs.wait(job.id, 60).state for job in started] == ["succeeded"] * 2
+    assert len(fleet.jobs.list()) == 2
 
 
 def rollout_is_steered(fleet: Fleet) -> None:
@@ -192,6 +290,19 @@ def rollout_is_steered(fleet: Fleet) -> None:
     wait_until(lambda: target not in run_blocking(index.list()), "a worker to see its end")
 
 
+def predictions_are_recorded(fleet: Fleet) -> None:
+    """Have a worker record a prediction, which takes it a few seconds to know, and make a dataset of it."""
+    fleet.recorders.set("plain")
+
+    def is_recorded() -> bool:
+        fleet.submit("plain", {"question": fresh("q")}).get()
+        return fleet.recorders.list()[0].count.records > 0
+
+    wait_until(is_recorded, "a prediction to be recorded")
+    assert fleet.datasets.from_predictions("plain", "kept", since_s=600).rows
+    fleet.recorders.remove("plain", erase=True)
+
+
 def predictions_are_judged(fleet: Fleet) -> None:
     """Have a worker judge a prediction, which takes it a few seconds to know."""
     fleet.judges.add("plain", name="good", program="scoring", inputs={"text": "outputs.answer"}, share=1.0)
@@ -199,7 +310,7 @@ def predictions_are_judged(fleet: Fleet) -> None:
     def is_judged() -> bool:
         handle = fleet.submit("plain", {"question": fresh("q")})
         handle.get()
-        return fleet.judges.list()[0].hour.judged > 0
+        return fleet.judges.list().judges[0].hour.judged > 0
 
     wait_until(is_judged, "a prediction to be judged")
     fleet.judges.remove("plain", "good")
@@ -221,7 +332,7 @@ def end_in_rollout(play: Stage) -> str:
 
 
 async def begin_stage(store: SnapshotStore, session: str) -> None:
-    """Begins the first stage, unless a worker has begun it already."""
+    """Begin the first stage, unless a worker has begun it already."""
     before = (await store.head(session)).rollout
     assert before is not None
     after = before.change(RolloutState.RUNNING, stage=1, share=500_000)
@@ -303,20 +414,82 @@ async def gateway_works(play: Stage, server: RightsServer) -> None:
             (client.predictions.Await, pb.AwaitRequest(id=task)),
             (client.programs.List, pb.ListProgramsRequest()),
             (client.costs.Report, pb.CostReportRequest()),
+            (client.status.Get, pb.GetStatusRequest()),
             (client.variables.History, pb.HistoryRequest(session=session)),
             (client.variables.Rollback, pb.RollbackRequest(session=session, to=token)),
             (client.scores.Score, pb.ScoreRequest(id=scored, name="helpful", value_json=b"0.5")),
             (client.scores.List, pb.ListScoresRequest(id=scored)),
+            (client.predictions.Replay, pb.ReplayRequest(id=scored)),
+            (client.judges.Add, pb.AddJudgeRequest(judged="plain", name="good", program="scoring", inputs_json=JUDGED)),
+            (client.judges.List, pb.ListJudgesRequest()),
+            (client.judges.Remove, pb.RemoveJudgeRequest(judged="plain", name="good")),
+            (client.datasets.List, pb.ListDatasetsRequest()),
+            (client.datasets.Add, pb.AddDatasetRequest(name="gate", inputs=["question"], examples_json=EXAMPLES)),
+            (client.datasets.ListExamples, pb.ListDatasetExamplesRequest(reference="gate")),
+            (client.datasets.Remove, pb.DatasetRequest(reference="gate:1")),
+            (client.recorders.Set, pb.SetRecorderRequest(program="plain")),
+            (client.recorders.List, pb.ListRecordersRequest()),
+            (client.recorders.Remove, pb.RemoveRecorderRequest(program="plain", erase=True)),
+            (client.evaluations.List, pb.ListEvaluationsRequest()),
+            (client.jobs.List, pb.ListJobsRequest()),
+            (client.programs.ListVersions, pb.ListVersionsRequest(name="qa")),
+            (client.programs.SetLabel, pb.SetProgramLabelRequest(name="qa", label="new", version=1)),
+            (client.sessions.List, pb.ListSessionsRequest()),
+            (client.audit.List, pb.ListAuditRequest(since_s=60)),
+            (client.sessions.SetLabel, pb.SetLabelRequest(session=session, label="stable")),
+            (client.sessions.RemoveLabel, pb.RemoveLabelRequest(session=session, label="stable")),
+            (client.sessions.DeclareChecks, pb.DeclareChecksRequest(session=session, remove=["none"])),
+            (client.sessions.SetRetention, pb.SetRetentionRequest(session=session, revisions=5)),
         ):
             await call(request, metadata=client.metadata)
+        await evaluation_is_started_through(client)
+        await dead_letter_is_handled_through(client, play)
         await rollout_is_steered_through(client)
-        large = json.dumps({"question": "x" * 400_000}).encode()
+        await experiment_is_decided_through(client)
+        # It waits for an answer, so that it can be cancelled.
+        slow = fresh("slow")
+        play.lm.hang(1, containing=slow)
+        large = json.dumps({"question": slow + "x" * 400_000}).encode()
         batch = pb.SubmitBatchRequest(requests=[pb.SubmitRequest(program="plain", session=session, inputs_json=large)])
         [sent] = (await client.predictions.SubmitBatch(batch, metadata=client.metadata)).submitted
         await client.predictions.Cancel(pb.PredictionRequest(id=sent.handle.id), metadata=client.metadata)
     play.fleet.handle(task).get()
     await fleet_is_watched(server.url("gateway"))
     await label_is_staged(server.url("gateway"))
+
+
+async def evaluation_is_started_through(client: Client) -> None:
+    """A dataset is made of recorded predictions, and an evaluation is started, watched and read through a gateway."""
+    await client.datasets.Add(
+        pb.AddDatasetRequest(name="gated", inputs=["question"], examples_json=EXAMPLES), metadata=client.metadata
+    )
+    start = pb.StartEvaluationRequest(
+        program="plain", dataset="gated", metric="answer_exact_match", request_id=fresh("id")
+    )
+    job = await client.evaluations.Start(start, metadata=client.metadata)
+    states = [state async for state in client.jobs.Watch(pb.JobRequest(id=job.id), metadata=client.metadata)]
+    selected = pb.AddFromPredictionsRequest(program="plain", name="none", since_s=60)
+    assert (await refused(client.datasets.AddFromPredictions(selected, metadata=client.metadata)))[1] == "DatasetError"
+    [arm] = json.loads(states[-1].result_json)["arms"].values()
+    by_id = pb.ListEvaluationExamplesRequest(id=arm["id"])
+    assert (await client.evaluations.ListExamples(by_id, metadata=client.metadata)).examples_json
+
+
+async def dead_letter_is_handled_through(client: Client, play: Stage) -> None:
+    """A message that no worker knows is looked at, retried and dropped through a gateway."""
+    await asyncio.to_thread(play.fleet.app.send_task, "nobody.knows", queue=play.fleet.queue)
+    letters, found = client.dead_letters, list[pb.DeadLetter]()
+
+    async def is_there() -> bool:
+        listed = await letters.List(pb.ListDeadLettersRequest(), metadata=client.metadata)
+        found[:] = [letter for letter in listed.letters if letter.task == "nobody.knows"]
+        return bool(found)
+
+    for stub in (letters.Retry, letters.Drop):
+        await eventually(is_there, "a dead message")
+        by_id = pb.DeadLetterRequest(id=found[0].id)
+        assert (await letters.Get(by_id, metadata=client.metadata)).message
+        await stub(by_id, metadata=client.metadata)
 
 
 async def rollout_is_steered_through(client: Client) -> None:
@@ -334,8 +507,21 @@ async def rollout_is_steered_through(client: Client) -> None:
         await call(step, metadata=client.metadata)
 
 
+async def experiment_is_decided_through(client: Client) -> None:
+    """An experiment is started, looked at and decided through a gateway."""
+    session = fresh("user")
+    tokens = [await client.publish(session, t=value) for value in (0.1, 0.2)]
+    arms = [pb.ExperimentArm(name=f"a{number}", weight=0.5, revision=token) for number, token in enumerate(tokens)]
+    start = pb.StartExperimentRequest(target=session, name="warmth", arms=arms, request_id=fresh("id"))
+    await client.experiments.Start(start, metadata=client.metadata)
+    show = pb.ShowExperimentRequest(target=session, experiment="warmth")
+    await client.experiments.Show(show, metadata=client.metadata)
+    decide = pb.DecideExperimentRequest(target=session, experiment="warmth", arm="a0", author="ann", reason="calmer")
+    await client.experiments.Decide(decide, metadata=client.metadata)
+
+
 async def fleet_is_watched(url: str) -> None:
-    """Reads what the fleet's metrics are read from."""
+    """Read what the fleet's metrics are read from."""
     fleet = Fleet(url)
     await read_fleet_backlog(fleet, [fleet.queue])
     await read_limits(fleet.connection)
@@ -345,7 +531,7 @@ async def fleet_is_watched(url: str) -> None:
 
 
 async def label_is_staged(url: str) -> None:
-    """Starts a rollout of a label, pauses it and looks at it, and then tries an experiment."""
+    """Start a rollout of a label, pause it and look at it, and then try an experiment."""
     name = fresh("staged")
     connection = RedisConnection(url)
     registry = ProgramRegistry(connection)
@@ -399,22 +585,40 @@ async def refresher_works(server: RightsServer) -> None:
         await fleet.session("a").set_variable("temperature", 0.9)
         assert elixir.value("a", "temperature") == 0.9
         elixir.end("b")
+
+        async def is_known() -> bool:
+            return bool(server.admin.exists("dspex:refreshers:one"))
+
+        await eventually(is_known, "a refresher to be known by its name")
         await fleet_is_watched(server.url("refresher"))
         stop.set()
         await asyncio.gather(*running)
 
 
 COMMANDS = (
+    "lm-batches list",
     "doctor", "status", "cost", "programs", "publish ops t=0.5", "variables ops", "publish ops t=0.75", "history ops",
     "mark ops stable", "diff ops stable latest", "rollback ops stable", "predict plain question=why --session ops",
     "batch plain --input {lines} --output {out} --session ops", "replay {task}", "score {task} helpful 0.5",
     "judge add plain --name polite --program scoring --input text=outputs.answer", "judge list",
     "judge remove plain polite",
+    "dataset add ops {lines} --inputs question", "dataset list", "dataset show ops",
+    "evaluate plain --dataset ops --metric answer_exact_match --session ops", "evaluations list",
+    "evaluate plain --dataset ops --metric answer_exact_match --detach", "jobs list", "dataset remove ops",
+    "record set plain", "record show", "record remove plain --erase",
     "register {spec} --name asked", "label asked prod 1",
     "experiment start ops tone --arm a=stable:0.5 --arm b=latest:0.5", "experiment list ops",
     "experiment show ops tone", "experiment decide ops tone a --reason calmer",
     "promote ops stable", "watch ops --count 1", "dead list", "dead retry --all", "dead drop --all",
 )  # fmt: skip
+
+
+def batches_are_awaited(fleet: Fleet) -> None:
+    fleet.register("nightly", dspy.Predict("question -> answer"), lm="night")
+    assert fleet.submit("nightly", {"question": fresh("q")}).get(60).answer
+    [batch] = fleet.lm_batches.list().batches
+    with pytest.raises(BridgeError, match="has ended"):
+        fleet.lm_batches.cancel(batch.id)
 
 
 def operator_works(play: Stage, server: RightsServer, folder: Path) -> None:

@@ -1,11 +1,11 @@
-"""KINDS 27: predictions while the Elixir server is away, on a real worker behind real refreshers, however they come."""
+"""Predictions while the Elixir server is away, on a real worker behind real refreshers, however they come."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Generator
@@ -25,6 +25,7 @@ from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.testing.elixir.server import BridgeServer
+from tests.harness.preloaded import PythonProcess, start_preloaded
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until, within
 from tests.integration.gateway_clients import connected, gateway, grants, http
@@ -43,7 +44,7 @@ class Play:
 
     stage: Stage
     elixir: BridgeServer
-    refreshers: list[subprocess.Popen[bytes]]
+    refreshers: list[PythonProcess]
 
     def predict(self, **terms: Any) -> Any:
         return self.stage.fleet.submit("qa", {"question": fresh("why")}, session=SESSION, **terms).get(timeout=30)
@@ -61,7 +62,7 @@ class Play:
         return wait_until(lambda: run_blocking(read()), "a sign of Elixir", timeout_s=START_S)
 
     def heard_again(self) -> None:
-        """Waits for a look that begins after the call."""
+        """Wait for a look that begins after the call."""
         now = time.time()
         wait_until(lambda: self.heard().at > now, "a look at Elixir", timeout_s=START_S)
 
@@ -76,20 +77,13 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Play]:
         playing = running.enter_context(stage(folder, DSPEX_BRIDGE=elixir.address, DSPEX_REQUIREMENT_WAIT_S="5"))
         playing.fleet.register("qa", dspy.Predict("question -> answer"), bindings={"temperature": "temp"})
         playing.fleet.session(OWN).blocking.set_variable("temp", 0.1)
-        refreshers: list[subprocess.Popen[bytes]] = []
+        refreshers: list[PythonProcess] = []
         for name in ("one", "two"):
             options = [f"--{option}={value}" for option, value in QUICK.items()]
             command = [sys.executable, "-m", "workers.refresher", "--bridge", elixir.address, "--name", name]
-            log = running.enter_context((folder / f"{name}.log").open("wb"))
-            process = subprocess.Popen(
-                [*command, "--redis-url", playing.url, "--sessions", SESSION, *options],
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-            )
-            running.callback(process.wait, 10)
-            running.callback(process.kill)
-            running.callback(process.send_signal, signal.SIGCONT)
+            command += ["--redis-url", playing.url, "--sessions", SESSION, *options]
+            process = start_preloaded(command, folder / f"{name}.log", env=os.environ, cwd=ROOT)
+            running.callback(process.end, signal.SIGKILL)
             refreshers.append(process)
         with Redis.from_url(playing.url) as client:
             wait_until(lambda: client.zcard("dspex:refreshers") == 2, "two refreshers", timeout_s=START_S)

@@ -71,7 +71,7 @@ def undisturbed(request: pytest.FixtureRequest) -> Iterator[None]:
 def refused(
     play: Stage, program: str, kind: type[BridgeError], says: str, inputs: Any = None, **options: Any
 ) -> BridgeError:
-    """Asserts that a prediction ends with just this kind of error, soon and readably, and returns it."""
+    """Assert that a prediction ends with just this kind of error, soon and readably, and return it."""
     given = {"question": "why?"} if inputs is None else inputs
     with within(SOON_S), pytest.raises(BridgeError) as raised:
         play.fleet.submit(program, given, **options).get(SOON_S)
@@ -435,7 +435,7 @@ async def test_redis_is_down_for_one_who_awaits(closed_port: int) -> None:
 
 
 def test_redis_goes_down_while_somebody_waits_and_comes_back() -> None:
-    """KINDS 30: who waits hears of an outage only if it is longer than the wait."""
+    """Who waits hears of an outage only if it is longer than the wait."""
     with local_redis() as server, ThreadPoolExecutor(2) as pool:
         fleet = Fleet(server.celeryconfig["host_url"], timeout_s=0.5)
         handle = fleet.submit("qa", {"question": "why?"})

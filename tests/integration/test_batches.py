@@ -21,6 +21,7 @@ from snakepit_bridge.exceptions import (
     LMUnavailableError,
     PredictionCancelledError,
     PredictionGivenUpError,
+    PredictionUnknownError,
     ProgramNotFoundError,
 )
 from tests.harness.poison import POISON, Poisonable
@@ -162,6 +163,15 @@ def test_map_sends_batches_and_keeps_the_order_and_the_bound(play: Stage) -> Non
     assert [outcome.answer for outcome in found if isinstance(outcome, dspy.Prediction)] == [
         f"answer of {value['question']}" for value in inputs
     ]
+
+
+def test_map_drops_results_that_were_yielded_where_they_are_not_to_be_kept(play: Stage) -> None:
+    found = list(play.fleet.map("plain", questions(120), batch=8, in_flight=24, timeout=20, keep_results=False))
+    ids = [prediction.provenance.task_id for prediction in found]
+    with Redis.from_url(play.url) as client:
+        assert all(0 < client.ttl(f"celery-task-meta-{task_id}") <= 120 for task_id in ids)
+    with pytest.raises(PredictionUnknownError, match="forgotten"):
+        play.fleet.handle(ids[0]).get(1)
 
 
 async def test_a_thousand_answers_are_awaited_together(play: Stage) -> None:

@@ -5,8 +5,16 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from benchmarks import _parts, abuse, scale, telemetry, throughput
+from benchmarks import _parts, abuse, bulk, evaluate, latency, scale, telemetry, throughput
+from tests.harness.preloaded import start_preloaded
 from tests.harness.waiting import Stopwatch
+
+
+@pytest.fixture(autouse=True)
+def preloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the fleet's workers, whose start isn't what is measured."""
+    for module in ("workers.dev.demo.parts", "benchmarks._abuse"):
+        monkeypatch.setattr(f"{module}.Child", start_preloaded)
 
 
 def test_a_bench_is_a_fleet_on_parts_of_its_own() -> None:
@@ -37,6 +45,17 @@ def test_throughput_compares_the_fleet_with_the_bare_loop_and_with_plain_celery(
 
 
 @pytest.mark.timeout(400)
+def test_a_bulk_run_is_resumed_exactly_after_a_kill() -> None:
+    figures = bulk.run(quick=True)
+    assert figures["resumed_exactly"]
+    assert figures["lines"] == 2_000
+    assert 20 < figures["client_rss_mb"] < 400
+    assert 0 < figures["redis_peak_mb"] < 50
+    assert figures["per_s"] > 0
+    assert all(figure > 0 for figure in figures["redis"].values())
+
+
+@pytest.mark.timeout(400)
 def test_scale_measures_more_workers_and_longer_queues() -> None:
     watch = Stopwatch()
     figures = scale.run(quick=True)
@@ -46,6 +65,17 @@ def test_scale_measures_more_workers_and_longer_queues() -> None:
     assert figures["workers"]["2"]["per_s"] > least * figures["workers"]["1"]["per_s"]
     assert list(figures["queued"]) == ["100", "1000"]
     assert all(cost["cpu_ms"] > 0 for cost in figures["queued"].values())
+    # What a message takes doesn't depend on the machine.
+    assert 0 < figures["queued"]["1000"]["redis_bytes"] <= 1_000
+
+
+@pytest.mark.timeout(400)
+def test_latency_measures_the_way_from_submit_to_start_beside_bare_round_trips() -> None:
+    figures = latency.run(quick=True)
+    assert set(figures) == {"100"}
+    assert set(figures["100"]) == {"start_p50_ms", "start_p99_ms", "redis_rtt_p99_ms"}
+    assert 0 < figures["100"]["start_p50_ms"] <= figures["100"]["start_p99_ms"]
+    assert figures["100"]["redis_rtt_p99_ms"] > 0
 
 
 @pytest.mark.timeout(400)
@@ -67,3 +97,13 @@ def test_abuse_costs_no_worker_no_end_and_no_secret() -> None:
     assert {name: figures[name] for name in bad} == dict.fromkeys(bad, 0), figures
     assert all(measured["unnamed_ends"] == {} for measured in figures["pools"].values()), figures
     assert figures["p99_neighbour_ms"] > 0
+
+
+@pytest.mark.timeout(400)
+def test_evaluate_compares_the_fleet_with_dspy_on_threads() -> None:
+    figures = evaluate.run(quick=True)
+    evaluated = {"dspy_evaluate_8_threads_s", "dspy_evaluate_100_threads_s", "fleet_s"}
+    assert set(figures) == {*evaluated, "mipro_local_s", "mipro_fleet_s"}
+    # 60 examples at 0.5 s: eight at a time take eight rounds, and nobody is faster than the LM.
+    assert figures["dspy_evaluate_8_threads_s"] >= 4
+    assert figures["fleet_s"] >= 0.5

@@ -116,7 +116,7 @@ def test_a_failed_step_ends_the_chain_under_its_own_name(play: Stage) -> None:
 def test_a_failed_header_fails_the_chords_body(play: Stage) -> None:
     header = [play.fleet.signature("ask", {"question": "why?"}), play.fleet.signature("nowhere", {"question": "why?"})]
     body = play.fleet.signature("judge", take={"answers": "answer"})
-    # KINDS 19: by the named error of its part, and not by Celery's words for it.
+    # By the named error of its part, and not by Celery's words for it.
     with pytest.raises(ProgramNotFoundError, match="nowhere"):
         play.fleet.handle(chord(header)(body).id).get(WAIT_S)
 

@@ -38,14 +38,12 @@ def shop(play: Stage) -> Celery:
 
 
 def test_a_task_behind_a_prediction_runs_on_its_own_workers(play: Stage, shop: Celery) -> None:
-    """KINDS 48."""
     question = fresh("q")
     steps = chain(play.fleet.signature("ask", {"question": question}), shop.signature("shop.shout"))
     assert steps.apply_async().get(timeout=WAIT_S) == f"answer of {question}".upper()
 
 
 def test_a_prediction_between_two_tasks_of_an_application(play: Stage, shop: Celery) -> None:
-    """KINDS 48."""
     question = fresh("q")
     steps = chain(shop.signature("shop.ask", [question]), play.fleet.signature("ask"), shop.signature("shop.shout"))
     assert steps.apply_async().get(timeout=WAIT_S) == f"answer of {question}".upper()
@@ -55,7 +53,6 @@ def test_a_prediction_between_two_tasks_of_an_application(play: Stage, shop: Cel
 def test_the_body_of_a_chord_over_predictions_goes_where_its_app_routes_it(
     play: Stage, shop: Celery, count: int
 ) -> None:
-    """KINDS 48."""
     questions = [fresh("q") for _ in range(count)]
     header = [play.fleet.signature("ask", {"question": question}) for question in questions]
     expected = sum(len(f"answer of {question}") for question in questions)
@@ -63,7 +60,6 @@ def test_the_body_of_a_chord_over_predictions_goes_where_its_app_routes_it(
 
 
 def test_a_group_of_tasks_behind_a_prediction(play: Stage, shop: Celery) -> None:
-    """KINDS 48."""
     question = fresh("q")
     several = group([shop.signature("shop.shout"), shop.signature("shop.shout")], app=shop)
     sent = chain(play.fleet.signature("ask", {"question": question}), several).apply_async()
@@ -71,7 +67,6 @@ def test_a_group_of_tasks_behind_a_prediction(play: Stage, shop: Celery) -> None
 
 
 def test_a_callback_and_an_errback_of_a_prediction(play: Stage, shop: Celery) -> None:
-    """KINDS 48."""
     signature = play.fleet.signature("nowhere", {"question": "?"})
     sent = signature.on_error(shop.signature("shop.failed")).apply_async()
     with Redis.from_url(play.url) as client:
@@ -87,7 +82,7 @@ def test_a_step_that_names_its_queue_keeps_it(play: Stage, shop: Celery) -> None
 
 
 def test_a_large_result_is_read_like_a_small_one(play: Stage, shop: Celery) -> None:
-    """KINDS 48: what came by reference is fetched by ``fleet.prediction``."""
+    """What came by reference is fetched by ``fleet.prediction``."""
     question = fresh("q") * 500
     steps = chain(play.fleet.signature("ask", {"question": question}), shop.signature("shop.shout"))
     sent = steps.apply_async()

@@ -16,7 +16,6 @@ from redis import Redis
 
 from snakepit_bridge.cli import main
 from snakepit_bridge.dspy_integration import unregister_target
-from snakepit_bridge.testing import Fault
 from tests.conftest import wait_until
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
 
@@ -36,7 +35,7 @@ Run = Callable[..., Said]
 
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
-    with stage(tmp_path_factory.mktemp("stage")) as play:
+    with stage(tmp_path_factory.mktemp("stage"), DSPEX_SUPERVISOR_GRACE_S="30") as play:
         yield play
 
 
@@ -159,72 +158,6 @@ def test_replay_shows_a_prediction_beside_its_repetition(play: Stage, run: Run, 
     assert "has no result to replay" in unknown.err
 
 
-@pytest.mark.parametrize("together", ["1", "6"])
-def test_batch_keeps_each_lines_answer_or_error_in_its_place_and_resumes(
-    play: Stage, run: Run, spec: Path, tmp_path: Path, together: str
-) -> None:
-    name = fresh("batched")
-    run("register", str(spec), "--name", name)
-    questions = [fresh("question") for _ in range(20)]
-    lines = [json.dumps({"question": question}) for question in questions]
-    lines[3:5] = ["nonsense", json.dumps({"id": "no", "inputs": {"wrong": 1}})]
-    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-    done = run("batch", name, "--input", str(source), "--output", str(output), "--in-flight", "4", "--batch", together)
-    assert done.code == 1
-    assert f"20 lines, 18 answered, 2 failed: {output}" in done.out
-    written = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert [record["line"] for record in written] == list(range(1, 21))
-    assert written[0]["outputs"] == {"answer": f"answer of {questions[0]}"}
-    assert written[3]["error"]["type"] == written[4]["error"]["type"] == "InputError"
-    assert written[4]["id"] == "no"
-
-    kept = output.read_bytes().splitlines(keepends=True)
-    output.write_bytes(b"".join(kept[:10]) + kept[10][:7])
-    requests_before = len(play.lm.requests)
-    again = run("batch", name, "--input", str(source), "--output", str(output), "--batch", together)
-    assert "10 of 20 lines are done already" in again.out
-    assert [json.loads(line)["line"] for line in output.read_text(encoding="utf-8").splitlines()] == list(range(1, 21))
-    assert len(play.lm.requests) - requests_before == 10
-
-
-@pytest.mark.parametrize("together", ["1", "6"])
-def test_batch_says_what_failed_and_tries_it_again_when_it_is_told_to(
-    play: Stage, run: Run, spec: Path, tmp_path: Path, together: str
-) -> None:
-    """KINDS 47: failed lines aren't called done, and can be tried again."""
-    name = fresh("batched")
-    run("register", str(spec), "--name", name)
-    questions = [fresh("question") for _ in range(12)]
-    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("".join(json.dumps({"question": text}) + "\n" for text in questions), encoding="utf-8")
-    command = ("batch", name, "--input", str(source), "--output", str(output), "--batch", together)
-    for index in (2, 3, 9):
-        play.lm.faults.add(Fault("malformed", times=None, containing=questions[index]))
-    try:
-        done = run(*command)
-    finally:
-        play.lm.faults.clear()
-    assert done.code == 1
-    assert "12 lines, 9 answered, 3 failed" in done.out
-    assert "retry the 3 failed lines with --retry-failed" in done.out
-
-    requests_before = len(play.lm.requests)
-    unchanged = run(*command)
-    assert unchanged.code == 1, "what is left is left"
-    assert "12 of 12 lines are done already, 3 of them failed" in unchanged.out
-    assert len(play.lm.requests) == requests_before
-
-    again = run(*command, "--retry-failed")
-    assert again.code == 0, again.err
-    assert "12 lines, 12 answered, 0 failed" in again.out
-    written = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert [record["outputs"]["answer"] for record in written] == [f"answer of {question}" for question in questions]
-    assert len(play.lm.requests) == requests_before + 3, "what was answered isn't asked again"
-    assert [path.name for path in tmp_path.iterdir() if "retrying" in path.name] == []
-
-
 def test_status_shows_workers_queue_and_sessions(play: Stage, run: Run) -> None:
     session = fresh("session")
     token = run("publish", session, "a=1").out.strip()
@@ -262,7 +195,7 @@ def test_doctor_names_what_is_missing_and_its_fix(run: Run) -> None:
 
 
 def test_doctor_asks_the_workers_and_not_the_shell(play: Stage, run: Run) -> None:
-    """KINDS 46: their profiles, packages, queues and versions are told, whatever this shell's environment says."""
+    """Their profiles, packages, queues and versions are told, whatever this shell's environment says."""
     answer = run("doctor", "--json")
     found = {check["what"]: check for check in json.loads(answer.out)}
     assert found["queue"] == {
@@ -273,20 +206,20 @@ def test_doctor_asks_the_workers_and_not_the_shell(play: Stage, run: Run) -> Non
     down = found["LM profile down"]
     assert down["level"] == "fail"
     assert "no answer (ConnectError)" in down["found"]
+    assert (found["time to stop"]["level"], found["time to stop"]["found"][:12]) == ("warn", "30 s of 60 s")
     assert answer.code == 1
     assert "LM profile down" in answer.err
     assert LM_KEY not in answer.out + answer.err
 
 
 def test_doctor_names_a_queue_that_no_worker_takes_from(run: Run) -> None:
-    """KINDS 46."""
     found = {check["what"]: check for check in json.loads(run("--queue", "nobodys", "doctor", "--json").out)}
     assert found["queue"]["level"] == "fail"
     assert "no worker consumes 'nobodys', only predictions" in found["queue"]["found"]
 
 
 def test_doctor_makes_a_call_with_each_profile_if_it_is_told_to(play: Stage, run: Run) -> None:
-    """KINDS 46: the offer of one test call, by the way that an application's predictions go."""
+    """The offer of one test call, by the way that an application's predictions go."""
     requests_before = len(play.lm.requests)
     found = {check["what"]: check for check in json.loads(run("doctor", "--call", "--json").out)}
     assert found["LM call demo"]["level"] == "ok"

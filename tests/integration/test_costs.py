@@ -298,6 +298,7 @@ async def test_the_gateway_reports_what_a_token_may_see(play: Stage) -> None:
     for session in (mine, theirs):
         play.fleet.session(session).blocking.register_variable("m", "string", "smart")
         await ask(play, "choosing", session=session)
+    await ask(play, "unpriced")  # a second profile
     async with gateway(play.url, grants=grants()) as served, connected(served.grpc_address) as client:
         whole = await client.costs.Report(pb.CostReportRequest(by="session"), metadata=client.metadata)
         assert {mine, theirs} <= {row.session for row in whole.rows}

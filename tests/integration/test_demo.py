@@ -13,6 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from redis import Redis
@@ -33,10 +34,10 @@ import sys
 from pathlib import Path
 from workers.dev.demo import run_demo
 
-redis_url, pool, questions, out, bridge, lm = sys.argv[1:]
+redis_url, pool, questions, out, bridge, lm, keep = sys.argv[1:]
 sys.exit(run_demo(
     redis_url=redis_url or None, lm=lm or None, questions=Path(questions), out=Path(out), workers=2, pool=pool,
-    bridge=bridge or None,
+    bridge=bridge or None, keep=bool(keep),
 ))
 """
 
@@ -61,8 +62,9 @@ def launch(
     bridge: str = "",
     lm: str = "",
     profiles: str = "",
+    keep: str = "",
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", RUN, redis_url, pool, str(questions), str(out), bridge, lm]
+    command = [sys.executable, "-c", RUN, redis_url, pool, str(questions), str(out), bridge, lm, keep]
     # Narrow and without colours, as in a log.
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TMPDIR": str(out), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     if profiles:
@@ -80,7 +82,7 @@ def out() -> Generator[Path]:
 
 
 def run(demo: subprocess.Popen[str]) -> str:
-    """Returns what the demo printed, once it has ended well."""
+    """Return what the demo printed, once it has ended well."""
     with demo:
         output, complaints = demo.communicate(timeout=DONE_S)
     assert demo.returncode == 0, output + complaints
@@ -170,6 +172,23 @@ api_key_env = "DEMO_TEST_KEY"
 """
 
 
+def test_a_kept_demo_shows_its_fleet_in_a_browser_until_ctrl_c(questions: Path, out: Path) -> None:
+    with launch(questions, out, keep="yes") as demo:
+        assert demo.stdout is not None
+        lines = [*iter(demo.stdout.readline, "the fleet stays up until Ctrl-C\n")]
+        assert "demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale\n" in lines
+        link, _, token = demo.stdout.readline().removeprefix("The console: ").strip().partition("#token=")
+        assert httpx.get(link).status_code == 200
+        api = httpx.Client(base_url=link.removesuffix("/sign-in"), headers={"Authorization": f"Bearer {token}"})
+        assert [process["node"].partition("@")[0] for process in api.get("/v1/status").json()["processes"]] != []
+        family = psutil.Process(demo.pid).children(recursive=True)
+        demo.send_signal(signal.SIGINT)
+        _, complaints = demo.communicate(timeout=DONE_S)
+    assert (demo.returncode, "Traceback" in complaints) == (0, False), complaints
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+
+
 @pytest.fixture
 def profiles(out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DEMO_TEST_KEY", "none-needed")
@@ -177,7 +196,7 @@ def profiles(out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_on_a_slow_model_it_finishes_and_tells_failed_from_lost(questions: Path, out: Path, profiles: Path) -> None:
-    """KINDS 52: an LM that takes its time, and of which some answers can't be parsed, is no fault of the fleet."""
+    """An LM that takes its time, and of which some answers can't be parsed, is no fault of the fleet."""
     known = demo_answerer()
     poems = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()][5:8]
     hard = [text for poem in poems for text in poem["inputs"].values()]
@@ -201,7 +220,7 @@ def test_on_a_slow_model_it_finishes_and_tells_failed_from_lost(questions: Path,
 def test_an_lm_that_does_not_answer_is_named_before_anything_is_asked(
     questions: Path, out: Path, profiles: Path
 ) -> None:
-    """KINDS 52: one LM check first."""
+    """One LM check first."""
     with RecordingLM(api_key="another") as lm:
         profiles.write_text(REAL.format(url=lm.url), encoding="utf-8")
         with launch(questions, out, lm="real", profiles=str(profiles)) as demo:

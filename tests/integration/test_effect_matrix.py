@@ -184,7 +184,7 @@ def ambient(server: RecordingLM, model: str = "openai/demo", **parameters: Any) 
 
 
 def run(server: RecordingLM, name: str, how: str, session: SessionContext, **bound: Any) -> list[Recorded]:
-    """Binds, changes every value once more after the binding, calls, and returns the requests."""
+    """Bind, change every value once more after the binding, call, and return the requests."""
     module = ROWS[name].build(session)
     before = {"temperature": 1.0, "max_tokens": 9, "n": 1, "seed": 1, "top_p": 1.0}
     for attribute, value in bound.items():
@@ -203,7 +203,7 @@ def assert_all(requests: list[Recorded], says: Callable[[Recorded], bool]) -> No
 
 
 def asks_the_user(r: Recorded) -> bool:
-    """Whether a request is the program's own; Refine's question for advice has words and fields of DSPy's."""
+    """Check whether a request is the program's own; Refine's question for advice has words and fields of DSPy's."""
     return "advice" not in r.outputs
 
 
@@ -278,7 +278,7 @@ def test_the_adapter(server: RecordingLM, session: SessionContext, name: str, ho
 
 
 def refused(name: str, target: str, session: SessionContext) -> bool:
-    """Whether a module lacks a target; then checks that binding it is refused with what can be bound."""
+    """Check whether a module lacks a target; then check that binding it is refused with what can be bound."""
     if target not in ROWS[name].lacks:
         return False
     module = ROWS[name].build(session)

@@ -66,7 +66,7 @@ SAYS: dict[str, list[str]] = {
 
 
 def run(example: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs an example where nothing of the checkout or of a user's settings is in reach by accident."""
+    """Run an example where nothing of the checkout or of a user's settings is in reach by accident."""
     environment = {name: value for name, value in os.environ.items() if "KEY" not in name and "DSPEX" not in name}
     command = [sys.executable, str(FOLDER / f"{example}.py"), *arguments]
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""Control variables need a scope of their own, and the author of a change is the grant of the token (KINDS 36)."""
+"""Control variables need a scope of their own, and the author of a change is the grant of the token."""
 
 from __future__ import annotations
 

@@ -17,25 +17,28 @@ from hypothesis import HealthCheck, settings
 from schemathesis.checks import CheckContext, not_a_server_error
 from schemathesis.core.transport import Response
 from schemathesis.generation.case import Case
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from workers.dev.redis_server import EmbeddedRedis
 from workers.gateway import new_token, to_toml
+from workers.gateway.http.ofrep import PATH
 from workers.gateway.http.openapi import build_description
 from workers.gateway.operations import build_operations
 
 ROOT = Path(__file__).parents[2]
 TOKEN = new_token()
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-# Operations that would wait forever, since nothing runs predictions or publishes here.
+# Operations that would wait forever, since nothing runs predictions, publishes or applies revisions here.
 LASTING = (
     "/v1/sessions/{session}/watch",
     "/v1/predictions/{id}/stream",
     "/v1/predictions/{id}/await",
     "/v1/rollouts/{target}/watch",
+    "/v1/jobs/{id}/watch",
+    "/v1/sessions/{session}/labels/{label}/promote",
 )
 FEW = settings(
-    max_examples=30,
+    max_examples=20,
     derandomize=True,
     database=None,
     deadline=None,
@@ -81,9 +84,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
             process.communicate(timeout=30)
 
 
-DOCUMENT = build_description(build_operations(Mock(), Mock(), Mock(), Mock(), Mock(), Mock()))
+DOCUMENT = build_description(build_operations(Mock()))
 described = schemathesis.openapi.from_dict(DOCUMENT)
-described.config.generation.update(deterministic=True, max_examples=30)
+described.config.generation.update(deterministic=True, max_examples=20)
 
 
 @described.auth()
@@ -112,9 +115,11 @@ def test_an_operation_matches_its_description(case: Case[Any], served: Served) -
     response = case.call(base_url=served.url, headers=patience(case), timeout=10)
     # A client with so short a timeout may get a timeout.
     late = [not_a_server_error] if case.path in LASTING and response.status_code == 504 else []
+    # Its only header is any text, so that none can be wrong.
+    harmless = [negative_data_rejection] if case.path == PATH else []
     case.validate_response(
         response,
-        excluded_checks=[positive_data_acceptance, *late],
+        excluded_checks=[positive_data_acceptance, *late, *harmless],
         additional_checks=[what_is_described_can_be_read],
     )
 
@@ -156,5 +161,11 @@ def what_is_described_can_be_read(_: CheckContext, response: Response, case: Cas
     """Check that a request that matches the description is never rejected as malformed."""
     if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code != 400:
         return
-    kind = response.json()["error"]["kind"]
-    assert kind != "MalformedError", response.text
+    if case.path.startswith("/ofrep/"):
+        assert response.json().get("errorCode") != "PARSE_ERROR", response.text
+        return
+    error = response.json()["error"]
+    # That something is a JSON schema, or differs from its neighbours by name, can't be described.
+    if error["kind"] == "MalformedError" and case.path == "/v1/sessions/{session}/checks":
+        return
+    assert error["kind"] != "MalformedError", response.text

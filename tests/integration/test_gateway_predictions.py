@@ -8,13 +8,12 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import dspy
-import grpc.aio
 import pytest
 from redis import Redis
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.stage import Stage, fresh, stage
-from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
+from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refused
 from workers.gateway import Gateway
 
 SPEC = {"module": "Predict", "signature": "question -> answer", "bindings": {"temperature": "temp"}}
@@ -43,12 +42,6 @@ async def client(served: Gateway) -> AsyncGenerator[Client]:
 
 async def ended(client: Client, task_id: str) -> pb.Prediction:
     return await client.predictions.Await(pb.AwaitRequest(id=task_id, timeout_s=30), metadata=client.metadata)
-
-
-async def refused(call: Any) -> tuple[str, str, list[Any]]:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await call
-    return refusal(error.value)
 
 
 def await_request(task_id: str) -> pb.PredictionRequest:
@@ -314,3 +307,73 @@ async def test_registering_needs_the_admin_scope(client: Client) -> None:
         assert (await refused(other.programs.Register(request, metadata=other.metadata)))[:2] == (
             "PERMISSION_DENIED", "NotGrantedError"
         )  # fmt: skip
+
+
+async def test_a_finished_prediction_is_replayed_under_its_revision(
+    play: Stage, served: Gateway, client: Client
+) -> None:
+    session, question = fresh("user"), fresh("q")
+    token = await client.publish(session, temp=0.25)
+    task = await client.submit("qa", session, {"question": question})
+    first_answer = await ended(client, task)
+    await client.publish(session, temp=0.75)
+    replayed = await client.predictions.Replay(pb.ReplayRequest(id=task), metadata=client.metadata)
+    assert (replayed.first, json.loads(replayed.inputs_json)) == (first_answer, {"question": question})
+    assert (replayed.again.state, replayed.again.provenance.token) == (pb.PREDICTION_STATE_SUCCEEDED, token)
+    assert replayed.again.id != task
+    assert list(replayed.differences) == []
+    assert [request.body["temperature"] for request in play.requests_with(question)] == [0.25, 0.25]
+    with play.held():
+        waiting = pb.ReplayRequest(id=task, timeout_s=0.1)
+        unfinished = await client.predictions.Replay(waiting, metadata=client.metadata)
+        assert (unfinished.again.state, list(unfinished.differences)) == (pb.PREDICTION_STATE_QUEUED, [])
+    assert (await ended(client, unfinished.again.id)).state == pb.PREDICTION_STATE_SUCCEEDED
+    async with http(served.http_address) as over_http:
+        over = (await over_http.post(f"/v1/predictions/{task}/replay")).json()
+        assert (over["first"]["id"], over["again"]["provenance"]["token"]) == (task, token)
+
+
+async def test_what_has_no_result_or_is_anothers_is_not_replayed(play: Stage, client: Client) -> None:
+    session = fresh("user")
+    await client.publish(session, temp=0.25)
+    task = await client.submit("qa", session, {"question": fresh("q")})
+    await ended(client, task)
+    for token in ("other", "predictor"):
+        caller = client.with_token(token)
+        call = caller.predictions.Replay(pb.ReplayRequest(id=task), metadata=caller.metadata)
+        if token == "other":
+            assert (await refused(call))[1] == "PredictionNotFoundError"
+        else:
+            assert (await call).again.state == pb.PREDICTION_STATE_SUCCEEDED
+    late = pb.ReplayRequest(id=task, timeout_s=-1)
+    assert (await refused(client.predictions.Replay(late, metadata=client.metadata)))[2][0] == "timeout_s"
+    failing = await client.submit("nothing", session, {"question": "?"})
+    await ended(client, failing)
+    with play.held():
+        waiting = await client.submit("qa", session, {"question": fresh("q")})
+        for task_id in (failing, waiting):
+            request = pb.ReplayRequest(id=task_id)
+            found = await refused(client.predictions.Replay(request, metadata=client.metadata))
+            assert found[:2] == ("FAILED_PRECONDITION", "PredictionNotReplayableError")
+
+
+async def test_a_prediction_has_the_programs_steps_if_they_are_asked_for(client: Client) -> None:
+    with_steps, without = [
+        await client.submit("plain", "user-1", {"question": fresh("q")}, **options) for options in ({"trace": True}, {})
+    ]
+    [step] = json.loads((await ended(client, with_steps)).trace_json)
+    assert step["outputs"] == json.loads((await ended(client, with_steps)).outputs_json)
+    assert not (await ended(client, without)).trace_json
+
+
+async def test_the_lowest_priority_is_zero_and_not_the_default(play: Stage, client: Client) -> None:
+    with play.held():
+        last, usual, first_task = [
+            await client.submit("plain", "user-1", {"question": fresh("q")}, **options)
+            for options in ({"priority": 0}, {}, {"priority": 9})
+        ]
+        with Redis.from_url(play.url) as redis:
+            keys: Any = redis.keys("predictions*")
+            queues: dict[Any, Any] = {key: redis.lrange(key, 0, -1) for key in keys}
+        homes = {task: key for key, found in queues.items() for task in (last, usual, first_task) if task in str(found)}
+    assert len(set(homes.values())) == 3, homes

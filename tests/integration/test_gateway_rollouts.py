@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any
 
 import dspy
-import grpc
 import pytest
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
@@ -16,7 +15,7 @@ from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutRecord, RolloutState, assign
 from tests.harness.stage import Stage, fresh, stage
-from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
+from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refused
 from workers.gateway import Gateway
 
 POLICY = '{"stages": [{"share": 0.5, "min_s": 86400}]}'
@@ -39,12 +38,6 @@ async def served(play: Stage) -> AsyncGenerator[Gateway]:
 async def client(served: Gateway) -> AsyncGenerator[Client]:
     async with connected(served.grpc_address) as connected_client:
         yield connected_client
-
-
-async def refused(call: Any) -> tuple[str, str, list[Any]]:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await call
-    return refusal(error.value)
 
 
 async def staged(play: Stage, share: int) -> tuple[str, RolloutRecord]:
@@ -264,7 +257,7 @@ async def test_the_release_scope_and_the_session_are_needed_and_admin_implies_th
     ("fields", "kind"),
     [
         ({}, "MalformedError"),
-        ({"version": 2}, "MalformedError"),
+        ({"version": 2}, "RolloutCandidateError"),
         ({"values_json": b"[1]"}, "MalformedError"),
         ({"values_json": b"{"}, "MalformedError"),
         ({"values_json": b'{"temp": 0.1}'}, "RolloutCandidateError"),
@@ -337,6 +330,8 @@ async def test_the_same_over_http(served: Gateway, client: Client) -> None:
         again = await over_http.post(f"{url}/abort", json={"reason": "not now"})
         assert (again.status_code, again.json()["error"]["kind"]) == (409, "RolloutStateError")
         assert (await over_http.post(f"{url}/abort", json={})).status_code == 400
+        for target, expected in (("nosuch", 404), ("nosuch@prod", 404), ("n" * 600, 400)):
+            assert (await over_http.get(f"/v1/rollouts/{target}/report")).status_code == expected
         listed = (await over_http.get("/v1/rollouts")).json()["rollouts"]
         assert rollout["id"] in {each["id"] for each in listed}
 

@@ -1,4 +1,4 @@
-"""A web page in an operator's browser can do nothing to a gateway on the same machine (KINDS 37)."""
+"""A web page in an operator's browser can do nothing to a gateway on the same machine."""
 
 from __future__ import annotations
 

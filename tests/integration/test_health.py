@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dspy
 import pytest
+from redis import Redis
 
+from config.celery import PRIORITY_STEPS
 from snakepit_bridge.client import Fleet
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.cluster import free_ports
 from tests.harness.containers import LocalRedisContainer, LocalTestWorker, local_redis
@@ -23,6 +26,7 @@ from tests.harness.rabbitmq import rabbit_node
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling
 from tests.harness.waiting import wait_until
+from workers.broker.lease_settings import HEARTBEATS_PER_LEASE
 
 ROOT = Path(__file__).parents[2]
 LIVE = {"event_loop", "lease_keeper"}
@@ -129,12 +133,21 @@ def test_a_worker_whose_broker_is_away_is_alive_and_not_ready(
         await_problems(port, "readyz")
 
 
+def lengths_read(play: Stage) -> int:
+    """Return how often the server was asked for the length of a list, by commands of their own or in scripts."""
+    with Redis.from_url(play.url) as client:
+        found: Any = client.info("commandstats")
+    return found.get("cmdstat_llen", {"calls": 0})["calls"]
+
+
 @pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_a_worker_that_takes_nothing_while_messages_wait_is_not_ready(play: Stage, pool: str, port: int) -> None:
     with worker(play, port, pool):
         await_problems(port, "readyz")
         with play.held():
-            time.sleep(2)  # several of its reports: while no message waits, it lacks nothing
+            # It looks at the queue only once it takes nothing there. While no message waits, it lacks nothing.
+            looked = lengths_read(play)
+            wait_until(lambda: lengths_read(play) >= looked + 2 * len(PRIORITY_STEPS), "it to look at its queue twice")
             assert ask(port, "readyz").status == 200
             waiting = play.fleet.submit("qa", {"question": fresh("q")})
             problem = await_problems(port, "readyz", "consumer")["consumer"]
@@ -163,13 +176,21 @@ def test_a_worker_of_rabbitmq_names_what_is_away_and_what_waits(tmp_path: Path, 
                 assert ask(port, "livez").status == 200
 
 
+def tick(play: Stage) -> int:
+    """Return how many heartbeats of its workers the broker has counted, of those at a time one."""
+    with Redis.from_url(play.url) as client:
+        found: Any = client.hget(DeliveryKeys().ticks, "tick")
+    return int(found or 0)
+
+
 def test_a_worker_whose_places_are_all_taken_is_ready(play: Stage, port: int) -> None:
     with worker(play, port, DSPEX_LEASE_S="1"):
         questions = [fresh("q") for _ in range(6)]
         play.lm.hang(6, containing="q-")
         waiting = [play.fleet.submit("qa", {"question": question}) for question in questions]
         play.await_asked("q-", 2)
-        time.sleep(3)  # several leases
+        began = tick(play)
+        wait_until(lambda: tick(play) > began + 2 * HEARTBEATS_PER_LEASE, "several leases to pass")
         assert ask(port, "readyz").problems == {}
         for each in waiting:
             each.cancel()

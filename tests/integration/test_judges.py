@@ -20,7 +20,7 @@ from snakepit_bridge.client.judges import JudgeReport
 from snakepit_bridge.exceptions import JudgeError, ProgramNotFoundError, ScoreError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.releases.judge_budget import HOUR_S
-from snakepit_bridge.releases.judges import JUDGES_SESSION
+from snakepit_bridge.releases.judges import JUDGES_SESSION, Judge
 from snakepit_bridge.testing import AskedQuestion
 from tests.harness.containers import local_redis
 from tests.harness.programs import IsShort
@@ -78,7 +78,7 @@ def ask(play: Stage, program: str, question: str = "") -> Handle:
 
 
 def report(play: Stage, program: str) -> JudgeReport:
-    [found] = [each for each in play.fleet.judges.list() if each.judge.judged == program]
+    [found] = [each for each in play.fleet.judges.list().judges if each.judge.judged == program]
     return found
 
 
@@ -118,7 +118,8 @@ def test_a_judge_runs_under_its_own_session_and_is_not_judged(play: Stage, progr
     judge = fresh("judge")
     play.fleet.register(judge, dspy.Predict("question, answer -> score: float"), bindings={"temperature": "strictness"})
     play.fleet.session(JUDGES_SESSION).blocking.set_variable("strictness", 0.125)
-    play.fleet.judges.add(judge, name="strict", program="judge", inputs=INPUTS, share=1.0)
+    of_inputs = {"question": "inputs.question", "answer": "inputs.answer"}
+    play.fleet.judges.add(judge, name="strict", program="judge", inputs=of_inputs, share=1.0)
     add(play, program, program=judge, comment="")
     handle = ask(play, program, question := fresh("q"))
     handle.get()
@@ -172,26 +173,35 @@ def test_large_fields_are_judged(play: Stage, program: str) -> None:
     assert len(play.requests_with(question)) == 2
 
 
-def test_what_is_no_score_fails_the_judging_alone(play: Stage, program: str) -> None:
+def test_what_is_no_score_fails_the_judging_alone(
+    play: Stage, program: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     add(play, program)
     before = await_settled(play, program).hour
     handle = ask(play, program, f"seven? {fresh('q')}")
     handle.get()
     wait_until(lambda: report(play, program).hour.failed == before.failed + 1, "the judging to fail")
     assert handle.scores() == []
-    with pytest.raises(ScoreError, match=r"The score's value is refused: a number is from 0 to 1; got 7\.0"):
+    with pytest.raises(ScoreError, match=r"The score's value is refused: a number is from 0 to 1; got 7\.0") as failed:
         find_judging(play, program, handle).get()
+    assert report(play, program).hour.problem == f"ScoreError: {failed.value}"
+    _, table, _ = run_command(play, capsys, "list")
+    assert f"last problem of {program}.helpful: ScoreError: The score's value is refused" in table
 
 
 def test_a_field_that_the_prediction_lacks_costs_its_judging_alone(play: Stage, program: str) -> None:
-    play.fleet.judges.add(program, name="odd", program="judge", share=1.0, inputs={"answer": "outputs.nothing"})
+    # An earlier version of the program had the field, or somebody has published the judge without looking.
+    odd = Judge(program, "odd", "judge", {"answer": "outputs.nothing"}, share=1.0)
+    play.fleet.session(JUDGES_SESSION).blocking.set_variable(odd.variable, odd.encode())
 
     def is_logged() -> bool:
         assert ask(play, program).get().answer
         return f"'{program}.odd' can't be used: the prediction has no outputs.nothing" in play.worker.container.logs()
 
     wait_until(is_logged, "the worker to say so")
-    assert count(report(play, program)) == (0, 0, 0, 0)
+    found = report(play, program)
+    assert count(found) == (0, 0, 0, 0)
+    assert "the prediction has no outputs.nothing" in found.hour.problem
 
 
 def test_a_judging_that_is_cancelled_gives_its_place_back(play: Stage, program: str) -> None:
@@ -275,7 +285,7 @@ def test_as_many_as_it_may_wait_or_run(play: Stage) -> None:
 def test_a_judge_is_removed(play: Stage, program: str) -> None:
     add(play, program)
     play.fleet.judges.remove(program, "helpful", author="jo")
-    assert program not in {each.judge.judged for each in play.fleet.judges.list()}
+    assert program not in {each.judge.judged for each in play.fleet.judges.list().judges}
     with pytest.raises(JudgeError, match="there is none of this program and name"):
         play.fleet.judges.remove(program, "helpful")
     [newest, *_] = run_blocking(play.fleet.store.history(JUDGES_SESSION, 1))
@@ -305,7 +315,7 @@ def test_the_command_adds_lists_and_removes(play: Stage, program: str, capsys: p
     [line] = [line for line in table.splitlines() if program in line]
     assert (code, line.split()[:6]) == (0, [program, "polite", "judge", "1.0", "9.0", "1"])
     code, printed, _ = run_command(play, capsys, "list", "--json")
-    [found] = [judge for judge in json.loads(printed) if judge["judged"] == program]
+    [found] = [judge for judge in json.loads(printed)["judges"] if judge["judged"] == program]
     assert (code, found["inputs"], found["hour"]["judged"], found["hour"]["open"]) == (0, INPUTS, 1, 0)
     assert run_command(play, capsys, "remove", program, "polite") == (0, f"judge polite of {program} was removed\n", "")
     code, _, message = run_command(play, capsys, "remove", program, "polite")
@@ -324,6 +334,8 @@ def test_the_command_adds_lists_and_removes(play: Stage, program: str, capsys: p
             {"inputs": {"query": "inputs.question"}},
             "'judge' has no field query; it has answer, question, reason, score",
         ),
+        ({"inputs": {"question": "inputs.query"}}, r"has no inputs\.query; it has inputs\.question"),
+        ({"inputs": {"answer": "outputs.reply"}}, r"has no outputs\.reply; it has outputs\.answer"),
         ({"output": "grade"}, "'judge' has no field grade"),
         ({"comment": "because"}, "'judge' has no field because"),
         ({"share": 0}, "the share is above 0"),
@@ -339,13 +351,15 @@ def test_what_is_no_judge_is_refused_by_name(
     given: dict[str, Any] = {"name": "helpful", "program": "judge", "inputs": INPUTS, **change}
     with pytest.raises(JudgeError, match=problem):
         play.fleet.judges.add(program, **given)
-    assert program not in {each.judge.judged for each in play.fleet.judges.list()}
+    assert program not in {each.judge.judged for each in play.fleet.judges.list().judges}
 
 
 def test_a_judge_of_unknown_programs_is_refused(play: Stage, program: str) -> None:
     for judged, judge in (("nobody", "judge"), (program, "nobody")):
         with pytest.raises(ProgramNotFoundError, match="nobody"):
             play.fleet.judges.add(judged, name="helpful", program=judge, inputs=INPUTS)
+    with pytest.raises(JudgeError, match=f"not to a label or a version; name '{program}'"):
+        play.fleet.judges.add(f"{program}@prod", name="helpful", program="judge", inputs=INPUTS)
 
 
 def test_with_another_broker_each_prediction_is_scored_once_too(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class InAThread(dspy.Module):
         self.ask = dspy.Predict("question -> answer")
 
     def forward(self, question: str) -> dspy.Prediction:
-        """Asks."""
+        """Ask."""
         return self.ask(question=question)
 
 
@@ -48,11 +48,11 @@ class Careless(dspy.Module):
         self.ask = dspy.Predict("question -> answer")
 
     def forward(self, question: str) -> dspy.Prediction:
-        """Asks."""
+        """Ask."""
         return self.ask(question=question)
 
     async def aforward(self, question: str) -> dspy.Prediction:
-        """Asks in the wrong way."""
+        """Ask in the wrong way."""
         return self.forward(question)
 
 

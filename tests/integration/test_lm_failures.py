@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.testing import Raw, RecordingLM
 from tests.harness import programs
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
-from tests.harness.waiting import within
+from tests.harness.waiting import wait_until, within
 
 _PROFILES = """
 [profiles.patient]
@@ -43,8 +41,8 @@ circuit = {{ failures = 0 }}
 model = "openai/returning"
 api_base = "http://127.0.0.1:{port}/v1"
 api_key_env = "STAGE_LM_KEY"
-retry = {{ for_s = 30, longest_s = 2 }}
-circuit = {{ failures = 5, open_s = 1 }}
+retry = {{ for_s = 30, longest_s = 1 }}
+circuit = {{ failures = 5, open_s = 0.3 }}
 
 [profiles.reasoning]
 model = "openai/o3-mini"
@@ -88,7 +86,7 @@ def ask(play: Stage, program: str, question: str, **options: Any) -> Any:
 
 
 def swallowing(play: Stage, kind: str, attempts: int = 2) -> str:
-    """Registers a module that catches what its parts raise, and returns its name."""
+    """Register a module that catches what its parts raise, and return its name."""
     program, fleet = fresh("p"), Fleet(play.url, wait_s=30, allowed_packages=("tests",))
     if kind == "Parallel":
         fleet.register(program, programs.Parallel(), lm="steady")
@@ -102,7 +100,7 @@ def swallowing(play: Stage, kind: str, attempts: int = 2) -> str:
 @pytest.mark.parametrize("attempts", [1, 2, 3, 5])
 @pytest.mark.parametrize("kind", ["BestOfN", "Refine"])
 def test_a_dead_lm_is_unavailable_whatever_tries_it(play: Stage, kind: str, attempts: int) -> None:
-    """KINDS 14: with any N, and with the later try that it would have had without them."""
+    """With any N, and with the later try that it would have had without them."""
     program, question = swallowing(play, kind, attempts), fresh("q")
     play.lm.fail(None, status=503, containing=question)
     with pytest.raises(LMUnavailableError) as failed:
@@ -112,7 +110,6 @@ def test_a_dead_lm_is_unavailable_whatever_tries_it(play: Stage, kind: str, atte
 
 @pytest.mark.parametrize("kind", ["BestOfN", "Refine", "Parallel"])
 def test_a_refusal_comes_out_by_its_name(play: Stage, kind: str) -> None:
-    """KINDS 14."""
     program, question = swallowing(play, kind), fresh("q")
     play.lm.fail(None, status=401, containing=question)
     with pytest.raises(LMRefusedError) as failed:
@@ -122,7 +119,7 @@ def test_a_refusal_comes_out_by_its_name(play: Stage, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["BestOfN", "Refine", "Parallel"])
 def test_a_call_for_later_brings_the_whole_task_again(play: Stage, kind: str) -> None:
-    """KINDS 14: the failure isn't taken for an answer, and what would be thrown away isn't asked."""
+    """The failure isn't taken for an answer, and what would be thrown away isn't asked."""
     program, question = swallowing(play, kind), fresh("q")
     play.lm.fail(1, status=429, retry_after_s=3, containing=question)
     prediction = ask(play, program, question).get(30)
@@ -143,7 +140,7 @@ def say(play: Stage, text: str, finish: str, **more: Any) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_truncated_answer_shows(play: Stage, stream: bool) -> None:
-    """KINDS 17: it is an answer, and says that there was more."""
+    """It is an answer, and says that there was more."""
     say(play, "[[ ## answer ## ]]\nonce upon a", "length")
     prediction = ask(play, "qa", fresh("q"), stream=stream).get(30)
     assert prediction.answer == "once upon a"
@@ -155,7 +152,7 @@ def test_a_truncated_answer_shows(play: Stage, stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_truncated_answer_that_cannot_be_parsed_is_asked_for_once(play: Stage, stream: bool) -> None:
-    """KINDS 17: no second paid call, whose error would lose the text of the first."""
+    """No second paid call, whose error would lose the text of the first."""
     question = fresh("q")
     say(play, "Let me think about what was asked", "length")
     with pytest.raises(LMAnswerTruncatedError, match="Let me think about what was asked") as failed:
@@ -175,7 +172,6 @@ def test_a_truncated_answer_that_cannot_be_parsed_is_asked_for_once(play: Stage,
 def test_a_refusal_is_an_error_of_its_own_with_its_text(
     play: Stage, stream: bool, text: Any, finish: str, more: dict[str, Any], code: str
 ) -> None:
-    """KINDS 17."""
     question = fresh("q")
     say(play, text, finish, **more)
     with pytest.raises(LMContentRefusedError, match="I was about to") as failed:
@@ -189,7 +185,7 @@ def test_a_refusal_is_an_error_of_its_own_with_its_text(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_in_no_form_is_asked_for_in_another(play: Stage, stream: bool) -> None:
-    """KINDS 43: the same answer either way."""
+    """The same answer either way."""
     question = fresh("q")
     say(play, "[[ ## response ## ]]\nnot the field", "stop")
     assert ask(play, "qa", question, stream=stream).get(30).answer == f"answer of {question}"
@@ -200,7 +196,7 @@ def test_an_answer_in_no_form_is_asked_for_in_another(play: Stage, stream: bool)
 
 
 def test_a_temperature_never_reaches_a_model_that_takes_none(play: Stage) -> None:
-    """KINDS 15: a session that changes over to it goes on, and its provenance says what was left out."""
+    """A session that changes over to it goes on, and its provenance says what was left out."""
     session, question = fresh("s"), fresh("q")
     play.fleet.session(session).blocking.set_variables({"t": 0.7, "m": "reasoning"})
     prediction = ask(play, "warm", question, session=session).get(30)
@@ -216,25 +212,38 @@ def test_a_temperature_never_reaches_a_model_that_takes_none(play: Stage) -> Non
 # ---------------------------------------------------------------- for how long
 
 
+def failing_s(play: Stage, text: str) -> float:
+    """How many seconds lie between the first and the latest request with a text; 0 if there is none."""
+    times = [request.received_at for request in play.requests_with(text)]
+    return max(times) - min(times) if times else 0.0
+
+
 def test_an_lm_that_is_down_for_seconds_fails_nobody(play: Stage) -> None:
-    """KINDS 42: 40 in flight, 6 s of failures."""
+    """40 in flight, 2 s of failures."""
     name = fresh("q")
-    with ThreadPoolExecutor(40) as pool, within(45):
+    with within(45):
         play.lm.fail(None, status=500, containing=name)
         handles = [ask(play, "on-patient", f"{name} {number}") for number in range(40)]
-        pool.submit(lambda: (time.sleep(6), play.lm.faults.clear()))
+        wait_until(lambda: failing_s(play, name) > 2, "tries over two seconds, all of which failed")
+        play.lm.faults.clear()
         answers = [handle.get(40).answer for handle in handles]
     assert answers == [f"answer of {name} {number}" for number in range(40)]
 
 
+def times_opened(play: Stage) -> int:
+    return play.worker.container.logs().count("Circuit of LM profile 'returning' opened")
+
+
 def test_an_lm_server_that_restarts_fails_nobody(play: Stage, port: int) -> None:
-    """KINDS 42: none of those in flight as it goes down."""
+    """None of those in flight as it goes down."""
     name = fresh("q")
     first = RecordingLM(lambda ask: Raw("[[ ## answer ## ]]\none"), port=port, api_key=LM_KEY, latency_s=1.0).start()
     handles = [ask(play, "on-returning", f"{name} {number}") for number in range(20)]
     first.wait_for_requests(1)
     first.stop()
-    time.sleep(3)
+    # Its circuit opens again after each probe that fails.
+    opened = times_opened(play)
+    wait_until(lambda: times_opened(play) >= opened + 3, "tries to fail, and two probes after them")
     with RecordingLM(lambda ask: Raw("[[ ## answer ## ]]\ntwo"), port=port, api_key=LM_KEY), within(40):
         answers = {handle.get(40).answer for handle in handles}
     assert answers <= {"one", "two"}

@@ -1,4 +1,4 @@
-"""KINDS 2 and 3: however a message ends before its task could, each of its predictions ends by name."""
+"""However a message ends before its task could, each of its predictions ends by name."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from snakepit_bridge.exceptions import (
     PredictionFailedError,
     PredictionGivenUpError,
 )
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
 
@@ -36,7 +37,7 @@ def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def changed(play: Stage, change: Any, *, batch: bool) -> list[BridgeError | None]:
-    """Sends a message, changes it before any worker gets it, and returns how its predictions ended."""
+    """Send a message, change it before any worker gets it, and return how its predictions ended."""
     aside = Fleet(play.url, queue=fresh("aside"))
     inputs = [{"question": fresh("q")} for _ in range(3)]
     handles = aside.submit_batch("qa", inputs) if batch else [aside.submit("qa", inputs[0])]
@@ -149,6 +150,28 @@ def test_a_task_that_runs_into_its_time_limit(play: Stage, batch: bool) -> None:
     play.lm.faults.clear()
     assert {type(end) for end in ends} == {PredictionFailedError}
     assert all("time limit" in str(end) for end in ends)
+    settled(play)
+
+
+def test_a_prediction_that_runs_into_its_time_limit_counts_for_its_arm(play: Stage) -> None:
+    if play.worker.container.spec.pool == "threads":
+        pytest.skip("Celery's threads know no time limits")
+    session = fresh("session")
+    context = play.fleet.session(session).blocking
+    context.set_variables({"warmth": 0.1, POLICY_VARIABLE: '{"stages": [{"share": 0.5, "min_s": 86400}]}'})
+    context.set_variable("warmth", 0.2)
+    wait_until(
+        lambda: play.fleet.submit("qa", {"question": fresh("q")}, session=session).get(30).provenance.arms,
+        "the first stage",
+    )
+    question = fresh("q")
+    play.lm.hang(None, containing=question)
+    sent = play.fleet.signature("qa", {"question": question}, session=session).apply_async(time_limit=1.0)
+    assert "time limit" in str(ended(play, sent.id))
+    play.lm.faults.clear()
+    with Redis.from_url(play.url, decode_responses=True) as client:
+        counted: Any = [client.hgetall(key) for key in client.scan_iter("dspex:{r:*}:counts:1:*")]
+    assert sum(int(fields.get("e:PredictionFailedError", 0)) for fields in counted) == 1
     settled(play)
 
 

@@ -36,6 +36,7 @@ from snakepit_bridge.telemetry.metrics import (
     MESSAGES_PARKED,
     PREDICTIONS,
     QUEUE_AGE,
+    QUEUE_DEMAND,
     QUEUE_DEPTH,
     REVISIONS_PUBLISHED,
     RPC_DURATION,
@@ -260,6 +261,7 @@ def test_waiting_messages_count_by_queue_and_priority(busy: Observed) -> None:
         waiting = [busy.ask(priority=priority) for priority in (2, 2, 2, 7)]
         busy.await_value(QUEUE_DEPTH, ("predictions", "0-2"), 3.0)
         busy.await_value(QUEUE_DEPTH, ("predictions", "6-8"), 1.0)
+        busy.await_value(QUEUE_DEMAND, ("predictions",), 4.0)
         ages = busy.read("gateway", QUEUE_AGE)
         assert 0 < ages["predictions", "0-2"] < 60
         assert ages["predictions", "9"] == 0
@@ -279,6 +281,7 @@ def test_limits_and_those_that_wait_for_them_are_exported(busy: Observed) -> Non
     assert busy.read("refresher", LIMIT_ALLOWED)["limited", "concurrency"] == 1.0
     assert busy.read("refresher", LIMIT_ALLOWED)["limited", "requests_per_min"] == 6000.0
     busy.await_value(MESSAGES_HELD, (), 1.0)
+    busy.await_value(QUEUE_DEMAND, ("predictions",), 1.0)
     assert running.cancel()
     for handle in parked:
         handle.get()

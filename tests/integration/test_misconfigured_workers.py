@@ -1,10 +1,8 @@
-"""KINDS 41: a worker that can't run predictions says why in one line, ends with exit code 1, and has taken nothing."""
+"""A worker that can't run predictions says why in one line, ends with exit code 1, and has taken nothing."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from pathlib import Path
 
 import dspy
@@ -13,7 +11,7 @@ from redis import Redis
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.testing import RecordingLM
-from tests.harness.containers import ROOT, WorkerSpec, local_redis
+from tests.harness.containers import Ended, WorkerSpec, local_redis, run_worker
 from tests.harness.stage import LM_KEY, echo
 
 PROFILE = """\
@@ -31,21 +29,18 @@ def url() -> Generator[str]:
         yield server.celeryconfig["host_url"]
 
 
-def started(url: str, pool: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs a worker to its end."""
-    spec = WorkerSpec(pool=pool, env=env)
-    command = [sys.executable, "-m", "workers.worker_command", *spec.command("x")[6:]]
-    environment: Mapping[str, str] = spec.environment(url)
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+def started(url: str, pool: str, **env: str) -> Ended:
+    """Run a worker to its end."""
+    return run_worker(WorkerSpec(pool=pool, env=env), url)
 
 
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """Asserts that a worker has ended by what is wrong, and returns what it said of that."""
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "ready." not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("This worker can't")]
-    assert len(lines) == 1, done.stderr
+def refused(worker: Ended) -> str:
+    """Assert that a worker has ended by what is wrong, and return what it said of that."""
+    assert worker.returncode == 1, worker.output
+    assert "Traceback" not in worker.output
+    assert "ready." not in worker.output
+    lines = [line for line in worker.output.splitlines() if line.startswith("This worker can't")]
+    assert len(lines) == 1, worker.output
     return lines[0]
 
 
@@ -114,7 +109,7 @@ def test_a_password_that_is_wrong_and_never_shown() -> None:
             client.config_set("requirepass", "right")
         done = started(url.replace("redis://", "redis://:sesame-wrong@"), "prefork", DSPEX_LM="openai/demo")
         assert "can't be used" in refused(done)
-        assert "sesame" not in done.stdout + done.stderr
+        assert "sesame" not in done.output
 
 
 def test_what_is_no_redis() -> None:

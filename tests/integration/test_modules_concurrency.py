@@ -56,7 +56,7 @@ def aware(session: SessionContext) -> Shared:
 
 
 def is_wrong(request: Recorded) -> bool:
-    """Whether a request mixes revisions or sessions; its question begins with the session that asks."""
+    """Check whether a request mixes revisions or sessions; its question begins with the session that asks."""
     session, number = request.instructions.split()
     session_asked = request.inputs["question"].partition(" ")[0]
     whole = int(number)

@@ -32,7 +32,7 @@ def staging(play: Stage) -> Fleet:
 
 
 def test_workers_of_one_namespace_take_nothing_of_another(play: Stage, staging: Fleet) -> None:
-    """KINDS 45: a staging fleet doesn't run on production's workers under production's variables."""
+    """A staging fleet doesn't run on production's workers under production's variables."""
     question = fresh("question")
     handle = staging.submit("qa", {"question": question}, session="shop")
     # Production answers what comes after it, so that it would have taken what came before.
@@ -50,7 +50,6 @@ def test_workers_of_one_namespace_take_nothing_of_another(play: Stage, staging: 
 def test_a_queue_that_two_namespaces_share_serves_one_and_refuses_the_other_by_name(
     play: Stage, staging: Fleet
 ) -> None:
-    """KINDS 45."""
     shared = Fleet(play.url, namespace=staging.namespace, queue=play.fleet.queue, wait_s=30)
     question = fresh("question")
     single = shared.submit("qa", {"question": question}, session="shop")
@@ -72,7 +71,6 @@ def test_what_a_sender_without_a_namespace_sends_is_taken(play: Stage) -> None:
 
 
 def test_remote_control_of_one_namespace_reaches_no_worker_of_another(play: Stage, staging: Fleet) -> None:
-    """KINDS 45."""
     assert play.fleet.app.control.ping(timeout=2, limit=1)
     assert staging.app.control.ping(timeout=1) == []
     staging.app.control.cancel_consumer(play.fleet.queue)

@@ -127,7 +127,7 @@ def test_inputs_with_a_deadline_are_kept_for_little_longer(play: Stage, fleet: F
 
 
 def test_a_client_cannot_name_a_payload_itself(fleet: Fleet) -> None:
-    """KINDS 4: what looks like a reference is an input like any other, which this program doesn't have."""
+    """What looks like a reference is an input like any other, which this program doesn't have."""
     with pytest.raises(InputError, match="it has no such input"):
         fleet.submit("plain", {"$payload": "0" * 64, "bytes": 9}).get()
     with pytest.raises(InputError, match="not str"):

@@ -110,7 +110,7 @@ def can(request: pytest.FixtureRequest, ground: Ground) -> None:
 
 @pytest.fixture
 def alone(ground: Ground) -> Generator[Any]:
-    """Starts a worker of the test's own, on a queue that the shared worker doesn't take from."""
+    """Start a worker of the test's own, on a queue that the shared worker doesn't consume."""
     with local_redis() as server:
         url = server.celeryconfig["host_url"]
         app = FleetApp(FleetSettings.model_validate({"redis_url": url, "queue": "pools"}))
@@ -192,7 +192,7 @@ def test_a_coroutine_that_raises_what_ends_coroutines_fails_alone(ground: Ground
 def test_tasks_that_raise_one_and_the_same_error_fail_each_by_itself(
     ground: Ground, alone: Any, pause_s: float
 ) -> None:
-    """KINDS 0a: such as what a library raises in all who wait for one connection."""
+    """Such as what a library raises in all who wait for one connection."""
     ground, worker = alone(concurrency=8 if ground.pool == "prefork" else 64)
     for _ in range(3):
         # An error of each round's own: its traceback grows with every task that raises it.
@@ -207,7 +207,7 @@ def test_tasks_that_raise_one_and_the_same_error_fail_each_by_itself(
 
 
 def test_a_task_whose_coroutine_somebody_closes_ends_in_an_error(ground: Ground, worker: LocalTestWorker) -> None:
-    """KINDS 0a: such as by clearing its frame, which reaches into the greenlet that Celery's tracer waits in."""
+    """Such as by clearing its frame, which reaches into the greenlet that Celery's tracer waits in."""
     if ground.pool != "asyncio":
         pytest.skip("only there a task runs beside others on the loop")
     key, gate = fresh("key"), fresh("gate")

@@ -275,7 +275,7 @@ def test_the_most_urgent_is_served_first(play: Stage) -> None:
 
 
 def test_a_priority_means_the_same_by_whatever_it_was_sent(play: Stage) -> None:
-    """KINDS 22: 9 is the most urgent for ``submit``, for a signature and for a stock Celery client."""
+    """9 is the most urgent for ``submit``, for a signature and for a stock Celery client."""
     fleet = Fleet(play.url, queue=fresh("nobody"))
     lists = {9: f"{fleet.queue}\x06\x169", 5: f"{fleet.queue}\x06\x163", 0: fleet.queue}
     inputs = {"question": "never asked"}
@@ -294,7 +294,6 @@ def test_a_priority_means_the_same_by_whatever_it_was_sent(play: Stage) -> None:
 
 
 def test_an_urgent_signature_overtakes_patient_ones(play: Stage) -> None:
-    """KINDS 22."""
     play.lm.delay(0.05)
     questions = [fresh("q") for _ in range(13)]
     with play.held():

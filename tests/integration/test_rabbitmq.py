@@ -1,4 +1,4 @@
-"""What holds with RabbitMQ as the broker, row by row of docs/concepts/delivery.md, on a node of its own. KINDS 53."""
+"""What holds with RabbitMQ as the broker, row by row of docs/concepts/delivery.md, on a node of its own."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.client.backlog import read_fleet_backlog
 from snakepit_bridge.client.rabbitmq import queue_length
+from snakepit_bridge.encryption.keys import KeyRing, generate_key
 from snakepit_bridge.exceptions import (
     BridgeError,
     ConfigurationError,
@@ -51,7 +52,7 @@ _ARRIVE_S = 3.0
 
 
 def gated(ask: AskedQuestion) -> Mapping[str, Any]:
-    """Answers as ``echo`` does, once the gate is open."""
+    """Answer as ``echo`` does, once the gate is open."""
     GATE.wait(60)
     return echo(ask)
 
@@ -64,7 +65,7 @@ def node() -> Generator[RabbitNode]:
 
 @pytest.fixture(scope="module")
 def play(node: RabbitNode, tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
-    settings = {"DSPEX_BROKER_URL": node.url, "DSPEX_LEASE_S": "1", "DSPEX_MAX_DELIVERIES": "2"}
+    settings: dict[str, Any] = {"DSPEX_BROKER_URL": node.url, "DSPEX_LEASE_S": "1", "DSPEX_MAX_DELIVERIES": "2"}
     settings |= {"DSPEX_ALLOWED_PACKAGES": "tests"}
     with local_redis() as redis:
         url = redis.celeryconfig["host_url"]
@@ -100,7 +101,7 @@ def fleet_of(play: Stage, queue: str = "asyncio") -> Fleet:
 
 
 def under_way(play: Stage, per_pool: Mapping[str, int] = POOLS) -> dict[str, Handle]:
-    """Submits predictions that get no answer until the gate is opened, and returns their handles by question."""
+    """Submit predictions that get no answer until the gate is opened, and return their handles by question."""
     play.lm.delay(_ARRIVE_S)
     handles = {
         (question := fresh(pool)): fleet_of(play, pool).submit("plain", {"question": question})
@@ -113,7 +114,7 @@ def under_way(play: Stage, per_pool: Mapping[str, int] = POOLS) -> dict[str, Han
 
 
 def answered(handles: Mapping[str, Handle]) -> None:
-    """Asserts that each prediction has its own answer."""
+    """Assert that each prediction has its own answer."""
     assert [handle.get().answer for handle in handles.values()] == [f"answer of {question}" for question in handles]
 
 
@@ -131,7 +132,7 @@ def run(play: Stage, node: RabbitNode, capsys: pytest.CaptureFixture[str], *argu
 
 
 def test_a_killed_broker_costs_no_prediction_and_stops_no_worker(play: Stage, node: RabbitNode) -> None:
-    """KINDS 53: what runs is answered once, what waits is still there, and work goes on, on every pool."""
+    """What runs is answered once, what waits is still there, and work goes on, on every pool."""
     idle = fleet_of(play, "nobody's")
     kept = [idle.submit("plain", {"question": fresh("q")}) for _ in range(20)]
     handles = under_way(play)
@@ -157,7 +158,7 @@ def test_a_killed_broker_costs_no_prediction_and_stops_no_worker(play: Stage, no
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_what_a_client_asks_for(play: Stage, pool: str) -> None:
-    """KINDS 53: singles, batches, idempotency keys, streams, sessions."""
+    """Singles, batches, idempotency keys, streams, sessions."""
     fleet, question = fleet_of(play, pool), fresh("q")
     handles = [fleet.submit("plain", {"question": question}, idempotency_key="k" + question) for _ in range(3)]
     assert {handle.id for handle in handles} == {handles[0].id}
@@ -183,7 +184,7 @@ def test_what_a_client_asks_for(play: Stage, pool: str) -> None:
 
 @pytest.mark.parametrize("pool", ["asyncio", "threads"])
 def test_cancelled_predictions_leave_the_lm(play: Stage, pool: str) -> None:
-    """KINDS 53: 60 are cancelled; no LM request of them goes on, and none begins."""
+    """60 are cancelled; no LM request of them goes on, and none begins."""
     fleet, prefix = fleet_of(play, pool), fresh("q")
     play.lm.hang(None, containing=prefix)
     handles = [fleet.submit("plain", {"question": f"{prefix} {number}"}) for number in range(60)]
@@ -219,7 +220,7 @@ def test_a_deadline_that_is_over(play: Stage) -> None:
 
 
 def test_a_broker_that_stands_still_holds_up_nothing_that_runs(play: Stage, node: RabbitNode) -> None:
-    """KINDS 53: a later try and the next step of a chain wait for the broker, and the loop doesn't."""
+    """A later try and the next step of a chain wait for the broker, and the loop doesn't."""
     fleet, tried, honest, chained = fleet_of(play), fresh("tried"), fresh("q"), fresh("chained")
     play.lm.fail(1, status=429, retry_after_s=3, containing=tried)
     play.lm.delay(1)
@@ -241,23 +242,29 @@ def test_a_broker_that_stands_still_holds_up_nothing_that_runs(play: Stage, node
     assert fleet.handle(last.id).get().answer == f"answer of answer of {chained}"
 
 
-def test_a_limit_of_the_fleet(play: Stage) -> None:
-    """Whoever waits for it keeps its place in its worker."""
+def asked_at_once(play: Stage) -> int:
+    """Return how many of ten predictions in two workers have called the LM at a time."""
     prefix = fresh("q")
-    limits = play.fleet.session("dspex.fleet").blocking
-    limits.set_variables({"dspex.limits.demo.concurrency": 2.0})
-    time.sleep(1)  # within which a limit is promised to be in force
-    play.lm.delay(0.2)
     handles = {
         (question := f"{prefix} {pool} {number}"): fleet_of(play, pool).submit("plain", {"question": question})
         for pool in ("asyncio", "threads")
         for number in range(5)
     }
     answered(handles)
-    limits.set_variables({"dspex.limits.demo.concurrency": -1.0})
     spans = [(request.received_at, request.answered_at or 0.0) for request in play.requests_with(prefix)]
     assert len(spans) == len(handles)
-    assert max(sum(begun <= at < ended for begun, ended in spans) for at, _ in spans) == 2
+    return max(sum(begun <= at < ended for begun, ended in spans) for at, _ in spans)
+
+
+def test_a_limit_of_the_fleet(play: Stage) -> None:
+    """Whoever waits for it keeps its place in its worker."""
+    limits = play.fleet.session("dspex.fleet").blocking
+    play.lm.delay(0.1)
+    assert asked_at_once(play) > 2
+    limits.set_variables({"dspex.limits.demo.concurrency": 2.0})
+    wait_until(lambda: asked_at_once(play) == 2, "the limit to be in force in both workers", timeout_s=5)
+    assert asked_at_once(play) == 2
+    limits.set_variables({"dspex.limits.demo.concurrency": -1.0})
 
 
 def test_the_most_urgent_comes_first(play: Stage, node: RabbitNode) -> None:
@@ -273,7 +280,7 @@ def test_the_most_urgent_comes_first(play: Stage, node: RabbitNode) -> None:
 def test_a_prediction_that_kills_its_worker_takes_no_more_along_than_it_may(
     play: Stage, node: RabbitNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """KINDS 53: it is on the dead list after DSPEX_MAX_DELIVERIES deaths."""
+    """It is on the dead list after DSPEX_MAX_DELIVERIES deaths."""
     fleet = fleet_of(play, "prefork")
     honest = {(question := fresh("q")): fleet.submit("poisonable", {"question": question}) for _ in range(6)}
     poison = fleet.submit("poisonable", {"question": fresh(POISON)})
@@ -347,7 +354,7 @@ def dead_of(play: Stage, handle: Handle) -> str | None:
 def test_status_and_doctor_see_what_is_there(
     play: Stage, node: RabbitNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """KINDS 53: workers, what waits and what they have taken."""
+    """Workers, what waits and what they have taken."""
     # What workers report of themselves takes seconds, and is the same on every broker.
     monkeypatch.setattr("snakepit_bridge.cli.doctor.worker_reports", lambda *_: {})
     idle = fleet_of(play, fresh("idle"))
@@ -367,6 +374,29 @@ def test_status_and_doctor_see_what_is_there(
     assert (backlog.held, backlog.expired) == (None, None)
     checks = {check["what"]: check for check in run(play, node, capsys, "doctor", "--json", queue="asyncio")}
     assert [checks[what]["level"] for what in ("RabbitMQ", "workers", "code queue")] == ["ok"] * 3
+
+
+def test_what_the_fleet_has_not_signed_is_refused(play: Stage, node: RabbitNode) -> None:
+    key, question = generate_key("k"), fresh("forged")
+    play.start(
+        pool="asyncio", concurrency=2, queues=("signed",), env={"DSPEX_QUEUE": "signed", "DSPEX_SIGNING_KEYS": key}
+    )
+    options: dict[str, Any] = {"broker_url": node.url, "queue": "signed", "wait_s": SOON_S}
+    own = Fleet(play.url, signing_keys=KeyRing.parse(key), **options)
+    assert own.submit("plain", {"question": "signed"}, idempotency_key="once").get().answer == "answer of signed"
+    step = own.signature("plain", {"question": "x"}) | own.signature("plain", take={"question": "answer"})
+    assert own.handle(step.apply_async().id).get().answer == "answer of answer of x"
+    stranger = Fleet(play.url, **options).submit("plain", {"question": question})
+
+    def is_refused() -> bool:
+        letters = {letter.task_id: letter for letter in play.fleet.dead_letters.latest()}
+        return stranger.id in letters and letters[stranger.id].reason == "forged"
+
+    wait_until(is_refused, "the message to be refused")
+    assert not stranger.ready()
+    assert play.requests_with(question) == []
+    [letter] = [each for each in play.fleet.dead_letters.latest() if each.task_id == stranger.id]
+    play.fleet.dead_letters.drop(letter.id)
 
 
 def test_a_queue_that_was_declared_otherwise_is_named(play: Stage, node: RabbitNode) -> None:

@@ -95,7 +95,7 @@ class Run:
         await asyncio.to_thread(self.server.restart)
 
     async def pause(self) -> None:
-        """Stops a reader for longer than its lease; what it is asked first after that must be of now."""
+        """Stop a reader for longer than its lease; what it is asked first after that must be of now."""
         reader = random.randrange(READERS)
         async with paused(self.readers[reader], self.locks[reader]):
             self.n += 1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack
@@ -17,6 +17,7 @@ import pytest
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import RedisStore, Retention
 from snakepit_bridge.testing.elixir.server import BridgeServer
+from tests.harness.preloaded import PythonProcess, start_preloaded
 from tests.harness.waiting import eventually
 from tests.integration.refresher_load import Counts, Load
 from tests.integration.refresher_proxy import Network
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 SESSIONS = tuple(f"s{n}" for n in range(4))
 QUICK: dict[str, Any] = {"poll_s": 0.02, "poll_max_s": 0.1, "settle_s": 0.3, "lease_s": 1.5, "timeout_s": 0.5}
 
-StartProcess = Callable[[str], subprocess.Popen[bytes]]
+StartProcess = Callable[[str], PythonProcess]
 
 
 def nothing_went_wrong(counts: Counts, least_changes: int) -> None:
@@ -77,12 +78,10 @@ def start_process(elixir: BridgeServer, redis_url: str, tmp_path: Path) -> Gener
     command = [sys.executable, "-m", "workers.refresher", "--bridge", elixir.address, "--redis-url", redis_url]
     with ExitStack() as running:
 
-        def start(name: str) -> subprocess.Popen[bytes]:
-            log = running.enter_context((tmp_path / f"{name}.log").open("ab"))
+        def start(name: str) -> PythonProcess:
             arguments = [*command, "--sessions", ",".join(SESSIONS), "--name", name, *options]
-            process = subprocess.Popen(arguments, stdout=log, stderr=log, cwd=ROOT)
-            running.callback(process.wait, 10)
-            running.callback(process.kill)
+            process = start_preloaded(arguments, tmp_path / f"{name}.log", env=os.environ, cwd=ROOT)
+            running.callback(process.end, signal.SIGKILL)
             return process
 
         yield start
@@ -152,8 +151,7 @@ async def kills(load: Load, start: StartProcess, times: int) -> None:
     await published(load)
     for number in range(1, times + 1):
         await load.newly_confirmed(random.choice(SESSIONS))
-        process.kill()
-        await asyncio.to_thread(process.wait, 10)
+        await asyncio.to_thread(process.end, signal.SIGKILL)
         process = start(f"a{number}")
     for session in SESSIONS:
         await load.newly_confirmed(session)
@@ -207,8 +205,8 @@ async def pauses(load: Load, redis_url: str, start: StartProcess, times: int) ->
     await held_by("paused", "other")
     for session in SESSIONS:
         await load.newly_confirmed(session)
-    assert other.poll() is None
-    assert paused.poll() is None
+    assert other.running
+    assert paused.running
     await connection.aclose()
 
 

@@ -1,8 +1,9 @@
-"""What happens to a session when its refresher is killed, with real processes and their defaults (KINDS 28)."""
+"""What happens to a session when its refresher is killed, with real processes and their defaults."""
 
 from __future__ import annotations
 
-import subprocess
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -18,6 +19,7 @@ from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.testing.elixir.server import BridgeServer
+from tests.harness.preloaded import PythonProcess, start_preloaded
 from tests.harness.waiting import Stopwatch, wait_until, within
 from workers.refresher.leases import RefresherLeases
 
@@ -26,7 +28,7 @@ SESSION, LEASE = "shop", "dspex:{s:shop}:lease"
 # A new process takes seconds to load on a busy machine.
 START_S = 60.0
 
-Start = Callable[..., subprocess.Popen[bytes]]
+Start = Callable[..., PythonProcess]
 
 
 @pytest.fixture
@@ -42,13 +44,11 @@ def start(elixir: BridgeServer, redis_url: str, tmp_path: Path) -> Generator[Sta
     """Start refreshers with their defaults except for the given options."""
     with ExitStack() as running:
 
-        def make(name: str, *options: str) -> subprocess.Popen[bytes]:
+        def make(name: str, *options: str) -> PythonProcess:
             command = [sys.executable, "-m", "workers.refresher", "--bridge", elixir.address, "--redis-url", redis_url]
             command += ["--sessions", SESSION, "--name", name, *options]  # later options win
-            log = running.enter_context((tmp_path / f"{name}.log").open("ab"))
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
-            running.callback(process.wait, 10)
-            running.callback(process.kill)
+            process = start_preloaded(command, tmp_path / f"{name}.log", env=os.environ, cwd=ROOT)
+            running.callback(process.end, signal.SIGKILL)
             return process
 
         yield make
@@ -93,7 +93,7 @@ def test_another_refresher_takes_over_within_three_seconds_of_a_kill(
         shows(redis_url, elixir, 1)
         dead = holder(client)
         assert 0 < client.pttl(LEASE) <= 2_000, "what nobody renews ends within two seconds"
-        processes[named(dead)].kill()
+        processes[named(dead)].end(signal.SIGKILL)
         assert shows(redis_url, elixir, 2) < 3.5, "three seconds, and what it takes to notice here"
         assert named(holder(client)) == ({"one", "two"} - {named(dead)}).pop()
 
@@ -104,8 +104,7 @@ def test_a_single_refresher_restarted_under_its_name_resumes_at_once(
     """With a lease of ten minutes, it doesn't wait for the lease to expire once it has loaded."""
     first = start("me", "--lease-s", "600")
     shows(redis_url, elixir, 1)
-    first.kill()
-    first.wait(10)
+    first.end(signal.SIGKILL)
     with Redis.from_url(redis_url) as client:
         before = holder(client)
         assert client.pttl(LEASE) > 60_000
@@ -128,7 +127,7 @@ def test_a_single_refresher_without_a_name_waits_no_longer_than_its_lease(
         wait_until(lambda: client.zcard("dspex:refreshers") == 2, "two refreshers", timeout_s=START_S)
         dead = named(holder(client))
         assert dead == "one", "a lone session isn't passed on"
-        first.kill()
+        first.end(signal.SIGKILL)
         assert shows(redis_url, elixir, 2) < 3.5
 
 
@@ -160,7 +159,7 @@ def test_two_refreshers_with_one_name_divide_the_sessions(elixir: BridgeServer, 
         while time.monotonic() < until:
             assert held() == shared
             time.sleep(0.1)
-        first.kill()
+        first.end(signal.SIGKILL)
         wait_until(lambda: list(held().values()) == [8] and older not in held(), "the other to hold all")
 
 

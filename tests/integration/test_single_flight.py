@@ -35,7 +35,7 @@ class InAThread(dspy.Module):
         self.ask = dspy.Predict("question -> answer")
 
     def forward(self, question: str) -> dspy.Prediction:
-        """Asks."""
+        """Ask."""
         return self.ask(question=question)
 
 

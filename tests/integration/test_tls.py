@@ -1,4 +1,4 @@
-"""KINDS 33: one ``rediss://`` URL does for every process, and says nothing for all of them to verify the server."""
+"""One ``rediss://`` URL does for every process, and says nothing for all of them to verify the server."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ AGENT = {"module": "ReAct", "signature": "question -> answer", "tools": ["acme_d
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the folder that pip has installed the user's package into."""
+    """Return the folder that pip has installed the user's package into."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     for name, text in FILES.items():
         path = source / name
@@ -150,7 +150,7 @@ def test_an_instance_of_the_users_is_registered_as_it_is(fleet: Fleet) -> None:
 
 
 def test_a_reward_function_of_the_users_is_taken_as_a_tool_is(fleet: Fleet) -> None:
-    """KINDS 49: a metric of an allowed package, of an instance that the client holds."""
+    """A metric of an allowed package, of an instance that the client holds."""
     metric = importlib.import_module("acme_desk.metric")
     best = dspy.BestOfN(dspy.Predict("question -> answer"), N=2, reward_fn=metric.polite, threshold=1.0)
     program = Fleet(fleet.url).register("polite", best)
@@ -160,7 +160,7 @@ def test_a_reward_function_of_the_users_is_taken_as_a_tool_is(fleet: Fleet) -> N
 
 
 def test_a_result_says_which_release_of_the_package_made_it_and_reads_like_the_object(fleet: Fleet) -> None:
-    """KINDS 50: the distribution's version stands in provenance; ``prediction.ticket.title`` works."""
+    """The distribution's version stands in provenance; ``prediction.ticket.title`` works."""
     fleet.register("triage-plain", {"module": "acme_desk.modules:Triage"})
     prediction = fleet.submit("triage-plain", {"text": fresh("a squeak")}).get(WAIT_S)
     assert prediction.provenance.packages == {"acme-desk": "1.2.3"}

@@ -1,4 +1,4 @@
-"""The watchdog: a worker that hangs, a pool process that does, and one that is told to end (KINDS 0b)."""
+"""The watchdog: a worker that hangs, a pool process that does, and one that is told to end."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def nobodys(play: Stage) -> Fleet:
 
 @pytest.mark.parametrize("change", ["id", "database", "namespace", "queue"])
 def test_a_task_that_is_nowhere_is_told_within_seconds(play: Stage, change: str) -> None:
-    """KINDS 51: an unknown id, a wrong queue or a wrong database doesn't wait for ten minutes."""
+    """An unknown id, a wrong queue or a wrong database doesn't wait for ten minutes."""
     elsewhere = nobodys(play)
     task_id = elsewhere.submit("plain", {"question": "never asked"}).id
     asking = {
@@ -57,7 +57,7 @@ async def test_it_is_told_to_coroutines_as_well(play: Stage) -> None:
 
 
 def test_a_task_that_waits_is_waited_for_and_its_place_is_told(play: Stage) -> None:
-    """KINDS 51: the error of a timeout says where the prediction is."""
+    """The error of a timeout says where the prediction is."""
     fleet = nobodys(play)
     first = fleet.submit("plain", {"question": "never asked"})
     single = fleet.submit("plain", {"question": "never asked"})
@@ -121,7 +121,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 def test_the_first_submit_and_the_first_result_leave_an_event_loop_running(play: Stage) -> None:
-    """KINDS 51: DSPy is loaded beside the event loop, which takes seconds."""
+    """DSPy is loaded beside the event loop, which takes seconds."""
     command = [sys.executable, "-c", FIRST_RESULT, play.url, fresh("q")]
     measured = json.loads(subprocess.run(command, capture_output=True, check=True, text=True, cwd=ROOT).stdout)
     assert measured["loaded"]

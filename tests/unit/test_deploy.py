@@ -1,4 +1,4 @@
-"""What is deployed and how: the locks, the wheel, the image's recipe and the compose file."""
+"""What is deployed and how: the locks, the image's recipe and the compose file. The wheel: tests/integration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tomllib
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ruamel.yaml import YAML
 
 from config.lm_profiles import read_profiles
 from config.settings import FleetSettings
+from tests.harness.image_steps import read_stages
 from workers.health.checks import Problems
 from workers.health.server import HealthServer
 
@@ -25,11 +25,12 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 DEPLOY = ROOT / "docs" / "how-to" / "deploy.md"
 LOCKS = [ROOT / "requirements.lock", ROOT / "deploy" / "requirements.lock", ROOT / "deploy" / "demo.lock"]
+RAY_LOCK = ROOT / "deploy" / "ray.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def pinned(lock: Path) -> dict[str, tuple[Requirement, int]]:
-    """Returns each pinned requirement of a lock, by name, with its number of hashes."""
+    """Return each pinned requirement of a lock, by name, with its number of hashes."""
     found: dict[str, tuple[Requirement, int]] = {}
     for entry in lock.read_text().replace("\\\n", " ").splitlines():
         if entry and not entry.lstrip().startswith("#"):
@@ -43,7 +44,9 @@ def declared(*, extras: tuple[str, ...], groups: tuple[str, ...]) -> Iterator[Re
     for text in PROJECT["project"]["dependencies"]:
         yield Requirement(text)
     for extra in extras:
-        yield from map(Requirement, PROJECT["project"]["optional-dependencies"][extra])
+        for requirement in map(Requirement, PROJECT["project"]["optional-dependencies"][extra]):
+            if requirement.name != PROJECT["project"]["name"]:
+                yield requirement
     for group in groups:
         for entry in PROJECT["dependency-groups"][group]:
             if isinstance(entry, dict):
@@ -63,8 +66,8 @@ def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     ("lock", "least"),
-    [*((lock, 50) for lock in LOCKS), (ROOT / "deploy" / "uv.lock", 1)],
-    ids=["development", "image", "demo", "uv"],
+    [*((lock, 50) for lock in LOCKS), (RAY_LOCK, 50), (ROOT / "deploy" / "uv.lock", 1)],
+    ids=["development", "image", "demo", "ray", "uv"],
 )
 def test_a_lock_pins_and_hashes_everything_and_names_no_registry_or_path(lock: Path, least: int) -> None:
     requirements = pinned(lock)
@@ -82,8 +85,9 @@ def test_a_lock_pins_and_hashes_everything_and_names_no_registry_or_path(lock: P
         (LOCKS[0], ("embedded", "server", "worker"), ("dev",)),
         (LOCKS[1], ("server", "worker", "flower"), ("build",)),
         (LOCKS[2], ("embedded", "server", "worker"), ("build",)),
+        (RAY_LOCK, ("ray",), ()),
     ],
-    ids=["development", "image", "demo"],
+    ids=["development", "image", "demo", "ray"],
 )
 def test_a_lock_answers_everything_that_the_project_declares(
     lock: Path, extras: tuple[str, ...], groups: tuple[str, ...]
@@ -96,7 +100,7 @@ def test_a_lock_answers_everything_that_the_project_declares(
         assert wanted.specifier.contains(version.version, prereleases=True), f"{version} breaks {wanted}; `make lock`"
 
 
-@pytest.mark.parametrize("lock", LOCKS[1:], ids=["image", "demo"])
+@pytest.mark.parametrize("lock", [*LOCKS[1:], RAY_LOCK], ids=["image", "demo", "ray"])
 def test_all_locks_pin_the_same_versions(lock: Path) -> None:
     development, other = pinned(LOCKS[0]), pinned(lock)
     shared = development.keys() & other.keys()
@@ -105,21 +109,6 @@ def test_all_locks_pin_the_same_versions(lock: Path) -> None:
 
 def test_the_demo_installs_no_development_tools() -> None:
     assert not {"pytest", "ruff", "basedpyright", "hypothesis"} & pinned(LOCKS[2]).keys()
-
-
-def test_the_wheel_ships_the_library_alone(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {
-        "snakepit_bridge",
-        f"{'-'.join(wheel.name.split('-')[:2])}.dist-info",
-    }
-    shipped = {name for name in names if name.startswith("snakepit_bridge/")}
-    sources = {path for path in (ROOT / "snakepit_bridge").rglob("*") if path.suffix in {".py", ".lua", ".typed"}}
-    assert {str(path.relative_to(ROOT)) for path in sources} <= shipped
 
 
 def test_the_compose_file_is_valid_and_the_check_sees_a_mistake(tmp_path: Path) -> None:
@@ -159,7 +148,7 @@ def test_every_process_of_the_fleet_is_healthy_when_it_takes_work() -> None:
 
 
 def test_a_command_in_a_container_of_its_own_is_asked_for_no_health() -> None:
-    (_, *_, final) = stages()
+    (_, *_, final) = read_stages()
     assert not [line for line in final if line.startswith("HEALTHCHECK ") or "DSPEX_HEALTH_ADDRESS" in line]
 
 
@@ -201,6 +190,14 @@ def test_the_check_of_a_container_tells_by_its_exit_code(problem: str, healthy: 
     assert (done.returncode == 0) is healthy, done.stderr
 
 
+def test_a_worker_has_the_time_to_hand_back_what_it_has_not_finished() -> None:
+    for name in ("worker", "code-worker"):
+        service = compose()["services"][name]
+        grace_s = float(service["stop_grace_period"].removesuffix("s"))
+        assert grace_s >= FleetSettings.model_validate({}).stop_grace_s + 10
+        assert grace_s == service["environment"]["DSPEX_SUPERVISOR_GRACE_S"]
+
+
 def test_a_worker_can_be_scaled() -> None:
     worker = compose()["services"]["worker"]
     assert not {"container_name", "ports", "hostname"} & worker.keys()
@@ -221,16 +218,8 @@ def test_no_secret_stands_in_the_compose_file_and_no_port_is_open_to_the_network
             assert port.startswith("127.0.0.1:")
 
 
-def stages() -> list[list[str]]:
-    """Returns the Dockerfile's instructions, stage by stage."""
-    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    starts = [number for number, line in enumerate(lines) if line.startswith("FROM ")]
-    return [lines[start:end] for start, end in zip(starts, [*starts[1:], len(lines)], strict=True)]
-
-
 def test_the_image_runs_as_a_user_that_is_not_root_and_owns_no_code() -> None:
-    *build, final = stages()
+    *build, final = read_stages()
     assert build
     users = [line.split()[1] for line in final if line.startswith("USER ")]
     assert users
@@ -241,7 +230,7 @@ def test_the_image_runs_as_a_user_that_is_not_root_and_owns_no_code() -> None:
 
 
 def test_the_image_installs_nothing_that_is_not_pinned() -> None:
-    installs = [line for stage in stages() for line in stage if "pip install" in line]
+    installs = [line for stage in read_stages() for line in stage if "pip install" in line]
     assert installs
     for line in installs:
         assert "--require-hashes" in line or ("--no-deps" in line and "--no-build-isolation" in line)
@@ -249,7 +238,7 @@ def test_the_image_installs_nothing_that_is_not_pinned() -> None:
 
 def test_the_image_copies_only_what_exists_and_what_the_ignore_file_lets_through() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copies = [line.split()[1:-1] for stage in stages() for line in stage if line.startswith("COPY ")]
+    copies = [line.split()[1:-1] for stage in read_stages() for line in stage if line.startswith("COPY ")]
     sources = {word for words in copies if not words[0].startswith("--from") for word in words}
     assert sources == allowed
     assert [source for source in sources if not (ROOT / source).exists()] == []

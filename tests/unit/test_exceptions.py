@@ -151,7 +151,7 @@ def test_an_error_with_a_message_alone_says_just_that() -> None:
     assert str(BridgeError("plain")) == "plain"
 
 
-# ---------------------------------------------------------------- one error for each who raises it (KINDS 0a)
+# ---------------------------------------------------------------- one error for each who raises it
 
 
 class ToldInWords(Exception):

@@ -66,7 +66,7 @@ def test_the_fleets_front_door_takes_what_its_users_were_told() -> None:
 
 
 def loaded_by(code: str) -> set[str]:
-    """Returns the top-level packages that a fresh process has loaded after running the code."""
+    """Return the top-level packages that a fresh process has loaded after running the code."""
     report = "import json, sys; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     done = subprocess.run(

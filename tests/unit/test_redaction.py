@@ -1,4 +1,4 @@
-"""KINDS 1: a secret is masked in every spelling in which a library may quote it, and nothing else is."""
+"""A secret is masked in every spelling in which a library may quote it, and nothing else is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from snakepit_bridge import redaction
@@ -39,6 +39,7 @@ ODD = "k3y+/=\n\"quoted'\té ü~ canary"
 @settings(deadline=None)  # a loaded machine may take any time for one example
 @given(st.text(min_size=8).filter(lambda text: len(text.strip()) >= 8), st.text(), st.text())
 def test_a_registered_secret_is_never_in_a_redacted_text(secret: str, before: str, after: str) -> None:
+    assume(secret.strip().casefold() not in redaction._PLACEHOLDERS)  # which are no secrets
     register_secret(secret)
     for spelling in (
         secret,

@@ -6,7 +6,7 @@ Publishing, queues, priorities, fanout and the message format are kombu's own. D
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from queue import Empty
 from typing import Any
 
@@ -15,6 +15,8 @@ from kombu.transport import redis as stock
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from snakepit_bridge.client.sentinel import CheckedChannel
+from snakepit_bridge.redis.sentinel import SentinelService
 from workers.broker.claimer import Claimer, QueueList
 from workers.broker.decoding import ClaimedMessage, decode_delivery
 from workers.broker.keys import DeliveryKeys
@@ -34,7 +36,7 @@ _OPTIONS = ("delivery_key", "lease", "max_deliveries", "hold_limit", "stall", "c
 _POOL_ONLY_PARAMS = {"connection_class", "max_connections"}
 
 
-class Channel(stock.Channel):
+class Channel(CheckedChannel):
     """A channel of ``workers.broker:Transport``.
 
     Its own transport options are ``delivery_key`` (the prefix of its keys), ``lease``, ``max_deliveries``,
@@ -51,12 +53,17 @@ class Channel(stock.Channel):
     stall = 10.0
     claim_limit = 32
 
+    sentinel: SentinelService | None = None
+    """Where the primary is to be found, if Sentinel knows it."""
+
     qos: OurQoS  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
     _shared_client: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.lost: dict[str, str] = {}
         """The cause of death by claim, for claims whose task's process died."""
+        self.rejected: dict[str, tuple[str, str]] = {}
+        """Why claims are about to be rejected: a reason of the dead-letter list, and an error."""
         super().__init__(*args, **kwargs)
 
     # ------------------------------------------------------------ consuming
@@ -117,10 +124,10 @@ class Channel(stock.Channel):
     def keeper(self) -> LeaseKeeper:
         """The thread that renews this process's leases on this broker."""
         params = self._connparams()
-        server = tuple(params.get(name) for name in ("host", "port", "path", "db", "username"))
+        server = (self.sentinel, *(params.get(name) for name in ("host", "port", "path", "db", "username")))
         layout = DeliveryKeys(f"{self.global_keyprefix}{self.delivery_key}", self.global_keyprefix)
         terms = LeaseSettings(self.lease, self.max_deliveries, self.hold_limit, stall_s=self.stall)
-        return KEEPERS.get(server, layout, terms, lambda: _create_keeper_client(params))
+        return KEEPERS.get(server, layout, terms, partial(_create_keeper_client, self.sentinel, params))
 
     @property
     def leases(self) -> LeaseTable:
@@ -130,10 +137,8 @@ class Channel(stock.Channel):
     @cached_property
     def claimer(self) -> Claimer:
         """Fetches messages for this channel's consumers."""
-        params = self._connparams(asynchronous=True)
-        options = {name: value for name, value in params.items() if name not in _POOL_ONLY_PARAMS}
-        connection = params["connection_class"](**options, protocol=3, retry=Retry(NoBackoff(), 0))
-        return Claimer(self, ClaimConnection(connection))
+        params = {**self._connparams(asynchronous=True), "protocol": 3, "retry": Retry(NoBackoff(), 0)}
+        return Claimer(self, ClaimConnection(self._create_connection(params)))
 
     @property
     def is_claiming(self) -> bool:
@@ -195,17 +200,16 @@ class Channel(stock.Channel):
             self._shared_client = super()._create_client()
         return self._shared_client
 
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        # Without this check, a lost connection surfaces as an AttributeError, and the worker exits.
-        if self.connection is None or self.connection.client is None:
-            raise redis.ConnectionError("The connection to the broker was closed.")
-        return super()._connparams(asynchronous=asynchronous)
+    def _create_connection(self, params: dict[str, Any]) -> Any:
+        """Return a connection outside of the pools, not yet connected."""
+        options = {name: value for name, value in params.items() if name not in _POOL_ONLY_PARAMS}
+        return params["connection_class"](**options)
 
 
-def _create_keeper_client(params: dict[str, Any]) -> redis.Redis:
+def _create_keeper_client(sentinel: SentinelService | None, params: dict[str, Any]) -> redis.Redis:
     mine: dict[str, Any] = {"max_connections": 2, "socket_timeout": _KEEPER_TIMEOUT_S, "health_check_interval": 0}
     if "path" not in params:
         mine["socket_connect_timeout"] = _KEEPER_TIMEOUT_S
     mine |= {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False}
-    make: Any = redis.ConnectionPool
-    return redis.Redis(connection_pool=make(**{**params, **mine}))
+    create_pool: Any = redis.ConnectionPool if sentinel is None else sentinel.create_pool
+    return redis.Redis(connection_pool=create_pool(**{**params, **mine}))

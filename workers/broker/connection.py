@@ -15,8 +15,10 @@ from celery.app.amqp import AMQP
 from kombu.connection import Connection as KombuConnection
 
 from snakepit_bridge.client.rabbitmq import CONFIRM_WITHIN_S, is_rabbitmq
+from snakepit_bridge.client.signing import sign_sent
 from snakepit_bridge.process.home_loop import can_switch_out, run_blocking
 from snakepit_bridge.protocol.messages import HIDDEN
+from workers.encryption import load_signer
 
 _RETRY_INTERVALS_S = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}
 
@@ -39,7 +41,9 @@ class FleetAMQP(AMQP):
 
         RabbitMQ has to confirm each message. The wait is bounded and never blocks the event loop.
         """
-        send = super()._create_task_sender()
+        send, signer = super()._create_task_sender(), load_signer(cast(Any, self.app).settings)
+        if signer is not None:
+            send = sign_sent(send, signer)
         if not is_rabbitmq(str(cast(Any, self.app).conf.broker_url or "")):
             return send
         bounded = partial(send, confirm_timeout=CONFIRM_WITHIN_S)

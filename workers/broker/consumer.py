@@ -11,7 +11,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from celery.exceptions import CPendingDeprecationWarning, WorkerTerminate
 from celery.worker.consumer import Consumer
@@ -20,6 +20,8 @@ from celery.worker.state import maybe_shutdown
 from snakepit_bridge.process.home_loop import get_home_loop
 from snakepit_bridge.process.open_files import OPEN_FILES, is_out_of_files
 from snakepit_bridge.redis.outages import is_outage
+from workers.encryption import load_signer
+from workers.message_checks import check_signatures
 from workers.rabbitmq_dead_letters import dead_letter_on_reject, mark_rejected, stores_dead_letters
 
 logger = logging.getLogger(__name__)
@@ -61,7 +63,9 @@ class FleetConsumer(Consumer):
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
         """Return the message handler; rejected messages go to the dead-letter list on any broker."""
-        handle = super().create_task_handler(*args, **options)
+        handle = check_signatures(
+            super().create_task_handler(*args, **options), load_signer(cast(Any, self.app).settings)
+        )
         if not stores_dead_letters(self.app):
             return handle
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from workers.broker import message as envelope
 from workers.broker import settlement
 from workers.broker.leases import LeaseTable
-from workers.broker.message import UnreadableMessage
+from workers.broker.message import UnreadableMessageError
 from workers.broker.settlement import Settlement
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def decode_delivery(channel: DeliveringChannel, claimed: ClaimedMessage) -> Any:
         if claimed.recorded and _delay_until_due(channel, claimed, payload):
             return None
         message = envelope.to_kombu_message(channel, payload, claimed.tag)
-    except UnreadableMessage as exc:
+    except UnreadableMessageError as exc:
         what = str(exc).partition(":")[0]  # the rest may quote the message
         logger.error("Unreadable message in %r, moved to the dead-letter list: %s", claimed.place, what)
         if claimed.recorded:

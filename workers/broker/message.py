@@ -26,7 +26,7 @@ EMBED = "embed"
 _BROKEN = (ValueError, TypeError, LookupError, AttributeError, RecursionError, DecodeError)
 
 
-class UnreadableMessage(ValueError):
+class UnreadableMessageError(ValueError):
     """A list entry isn't a message, or its body is broken."""
 
 
@@ -34,7 +34,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     """Return a message's envelope.
 
     Raises:
-        UnreadableMessage: the bytes aren't a kombu message.
+        UnreadableMessageError: the bytes aren't a kombu message.
     """
     try:
         payload: Any = read_message(raw)
@@ -42,7 +42,7 @@ def parse(raw: bytes) -> dict[str, Any]:
         if not all(isinstance(mapping, dict) for mapping in (*mappings, payload.get("headers", {}))):
             raise TypeError("its properties or headers aren't objects")
     except _BROKEN as exc:
-        raise UnreadableMessage(f"{type(exc).__name__}: {exc}") from exc
+        raise UnreadableMessageError(f"{type(exc).__name__}: {exc}") from exc
     return payload
 
 
@@ -50,7 +50,7 @@ def to_kombu_message(channel: Any, payload: dict[str, Any], tag: str) -> Any:
     """Return the kombu message of an envelope, with the claim's tag and a JSON body decoded.
 
     Raises:
-        UnreadableMessage: the body is broken.
+        UnreadableMessageError: the body is broken.
     """
     properties = payload["properties"]
     properties["delivery_tag"] = tag
@@ -63,7 +63,7 @@ def to_kombu_message(channel: Any, payload: dict[str, Any], tag: str) -> Any:
             # kombu keeps what it decodes, so that Celery doesn't do it again.
             message.decode()
     except _BROKEN as exc:
-        raise UnreadableMessage(f"{type(exc).__name__}: {exc}") from exc
+        raise UnreadableMessageError(f"{type(exc).__name__}: {exc}") from exc
     return message
 
 

@@ -16,6 +16,9 @@ MAX_CLAIMS = 1_000
 """Maximum claims per round trip: Lua can unpack only a few thousand values."""
 
 
+_REJECTED = ("rejected", "its worker rejected it")
+
+
 class QoS(virtual.QoS):
     """kombu's acknowledgements, settled in the process's ``LeaseTable``."""
 
@@ -53,7 +56,8 @@ class QoS(virtual.QoS):
             self.settle(settlement.requeue_tail(delivery_tag, held.place, held.payload))
         else:
             known = envelope.summarize(held.payload)
-            self.settle(settlement.dead_letter(delivery_tag, held.place, "rejected", "its worker rejected it", known))
+            reason, problem = self.channel.rejected.pop(delivery_tag, _REJECTED)
+            self.settle(settlement.dead_letter(delivery_tag, held.place, reason, problem, known))
 
     def restore_unacked(self) -> list[Any]:
         """Requeue delivered messages that aren't running; running ones are acknowledged later, on another channel."""
@@ -73,6 +77,7 @@ class QoS(virtual.QoS):
     def settle(self, settled: Settlement) -> None:
         """Settle a claim."""
         self.channel.lost.pop(settled.tag, None)
+        self.channel.rejected.pop(settled.tag, None)
         self._quick_ack(settled.tag)
         self.channel.settle(settled)
 

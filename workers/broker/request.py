@@ -10,7 +10,7 @@ import time
 from typing import Any, cast
 
 from celery import Task, signals
-from celery.exceptions import WorkerLostError
+from celery.exceptions import Reject, WorkerLostError
 from celery.states import REVOKED
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
@@ -19,7 +19,7 @@ from snakepit_bridge.exceptions import DeadlineExceededError, PredictionCancelle
 from snakepit_bridge.protocol.messages import HIDDEN
 from workers.content_privacy import exception_name, format_arguments
 from workers.rabbitmq_dead_letters import GivenUp, mark_rejected
-from workers.task_ends import END_COMMITTER, PREDICTIONS, end_callbacks, program_reference, time_limit_error
+from workers.task_ends import END_COMMITTER, GUARDED_TASKS, end_callbacks, program_reference, time_limit_error
 from workers.task_guard import Guard
 
 
@@ -65,6 +65,11 @@ class FleetRequest(CeleryRequest):
             deaths = error.deaths
             mark_rejected(self.message, "lost", f"the worker that ran it died, {deaths} times", deaths)
             return self.reject(requeue=False)
+        if isinstance(error, Reject) and not error.requeue and self._type in GUARDED_TASKS:
+            # Celery would fail the prediction; the dead-letter list does, and says why.
+            state.task_ready(self)
+            mark_rejected(self.message, "rejected", str(error.reason))
+            return self.reject(requeue=False)
         lost = getattr(self.message.channel, "lost", None)
         if lost is not None and isinstance(error, WorkerLostError | SystemExit):
             lost[self.message.delivery_tag] = f"the process that ran it died: {error}"
@@ -72,7 +77,7 @@ class FleetRequest(CeleryRequest):
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Handle a time limit; at the hard one, end the predictions."""
-        if soft or self._type not in PREDICTIONS or state.should_terminate:
+        if soft or self._type not in GUARDED_TASKS or state.should_terminate:
             super().on_timeout(soft, timeout)
             return
         program = program_reference(self._request_dict, self._args)
@@ -84,7 +89,7 @@ class FleetRequest(CeleryRequest):
         self._end_predictions(error_of)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        if self._type not in PREDICTIONS:
+        if self._type not in GUARDED_TASKS:
             super()._announce_revoked(reason, terminated, signum, expired)
             return
         state.task_ready(self)
@@ -127,4 +132,4 @@ class FleetTask(Task):
 
     @__trace__.setter
     def __trace__(self, tracer: Any) -> None:
-        self._tracer = Guard(self, tracer) if tracer is not None and str(self.name) in PREDICTIONS else tracer
+        self._tracer = Guard(self, tracer) if tracer is not None and str(self.name) in GUARDED_TASKS else tracer

@@ -76,7 +76,7 @@ def worker_lost(tag: str, place: str, raw: bytes, error: str, max_deliveries: in
     """Redeliver a message whose worker died, or dead-letter it after too many deliveries."""
     try:
         payload = envelope.parse(raw)
-    except envelope.UnreadableMessage as exc:
+    except envelope.UnreadableMessageError as exc:
         return dead_letter(tag, place, "unreadable", str(exc))
     return process_died(tag, place, payload, error, max_deliveries)
 

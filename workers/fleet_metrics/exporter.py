@@ -28,6 +28,7 @@ from snakepit_bridge.telemetry.metrics import (
     MESSAGES_HELD,
     MESSAGES_PARKED,
     QUEUE_AGE,
+    QUEUE_DEMAND,
     QUEUE_DEPTH,
     REVISION_LAG,
     SESSION_STALENESS,
@@ -35,7 +36,7 @@ from snakepit_bridge.telemetry.metrics import (
     Metric,
 )
 from tasks.rate_limits.usage import LimitsInUse, LimitUse, read_limits
-from workers.fleet_metrics.sessions import SessionReport, SessionsReader, SessionsReport
+from workers.session_reports import SessionReport, SessionsReader, SessionsReport
 
 T = TypeVar("T")
 Values = Iterable[tuple[float, Labels]]
@@ -137,6 +138,9 @@ def _list_parked(found: LimitsInUse) -> Values:
 _OF_BACKLOG: dict[Metric, Callable[[Backlog], Values]] = {
     QUEUE_DEPTH: lambda backlog: [(float(depth.waiting), _of_queue(depth)) for depth in backlog.queues],
     QUEUE_AGE: _list_ages,
+    QUEUE_DEMAND: lambda backlog: [
+        (float(count), {"messaging.destination.name": queue}) for queue, count in backlog.demand().items()
+    ],
     MESSAGES_HELD: lambda backlog: _single(backlog.held),
     MESSAGES_DELAYED: lambda backlog: _single(backlog.delayed),
     MESSAGES_DEAD: lambda backlog: _single(backlog.dead),

@@ -16,6 +16,8 @@ MAX_NAME_LENGTH, MAX_ID_LENGTH = 512, 128
 MIN_TIMEOUT_S, MAX_TIMEOUT_S = 0.1, 86_400
 """The range of the timeout that a client may declare."""
 
+_ANSWER_MARGIN_S = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class ClientCall:
@@ -35,6 +37,10 @@ class ClientCall:
     def remaining_s(self) -> float:
         """The seconds until the call times out."""
         return max(0.0, self.ends_at - time.monotonic())
+
+    def bound_wait(self, wait_s: float) -> float:
+        """Return how long to wait, so that the response reaches the client before the call times out."""
+        return min(wait_s, max(0.0, self.remaining_s - _ANSWER_MARGIN_S))
 
 
 def require_seconds(value: float, where: str) -> float:

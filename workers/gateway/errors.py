@@ -172,11 +172,40 @@ class StreamEndedError(exceptions.BridgeError):
         return f"The stream was closed: {self.problem}. Reopen it from the last token."
 
 
+@_error
+class ReadOnlyError(exceptions.BridgeError):
+    """A visitor of the console hasn't allowed changes."""
+
+    def __str__(self) -> str:
+        return "The console is read-only. Choose 'Allow changes' at the top of a page first."
+
+
+@_error
+class FormExpiredError(exceptions.BridgeError):
+    """A form wasn't sent from a page that its sender was shown."""
+
+    def __str__(self) -> str:
+        return "This form is out of date: you have signed in or out since. Go back, reload the page, and send it again."
+
+
+@_error
+class PageNotFoundError(exceptions.BridgeError):
+    """A page of the console doesn't exist, or not for this visitor."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"There is no page {shorten_repr(self.path)}."
+
+
 _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (UnauthenticatedError, Code.UNAUTHENTICATED),
     (NotGrantedError, Code.PERMISSION_DENIED),
     (HostNotAllowedError, Code.PERMISSION_DENIED),
     (OriginNotAllowedError, Code.PERMISSION_DENIED),
+    (ReadOnlyError, Code.PERMISSION_DENIED),
+    (FormExpiredError, Code.PERMISSION_DENIED),
+    (PageNotFoundError, Code.NOT_FOUND),
     (TooManyError, Code.RESOURCE_EXHAUSTED),
     (TooLargeError, Code.RESOURCE_EXHAUSTED),
     (DrainingError, Code.UNAVAILABLE),
@@ -188,6 +217,16 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (exceptions.SessionNotFoundError, Code.NOT_FOUND),
     (exceptions.LabelNotFoundError, Code.NOT_FOUND),
     (exceptions.ProgramNotFoundError, Code.NOT_FOUND),
+    (exceptions.ExperimentNotFoundError, Code.NOT_FOUND),
+    (exceptions.DatasetNotFoundError, Code.NOT_FOUND),
+    (exceptions.EvaluationNotFoundError, Code.NOT_FOUND),
+    (exceptions.JobNotFoundError, Code.NOT_FOUND),
+    (exceptions.DeadMessageNotFoundError, Code.NOT_FOUND),
+    (exceptions.ApprovalNotFoundError, Code.NOT_FOUND),
+    (exceptions.ApprovalOutdatedError, Code.ABORTED),
+    (exceptions.ApprovalError, Code.PERMISSION_DENIED),
+    (exceptions.RolloutNotFoundError, Code.NOT_FOUND),
+    (exceptions.SessionNameError, Code.INVALID_ARGUMENT),
     (exceptions.StaleTokenError, Code.ABORTED),
     (exceptions.FencedError, Code.ABORTED),
     (exceptions.RolloutMovedError, Code.ABORTED),
@@ -197,6 +236,7 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (exceptions.AuthorityAwayError, Code.UNAVAILABLE),
     (exceptions.StalenessExceededError, Code.UNAVAILABLE),
     (exceptions.SessionError, Code.FAILED_PRECONDITION),
+    (exceptions.NotReplicatedError, Code.UNAVAILABLE),
     (exceptions.StoreUnavailableError, Code.UNAVAILABLE),
     (elixir.ElixirUnavailableError, Code.UNAVAILABLE),
     (HalfWrittenError, Code.UNAVAILABLE),

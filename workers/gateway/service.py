@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
+from snakepit_bridge.audit.entries import AuditSource
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.process.aio import OutageLog, cancel_tasks, every
 from snakepit_bridge.process.home_loop import adopt_loop, run_on_home_loop
@@ -20,17 +21,30 @@ from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.telemetry.metrics import GATEWAY_CALLS
 from snakepit_bridge.telemetry.setup import stop as stop_telemetry
 from workers.gateway.access.gate import RequestGate
+from workers.gateway.api.approvals import GatewayApprovals, GatewayProtections
+from workers.gateway.api.audit import GatewayAudit
 from workers.gateway.api.costs import CostReports
+from workers.gateway.api.datasets import GatewayDatasets
+from workers.gateway.api.dead_letters import GatewayDeadLetters
+from workers.gateway.api.evaluations import GatewayEvaluations, GatewayOptimizations
+from workers.gateway.api.experiments import GatewayExperiments
 from workers.gateway.api.flags import Flags
+from workers.gateway.api.jobs import GatewayJobs
+from workers.gateway.api.judges import GatewayJudges
+from workers.gateway.api.prediction_search import GatewayPredictionSearch
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
+from workers.gateway.api.recorders import GatewayRecorders
 from workers.gateway.api.rollouts import GatewayRollouts
 from workers.gateway.api.scores import PredictionScores
+from workers.gateway.api.sessions import Sessions
+from workers.gateway.api.status import GatewayStatus
 from workers.gateway.api.variables import Variables
+from workers.gateway.console.sign_ins import SignIns
 from workers.gateway.grpc.server import GrpcServer
 from workers.gateway.health import GatewayHealth
 from workers.gateway.http.server import HttpServer
-from workers.gateway.operations import build_operations
+from workers.gateway.operations import Services, build_operations
 from workers.gateway.settings import GatewaySettings
 from workers.health.server import HealthServer
 from workers.telemetry import read_options, start_fleet_metrics, start_telemetry
@@ -65,25 +79,50 @@ class Gateway:
             allowed_packages=settings.allowed_packages,
             bridge=settings.bridge,
             bounds=settings.bounds,
+            encryption=settings.encryption,
+            durability=settings.durability,
+            signing_keys=settings.signing_keys,
+            source=AuditSource.GATEWAY,
         )
         self._replica = Replica(self._fleet.store)
         self._predictions = Predictions(self._fleet, settings.limits.batch)
         self._gate = RequestGate(settings.grants, settings.limits)
-        operations = build_operations(
-            Variables(self._fleet, self._replica, settings.limits.changes),
-            self._predictions,
-            Programs(self._fleet, settings.allowed_packages, settings.imports),
-            CostReports(self._fleet),
-            PredictionScores(self._fleet, self._predictions),
-            GatewayRollouts(self._fleet, self._replica),
-        )
+        operations = build_operations(self._build_services(settings))
         flags = Flags(self._fleet, self._replica)
         self._grpc = GrpcServer(operations, self._gate, settings) if settings.grpc else None
         self.health = GatewayHealth(self._fleet, self._gate.draining.is_set)
         self._health_server = HealthServer(settings.health) if settings.health else None
-        self._http = HttpServer(operations, flags, self._gate, settings, self.health) if settings.http else None
+        sign_ins = SignIns(self._fleet.connection, settings.namespace, settings.grants) if settings.console else None
+        self._http = (
+            HttpServer(operations, flags, self._gate, settings, self.health, sign_ins) if settings.http else None
+        )
         self.grpc_address = self._grpc.address if self._grpc else None
         self.http_address = self._http.address if self._http else None
+
+    def _build_services(self, settings: GatewaySettings) -> Services:
+        fleet = self._fleet
+        return Services(
+            variables=Variables(fleet, self._replica, settings.limits.changes),
+            sessions=Sessions(fleet),
+            predictions=self._predictions,
+            prediction_search=GatewayPredictionSearch(fleet),
+            scores=PredictionScores(fleet, self._predictions),
+            programs=Programs(fleet, settings.allowed_packages, settings.imports),
+            rollouts=GatewayRollouts(fleet, self._replica),
+            experiments=GatewayExperiments(fleet),
+            judges=GatewayJudges(fleet),
+            dead_letters=GatewayDeadLetters(fleet),
+            audit=GatewayAudit(fleet),
+            protections=GatewayProtections(fleet),
+            approvals=GatewayApprovals(fleet),
+            costs=CostReports(fleet),
+            datasets=GatewayDatasets(fleet),
+            recorders=GatewayRecorders(fleet),
+            evaluations=GatewayEvaluations(fleet),
+            optimizations=GatewayOptimizations(fleet),
+            jobs=GatewayJobs(fleet),
+            status=GatewayStatus(fleet),
+        )
 
     async def ready(self) -> bool:
         """Check whether the fleet's servers answer."""

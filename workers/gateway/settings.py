@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from snakepit_bridge.encryption.cipher import NO_ENCRYPTION, EncryptionOptions
+from snakepit_bridge.encryption.keys import KeyRing
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
@@ -97,7 +99,11 @@ class GatewaySettings:
         drain_s: seconds that calls in flight may take on shutdown.
         bounds: maximum depth and size of inputs.
         metric_labels: optional labels of metrics.
+        durability: when a publish and a submit count: ``primary``, or ``replicated`` once replicas have them.
         health: ``HOST:PORT`` of health endpoints that don't depend on the HTTP server; None for none.
+        console: whether the HTTP server serves the console to browsers.
+        encryption: how the fleet encrypts what it keeps in Redis.
+        signing_keys: the keys that sign messages, where the workers ask for that.
 
     Raises:
         ConfigurationError: an address or a value is invalid, or the gateway would be exposed beyond loopback without
@@ -122,7 +128,11 @@ class GatewaySettings:
     drain_s: float = 20.0
     bounds: ValueBounds = BOUNDS
     metric_labels: tuple[str, ...] = ()
+    durability: str = "primary"
     health: str | None = None
+    console: bool = True
+    encryption: EncryptionOptions = NO_ENCRYPTION
+    signing_keys: KeyRing | None = None
 
     def __post_init__(self) -> None:
         if self.grpc is None and self.http is None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from celery.utils.log import ColorFormatter
 
+from snakepit_bridge.process.own_packages import OWN_PACKAGES
 from snakepit_bridge.redaction import MASK, redact_for_logs
 
 CONTEXT_FIELDS = ("task_id", "session", "token", "program", "trace_id", "span_id")
@@ -20,8 +21,6 @@ CONTEXT_FIELDS = ("task_id", "session", "token", "program", "trace_id", "span_id
 END_FIELDS = ("outcome", "error_type", "duration_s", "latency_s", "input_tokens", "output_tokens", "cost_usd")
 """Further fields of the line that tells how a prediction ended."""
 
-# Loggers of the fleet's own, which set such fields by themselves; others' extras may hold content.
-_OWN = frozenset({"snakepit_bridge", "tasks", "workers"})
 _PLAIN = re.compile(r"[\w.@:/+*-]+")
 
 
@@ -40,7 +39,8 @@ class FieldSource:
     def fields_of(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return the fields of a record; those that have no value are left out."""
         fields: dict[str, Any] = {**self.read_context()}
-        if record.name.partition(".")[0] in _OWN:
+        # The fleet's own loggers set such fields by themselves; others' extras may hold content.
+        if record.name.partition(".")[0] in OWN_PACKAGES:
             given = record.__dict__
             fields |= {name: given[name] for name in (*CONTEXT_FIELDS, *END_FIELDS) if given.get(name) is not None}
         elif not fields and isinstance(data := getattr(record, "data", None), Mapping):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from celery import Task, current_task
 
@@ -21,13 +22,12 @@ from workers.pool.tracebacks import detach_error
 _MARK = "__awaits_on_home_loop__"
 
 
-@runtime_checkable
-class BodyRunner(Protocol):
+class BodyRunner(ABC):
     """An owner of request stacks that runs its task's coroutine itself: a job of the asyncio pool."""
 
+    @abstractmethod
     def run_body(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run the coroutine of the job's task and return its result."""
-        ...
 
 
 def _task_id() -> str:

@@ -16,6 +16,7 @@ from celery.worker.request import Request
 from greenlet import GreenletExit
 
 from snakepit_bridge.process.home_loop import run_blocking
+from workers.pool.coroutines import BodyRunner
 from workers.pool.greenlets import GreenletBridge
 from workers.pool.soft_limits import Interruptible, SoftLimitReached
 from workers.pool.task_context import use_owner
@@ -49,7 +50,7 @@ class PoolRequest:
     hard_s: float | None = None
 
 
-class PoolTask:
+class PoolTask(BodyRunner):
     """One submitted task. All methods but ``execute`` run on the home loop.
 
     Attributes:

@@ -9,6 +9,7 @@ import sys
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redaction import redact_logs
+from workers.encryption import load_encryption
 from workers.logs.setup import set_up_process_logs
 from workers.refresher.service import run_refresher
 from workers.refresher.settings import RefresherSettings
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             queue=chosen.queue,
             metric_labels=fleet.metric_labels,
             health=fleet.health_address,
+            encryption=load_encryption(fleet),
             **{name: getattr(chosen, name) for name in _SECONDS},
         )
         run_refresher(settings, name=chosen.name)

@@ -19,7 +19,7 @@ from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.lease import LEASE, lease_call
 from snakepit_bridge.redis.scripts import ScriptPackage
 
-_SCRIPTS = ScriptPackage("workers.refresher")
+_SCRIPTS = ScriptPackage(f"{__package__}")
 # A pipeline is built without yielding to the event loop: a longer one would delay every follower.
 _PIPELINE_SIZE = 100
 

@@ -14,6 +14,7 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 from uuid import uuid4
 
+from snakepit_bridge.audit.entries import AuditSource
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.demand import SessionDemand
@@ -69,7 +70,11 @@ class Refresher:
         connection = RedisConnection(settings.redis_url, timeout_s=settings.redis_timeout_s)
         self._connection = connection
         self._store = store or RedisStore(
-            settings.redis_url, namespace=settings.namespace, timeout_s=settings.redis_timeout_s
+            settings.redis_url,
+            namespace=settings.namespace,
+            source=AuditSource.ELIXIR,
+            timeout_s=settings.redis_timeout_s,
+            cipher=settings.encryption.cipher(settings.namespace),
         )
         self._client = BridgeClient(
             settings.bridge, timeout_s=settings.timeout_s, max_answer_bytes=settings.max_answer_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from snakepit_bridge.encryption.cipher import NO_ENCRYPTION, EncryptionOptions
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from workers.addresses import parse_address
@@ -34,6 +35,7 @@ class RefresherSettings:
         broker_url, queue: the broker, if it isn't that Redis, and the queue of the fleet whose metrics it exports.
         metric_labels: optional labels of metrics.
         health: ``HOST:PORT`` of its health endpoints; None for none.
+        encryption: how the fleet encrypts what it keeps in Redis.
 
     Raises:
         ConfigurationError: a value is out of range, or ``bridge`` isn't ``HOST:PORT``.
@@ -60,6 +62,7 @@ class RefresherSettings:
     queue: str = "predictions"
     metric_labels: tuple[str, ...] = ()
     health: str | None = None
+    encryption: EncryptionOptions = NO_ENCRYPTION
 
     def __post_init__(self) -> None:
         parse_address(self.bridge, "The Elixir server's address", "localhost:50051", min_port=1)

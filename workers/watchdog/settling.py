@@ -150,7 +150,7 @@ class ClaimSettlement:
 def _task_id(record: bytes) -> str | None:
     try:
         payload = envelope.parse(record.partition(b"\n")[2])
-    except envelope.UnreadableMessage:
+    except envelope.UnreadableMessageError:
         return None
     found = envelope.summarize(payload)["task_id"]
     return found if isinstance(found, str) else None

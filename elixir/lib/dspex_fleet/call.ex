@@ -1,15 +1,15 @@
 defmodule DSPexFleet.Call do
   @moduledoc false
-  # A unary call with a timeout, retries after a lost connection, and telemetry. Every request of this package can be
-  # sent twice: those that change something carry an id under which the fleet applies them once.
+  # A unary call with a timeout, retries after a failure of its gateway, and telemetry. Every request of this package
+  # can be sent twice: those that change something carry an id under which the fleet applies them once.
 
-  alias DSPexFleet.{Connection, Context, Error, TraceContext}
-  alias DSPexFleet.Connection.Backoff
+  alias DSPexFleet.{Connection, Error, Session, TraceContext}
+  alias DSPexFleet.Connection.{Backoff, Circuits}
 
   @timeout 15_000
 
   @type operation :: atom
-  @type build :: (session :: String.t() -> {:ok, struct} | {:error, Error.t()} | struct)
+  @type build :: (Session.t() -> {:ok, map} | {:error, Error.t()} | map)
 
   @doc "Returns the default timeout of a call in milliseconds."
   @spec default_timeout() :: pos_integer
@@ -20,68 +20,105 @@ defmodule DSPexFleet.Call do
   def fresh_id, do: 15 |> :crypto.strong_rand_bytes() |> Base.url_encode64()
 
   @doc """
-  Calls `stub.rpc` with the request that `build` returns for the context's session.
+  Calls an operation of the gateway, such as `"Variables.Publish"`, with the message that `build` returns for the session.
 
-  The request is sent again, within the timeout, after each error for which `:again?` returns true; by default, after a
-  lost connection. It continues the trace of `:traceparent`, or by default of the caller's current span.
+  Fields of the message that are nil are left out. The request is sent again, within the timeout, after each error for which
+  `:again?` returns true; by default, after a failure of the gateway. It continues the trace of `:traceparent`, or by
+  default of the caller's current span. A call that `:waits?` on the gateway holds up no other.
   """
-  @spec run(Context.t(), operation, {module, atom}, build, timeout, keyword) :: {:ok, struct} | {:error, Error.t()}
-  def run(context, operation, {stub, rpc}, build, timeout \\ @timeout, opts \\ []) do
-    opts = Keyword.validate!(opts, again?: &Error.cut?/1, traceparent: nil)
+  @spec run(Session.ref(), operation, String.t(), build, timeout, keyword) :: {:ok, map} | {:error, Error.t()}
+  def run(ref, name, operation, build, timeout \\ @timeout, opts \\ []) do
+    opts = Keyword.validate!(opts, again?: &Error.cut?/1, traceparent: nil, waits?: false)
 
-    with {:ok, session, connection} <- Context.lookup(context),
-         {:ok, request} <- to_result(build.(session)) do
-      about = %{operation: operation, session: session}
+    with {:ok, session} <- Session.resolve(ref),
+         :ok <- check_timeout(timeout),
+         {:ok, message} <- to_result(build.(session)) do
+      about = %{operation: name, session: session.id}
+      message = present(message)
 
       :telemetry.span([:dspex_fleet, :call], about, fn ->
-        result = attempt(connection, {stub, rpc, request}, opts, deadline(timeout), 0)
+        result = attempt(session.connection, {operation, message}, opts, deadline(timeout), 0)
         {result, Map.put(about, :error, error(result))}
       end)
     end
   end
 
-  @doc "Sends one request on a connected channel; returns a stream if the method is streaming."
-  @spec send_once(GRPC.Channel.t(), map, {module, atom, struct}, timeout, String.t() | nil) ::
-          {:ok, term} | {:error, Error.t()}
-  def send_once(channel, metadata, {stub, rpc, request}, timeout, traceparent \\ nil) do
-    case apply(stub, rpc, [channel, request, [timeout: timeout, metadata: TraceContext.put(metadata, traceparent)]]) do
-      {:ok, reply} -> {:ok, reply}
-      {:error, %GRPC.RPCError{} = error} -> {:error, Error.from_rpc(error)}
-      {:error, reason} -> {:error, Error.new(:bad_answer, inspect(reason))}
-    end
-  catch
-    # The connection's process exited between the look-up of the channel and its use.
-    :exit, reason -> {:error, Error.new(:gateway_unavailable, "the connection was lost: #{exit_reason(reason)}")}
+  @doc "Returns the stream of an operation on one gateway; see `DSPexFleet.Transport`."
+  @spec stream(Connection.choice(), String.t(), map) :: Enumerable.t()
+  def stream(choice, operation, message) do
+    opts = [headers: TraceContext.put(choice.headers, nil), usable?: fn -> Connection.usable?(choice) end]
+
+    choice.gateway
+    |> choice.transport.stream(operation, present(message), opts)
+    |> Stream.map(&reported(&1, choice))
   end
 
-  # Without the call that exited, whose arguments contain the token.
-  defp exit_reason({reason, {_module, _function, _arguments}}), do: inspect(reason)
-  defp exit_reason(reason), do: inspect(reason)
+  defp check_timeout(:infinity), do: :ok
+  defp check_timeout(timeout) when is_integer(timeout) and timeout > 0, do: :ok
 
-  defp to_result({:ok, request}), do: {:ok, request}
+  defp check_timeout(other) do
+    {:error, Error.new(:invalid_option, "expected a timeout in milliseconds or :infinity, got: #{inspect(other)}")}
+  end
+
+  defp to_result({:ok, message}), do: {:ok, message}
   defp to_result({:error, %Error{}} = refused), do: refused
-  defp to_result(request), do: {:ok, request}
+  defp to_result(message), do: {:ok, message}
+
+  defp present(message), do: Map.reject(message, fn {_field, value} -> value == nil end)
 
   defp attempt(connection, call, opts, deadline, tries) do
-    result =
-      with {:ok, channel, metadata} <- Connection.channel(connection, remaining(deadline)) do
-        send_once(channel, metadata, call, remaining(deadline), opts[:traceparent])
-      end
+    case try_once(connection, call, opts, deadline) do
+      {:ok, answer} ->
+        {:ok, answer}
 
+      # Another gateway may be up, and otherwise choosing one waits.
+      {:down, error} ->
+        if remaining(deadline) > 1, do: attempt(connection, call, opts, deadline, tries), else: {:error, error}
+
+      {:error, error} ->
+        again(error, connection, call, opts, deadline, tries)
+    end
+  end
+
+  defp try_once(connection, {operation, message}, opts, deadline) do
+    with {:ok, choice} <- Connection.choose(connection, remaining(deadline)) do
+      request_opts = [
+        headers: TraceContext.put(choice.headers, opts[:traceparent]),
+        timeout: remaining(deadline),
+        usable?: fn -> Connection.doubt(choice) end,
+        age: Circuits.downs(choice.circuits, choice.index),
+        waits?: opts[:waits?]
+      ]
+
+      choice.gateway |> choice.transport.request(operation, message, request_opts) |> reported(choice)
+    end
+  end
+
+  defp reported({:down, error}, choice) do
+    Connection.report_down(choice, error)
+    {:down, error}
+  end
+
+  # A connection that was lost may be the first sign that the gateway is down.
+  defp reported({:error, %Error{reason: :gateway_unavailable}} = failure, choice) do
+    Connection.suspect(choice)
+    failure
+  end
+
+  defp reported(result, _choice), do: result
+
+  defp again(error, connection, call, opts, deadline, tries) do
     pause = Backoff.delay(tries, 50, 1_000)
 
-    if retry?(result, opts[:again?]) and fits?(pause, remaining(deadline)) do
+    if opts[:again?].(error) and fits?(pause, remaining(deadline)) do
       Process.sleep(pause)
       attempt(connection, call, opts, deadline, tries + 1)
     else
-      result
+      {:error, error}
     end
   end
 
-  defp retry?({:ok, _reply}, _again?), do: false
-  defp retry?({:error, error}, again?), do: again?.(error)
-
-  defp error({:ok, _reply}), do: nil
+  defp error({:ok, _answer}), do: nil
   defp error({:error, error}), do: error
 
   defp deadline(:infinity), do: :infinity

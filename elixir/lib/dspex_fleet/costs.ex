@@ -10,9 +10,7 @@ defmodule DSPexFleet.Costs do
   nil if no call is priced.
   """
 
-  alias Dspex.Fleet.V1
-  alias Dspex.Fleet.V1.Costs.Stub
-  alias DSPexFleet.{Call, Context, Error, Snapshot}
+  alias DSPexFleet.{Call, Error, Options, Session, Snapshot}
 
   @type report :: %{
           by: String.t(),
@@ -23,40 +21,65 @@ defmodule DSPexFleet.Costs do
           omitted: non_neg_integer
         }
 
+  @schema Options.call(
+            by: [
+              type: {:in, [:program, :session, :revision, :profile]},
+              default: :program,
+              doc: "What the rows are by."
+            ],
+            since_s: [
+              type: {:or, [:non_neg_integer, :float]},
+              doc: "Seconds back, a day unless given; the first hour counts as a whole."
+            ],
+            limit: [type: :non_neg_integer, default: 0, doc: "The most rows, or 0 for the gateway's own limit."]
+          )
+
   @doc """
   Returns what predictions cost that ended lately, each counted once.
 
-  Options: `:by` (`:program`, `:session`, `:revision` or `:profile`), `:since_s` (seconds back, a day unless given; the
-  first hour counts as a whole), `:limit` (rows) and `:timeout`.
+  #{NimbleOptions.docs(@schema)}
   """
-  @spec report(Context.t(), keyword) :: {:ok, report} | {:error, Error.t()}
-  def report(context, opts \\ []) do
-    opts = Keyword.validate!(opts, by: :program, since_s: nil, limit: 0, timeout: Call.default_timeout())
-
-    build = fn _session ->
-      %V1.CostReportRequest{by: to_string(opts[:by]), since_s: opts[:since_s], limit: opts[:limit]}
-    end
-
-    with {:ok, wire} <- Call.run(context, :report_costs, {Stub, :report}, build, opts[:timeout]) do
+  @spec report(Session.ref(), keyword) :: {:ok, report} | {:error, Error.t()}
+  def report(session, opts \\ []) do
+    with {:ok, opts} <- Options.validate(opts, @schema),
+         message = %{"by" => to_string(opts[:by]), "since_s" => opts[:since_s], "limit" => opts[:limit]},
+         {:ok, answer} <- Call.run(session, :report_costs, "Costs.Report", fn _session -> message end, opts[:timeout]) do
       {:ok,
        %{
-         by: wire.by,
-         since: Snapshot.time(wire.since),
-         until: Snapshot.time(wire.until),
-         rows: Enum.map(wire.rows, &row/1),
-         total: row(wire.total),
-         omitted: wire.omitted
+         by: answer["by"],
+         since: Snapshot.time(answer["since"]),
+         until: Snapshot.time(answer["until"]),
+         rows: Enum.map(answer["rows"], &row/1),
+         total: row(answer["total"]),
+         omitted: answer["omitted"]
        }}
     end
   end
 
   @doc "Like `report/2`, but returns the report itself or raises `DSPexFleet.Error`."
-  @spec report!(Context.t(), keyword) :: report
-  def report!(context, opts \\ []), do: context |> report(opts) |> Error.unwrap!()
+  @spec report!(Session.ref(), keyword) :: report
+  def report!(session, opts \\ []), do: session |> report(opts) |> Error.unwrap!()
 
-  defp row(%V1.CostRow{} = wire) do
-    wire |> fields() |> Map.merge(%{usage: fields(wire.usage), failed_usage: fields(wire.failed_usage)})
+  defp row(message) do
+    message
+    |> pick([:program, :session, :token, :profile, :predictions, :failed])
+    |> Map.merge(%{usage: usage(message["usage"]), failed_usage: usage(message["failed_usage"])})
   end
 
-  defp fields(wire), do: wire |> Map.from_struct() |> Map.delete(:__unknown_fields__)
+  @doc false
+  # What LM calls used, as a report has it.
+  @spec usage(map) :: map
+  def usage(message) do
+    pick(message, [
+      :calls,
+      :unpriced_calls,
+      :input_tokens,
+      :cached_input_tokens,
+      :output_tokens,
+      :reasoning_tokens,
+      :cost_usd
+    ])
+  end
+
+  defp pick(message, fields), do: Map.new(fields, &{&1, message[to_string(&1)]})
 end

@@ -5,58 +5,59 @@ defmodule DSPexFleet.Error do
     * `:reason` is an atom to match on, such as `:validation` or `:revision_lost`; see `t:reason/0`.
     * `:message` describes what happened, what was found and what to do.
     * `:kind` is the name of the error's class on the fleet, such as `"ValidationError"`, and `nil` for an error of this
-      package or of gRPC.
+      package.
     * `:fields` are the fields of the class, in the order that it declares them.
-    * `:status` is the gRPC status, or `nil` if there was no answer.
+    * `:status` is the gateway's status as an atom, such as `:invalid_argument`, or `nil` if there was no answer.
 
-  The errors of a fleet without a class there, and those that the package also returns by itself:
+  ## Reasons of this package
 
   | reason | means |
   | --- | --- |
-  | `:gateway_unavailable` | no connection, or none that lasted, within the call's timeout |
-  | `:deadline_exceeded` | connected, but the answer did not come in time; or the prediction's own deadline passed |
+  | `:gateway_unavailable` | no gateway is up, or none that lasted, within the call's timeout |
+  | `:took_too_long` | a gateway is up, but its answer did not come within the call's timeout |
   | `:context_down` | the context or its connection is not running on this node |
-  | `:prediction_timeout` | `await` stopped waiting; the prediction continues |
+  | `:prediction_timeout` | `await` stopped waiting; the prediction continues, unless it was to be cancelled |
+  | `:revision_not_reached` | a local replica, too, has not got as far as `:at_least` in time |
+  | `:session_name` | what is given as a session's id isn't text |
   | `:variable_not_found` | the session has no variable of this name |
-  | `:invalid_value` | a value that can't be sent |
+  | `:invalid_option` | an option of a call is unknown, or has a value that it can't have |
+  | `:invalid_value` | an argument that can't be sent, such as a value that JSON has no form for |
+  | `:unimplemented` | the gateway is of a version that doesn't have the operation |
   | `:bad_answer` | the gateway sent a response that this version can't decode |
+
+  ## Reasons of the fleet
+
+  #{DSPexFleet.Error.Reasons.table()}
   """
 
-  alias Dspex.Fleet.V1
+  alias DSPexFleet.Error.Reasons
 
-  # The classes that a gateway names, each with its reason: ValidationError is :validation.
-  @reasons ~w(
-             AnswerTooLargeError AuthorityAwayError BindingError BridgeError CheckFailedError ConfigurationError
-             DeadMessageNotFoundError DeadlineExceededError DrainingError ElixirError ElixirFailedError
-             ElixirMethodNotServedError ElixirSessionNotFoundError ElixirUnavailableError ExperimentError
-             ExperimentNotFoundError FencedError ForeignNamespaceError HalfWrittenError HostNotAllowedError
-             IdempotencyConflictError InputError InternalError JudgeError LMAnswerError LMAnswerTruncatedError
-             LMCallOutsidePredictionError LMContentRefusedError LMError LMRefusedError LMUnavailableError
-             LabelMovedError LabelNotFoundError MalformedError MediaTypeError NotGrantedError OriginNotAllowedError
-             OwnLMError PayloadLostError PredictionCancelledError PredictionError PredictionFailedError
-             PredictionGivenUpError PredictionNotFoundError PredictionNotScorableError PredictionTimeoutError
-             PredictionUnknownError ProgramError ProgramNotFoundError ProgramSpecError RequestIdConflictError
-             RevisionLostError RevisionNotAppliedError RevisionNotReachedError RolloutCandidateError
-             RolloutMovedError RolloutOverlapError RolloutPolicyError RolloutStateError ScoreError SessionError
-             SessionNameError SessionNotFoundError SessionOwnedElsewhereError StaleTokenError StalenessExceededError
-             StoreForbiddenError StoreUnavailableError StreamEndedError TooLargeError TooManyError TookTooLongError
-             UnauthenticatedError UnknownModuleError UnreadableVariableError ValidationError VariableNotFoundError
-             WriteNotShownError
-           )
-           |> Map.new(&{&1, &1 |> String.replace_suffix("Error", "") |> Macro.underscore() |> String.to_atom()})
+  @reasons Reasons.by_kind()
 
-  # By their codes.
-  @statuses ~w(ok cancelled unknown invalid_argument deadline_exceeded not_found already_exists permission_denied
+  @statuses ~w(cancelled unknown invalid_argument deadline_exceeded not_found already_exists permission_denied
                resource_exhausted failed_precondition aborted out_of_range unimplemented internal unavailable data_loss
                unauthenticated)a
-            |> Enum.with_index(&{&2, &1})
-            |> Map.new()
+            |> Map.new(&{&1 |> to_string() |> String.upcase(), &1})
 
-  @own [:bad_answer, :context_down, :gateway_unavailable, :invalid_value]
+  # Of an answer that isn't a gateway's own, such as that of a proxy in front of it.
+  @http %{
+    400 => :invalid_argument,
+    401 => :unauthenticated,
+    403 => :permission_denied,
+    404 => :unimplemented,
+    405 => :unimplemented,
+    413 => :resource_exhausted,
+    429 => :resource_exhausted,
+    502 => :unavailable,
+    503 => :unavailable,
+    504 => :unavailable
+  }
+
+  @own [:bad_answer, :context_down, :gateway_unavailable, :invalid_option, :invalid_value]
 
   @typedoc """
   What happened: the name of the error's class on the fleet in snake case without `Error` (`"StaleTokenError"` is
-  `:stale_token`), or this package's own reason. An answer that names no class has its gRPC status as the reason, and a class
+  `:stale_token`), or this package's own reason. An answer that names no class has its status as the reason, and a class
   that this version doesn't know has `:unknown` and its name in `:kind`.
   """
   @type reason ::
@@ -77,8 +78,6 @@ defmodule DSPexFleet.Error do
 
   defexception [:reason, :message, kind: nil, fields: [], status: nil]
 
-  @any_type "type.googleapis.com/dspex.fleet.v1.Error"
-
   @impl true
   def message(%__MODULE__{kind: kind, reason: reason, message: message}), do: "#{kind || reason}: #{message}"
 
@@ -92,20 +91,18 @@ defmodule DSPexFleet.Error do
   def new(reason, message, rest \\ []), do: struct!(%__MODULE__{reason: reason, message: message}, rest)
 
   @doc false
-  # A failed prediction and a rejected request of a batch carry the fleet's own record of the error.
-  @spec from_wire(V1.Error.t(), atom | nil) :: t
-  def from_wire(%V1.Error{kind: kind} = error, status \\ nil) do
-    new(Map.get(@reasons, kind, :unknown), error.message, kind: kind, fields: fields(error.fields_json), status: status)
-  end
+  # The error of a response, of a failed prediction, or of a rejected request in a batch; the HTTP status is nil if it
+  # came inside a response.
+  @spec from_response(map, pos_integer | nil) :: t
+  def from_response(wire, http_status \\ nil) do
+    kind = wire["kind"]
+    status = Map.get(@statuses, wire["status"]) || Map.get(@http, http_status)
+    message = wire["message"] || "the gateway gave no reason"
 
-  @doc false
-  @spec from_rpc(GRPC.RPCError.t()) :: t
-  def from_rpc(%GRPC.RPCError{status: code, message: message, details: details}) do
-    status = Map.get(@statuses, code, :unknown)
-
-    case Enum.find(details || [], &(&1.type_url == @any_type)) do
-      nil -> new(reason(status), message || "the gateway gave no reason", status: status)
-      any -> any.value |> V1.Error.decode() |> from_wire(status)
+    case Map.fetch(@reasons, kind) do
+      {:ok, reason} -> new(reason, message, kind: kind, fields: fields(wire["fields"]), status: status)
+      :error when is_map_key(wire, "status") or status == nil -> new(:unknown, message, kind: kind, status: status)
+      :error -> new(reason(status), message, status: status)
     end
   end
 
@@ -117,12 +114,6 @@ defmodule DSPexFleet.Error do
   defp reason(:unavailable), do: :gateway_unavailable
   defp reason(status), do: status
 
-  defp fields(""), do: []
-
-  defp fields(json) do
-    case JSON.decode(json) do
-      {:ok, fields} when is_list(fields) -> fields
-      _other -> []
-    end
-  end
+  defp fields(fields) when is_list(fields), do: fields
+  defp fields(_none), do: []
 end

@@ -6,12 +6,13 @@ defmodule DSPexFleet.Prediction do
     * `:provenance` – what produced the outputs: `:token` and `:session` of the variables, `:program` and
       `:program_version`, `:model`, `:prompt_tokens` and `:completion_tokens`, `:staleness_s`, `:outage`, `:worker`,
       `:arms` (of rollouts, each a map of `:rollout`, the id, `:arm`, `:stage` and `:target`), and the whole `:record`.
+    * `:completions` – the outputs of every completion, if the program has several; `:outputs` are the first.
+    * `:trace` – the program's steps, if it was submitted with `trace: true`.
     * `:error` – the error of a prediction that failed or was cancelled; `DSPexFleet.await/2` returns it as
       `{:error, error}`.
   """
 
-  alias Dspex.Fleet.V1
-  alias DSPexFleet.{Error, Token, Values}
+  alias DSPexFleet.{Error, Token}
 
   @type state :: :queued | :running | :succeeded | :failed | :cancelled | :unknown
   @type t :: %__MODULE__{
@@ -19,18 +20,14 @@ defmodule DSPexFleet.Prediction do
           state: state,
           outputs: %{String.t() => term} | nil,
           provenance: map | nil,
+          completions: [map] | nil,
+          trace: [map] | nil,
           error: Error.t() | nil
         }
 
-  defstruct [:id, :state, :outputs, :provenance, :error]
+  defstruct [:id, :state, :outputs, :provenance, :completions, :trace, :error]
 
-  @states %{
-    PREDICTION_STATE_QUEUED: :queued,
-    PREDICTION_STATE_RUNNING: :running,
-    PREDICTION_STATE_SUCCEEDED: :succeeded,
-    PREDICTION_STATE_FAILED: :failed,
-    PREDICTION_STATE_CANCELLED: :cancelled
-  }
+  @states Map.new(~w(queued running succeeded failed cancelled)a, &{to_string(&1), &1})
 
   @doc "Returns true if a prediction has succeeded, failed or been cancelled."
   @spec ended?(t) :: boolean
@@ -50,44 +47,41 @@ defmodule DSPexFleet.Prediction do
   def outcome(%__MODULE__{} = prediction), do: {:ok, prediction}
 
   @doc false
-  @spec state(atom | integer) :: state
-  def state(wire), do: Map.get(@states, wire, :unknown)
+  @spec state(String.t()) :: state
+  def state(text), do: Map.get(@states, text, :unknown)
 
   @doc false
-  @spec from_wire(V1.Prediction.t()) :: {:ok, t} | {:error, Error.t()}
-  def from_wire(%V1.Prediction{} = wire) do
-    with {:ok, outputs} <- json(wire.outputs_json),
-         {:ok, provenance} <- provenance(wire.provenance) do
-      {:ok,
-       %__MODULE__{
-         id: wire.id,
-         state: state(wire.state),
-         outputs: outputs,
-         provenance: provenance,
-         error: wire.error && Error.from_wire(wire.error)
-       }}
-    end
+  @spec from_message(map) :: t
+  def from_message(message) do
+    %__MODULE__{
+      id: message["id"],
+      state: state(message["state"]),
+      outputs: message["outputs"],
+      provenance: provenance(message["provenance"]),
+      completions: message["completions"],
+      trace: message["trace"],
+      error: message["error"] && Error.from_response(message["error"])
+    }
   end
 
-  defp provenance(nil), do: {:ok, nil}
+  @provenance ~w(session digest program program_version model prompt_tokens completion_tokens staleness_s outage worker
+                 cost_usd record)a
 
-  defp provenance(%V1.Provenance{} = wire) do
-    with {:ok, record} <- json(wire.record_json) do
-      fields = wire |> Map.from_struct() |> Map.drop([:record_json, :token, :__unknown_fields__])
-      {:ok, Map.merge(fields, %{token: token(wire.token), arms: Enum.map(wire.arms, &arm/1), record: record})}
-    end
+  defp provenance(nil), do: nil
+
+  defp provenance(message) do
+    @provenance
+    |> Map.new(&{&1, message[to_string(&1)]})
+    |> Map.merge(%{token: token(message["token"]), arms: Enum.map(message["arms"] || [], &arm/1)})
   end
 
-  defp arm(%V1.Arm{} = wire), do: Map.take(wire, [:rollout, :arm, :stage, :target])
+  defp arm(message), do: Map.new(~w(rollout arm stage target)a, &{&1, message[to_string(&1)]})
 
   # A prediction without a session has no token.
   defp token(text) do
-    case Token.parse(text) do
+    case is_binary(text) && Token.parse(text) do
       {:ok, token} -> token
-      :error -> nil
+      _none -> nil
     end
   end
-
-  defp json(""), do: {:ok, nil}
-  defp json(text), do: Values.decode(text)
 end

@@ -1,13 +1,12 @@
 defmodule DSPexFleet.PredictionStream do
   @moduledoc false
-  # A prediction's events as a stream that always ends with the outcome. If the connection is lost, the stream is
+  # A prediction's events as a stream that always ends with the outcome. If its connection is lost, the stream is
   # reopened after the last piece received; if that yields no piece, the outcome is awaited.
 
-  alias Dspex.Fleet.V1
-  alias DSPexFleet.{Call, Connection, Context, Error, Handle, Prediction}
+  alias DSPexFleet.{Call, Connection, Error, Handle, Prediction, PredictionEvents, Session}
 
   @spec stream(Handle.t()) :: Enumerable.t()
-  def stream(%Handle{} = handle), do: follow(handle, "")
+  def stream(%Handle{} = handle), do: follow(handle, nil)
 
   defp follow(handle, position) do
     [handle]
@@ -15,13 +14,11 @@ defmodule DSPexFleet.PredictionStream do
     |> Stream.transform({:opened, position}, &read(&1, &2, handle))
   end
 
-  # The gateway's replies, then `:closed`, to detect a stream that ends before the prediction.
+  # The gateway's messages, then `:closed`, to detect a stream that ends before the prediction.
   defp open(handle, position) do
-    with {:ok, _session, connection} <- Context.lookup(handle.context),
-         {:ok, channel, metadata} <- Connection.channel(connection, Call.default_timeout()),
-         request = %V1.StreamRequest{id: handle.id, after: position},
-         {:ok, replies} <- Call.send_once(channel, metadata, {V1.Predictions.Stub, :stream, request}, :infinity) do
-      Stream.concat(replies, [:closed])
+    with {:ok, session} <- Session.resolve(handle.session),
+         {:ok, choice} <- Connection.choose(session.connection, Call.default_timeout()) do
+      choice |> Call.stream("Predictions.Stream", %{"id" => handle.id, "after" => position}) |> Stream.concat([:closed])
     else
       {:error, %Error{} = error} -> [{:error, error}]
     end
@@ -29,29 +26,27 @@ defmodule DSPexFleet.PredictionStream do
 
   # The accumulator is `:ended`, or `{:moved | :opened, position}`: whether a piece came since the stream was opened,
   # and the position of the last one.
-  defp read(_reply, :ended, _handle), do: {:halt, :ended}
-  defp read({:ok, %V1.PredictionEvent{} = event}, reading, _handle), do: event(event.event, advance(event, reading))
-
-  defp read({:error, %GRPC.RPCError{} = error}, reading, handle),
-    do: handle_error(Error.from_rpc(error), reading, handle)
-
-  defp read({:error, %Error{} = error}, reading, handle), do: handle_error(error, reading, handle)
+  defp read(_message, :ended, _handle), do: {:halt, :ended}
+  defp read(:open, reading, _handle), do: {[], reading}
+  defp read({:ok, message}, reading, handle), do: event(message, advance(message, reading), handle)
+  defp read({_failed, %Error{} = error}, reading, handle), do: handle_error(error, reading, handle)
   defp read(:closed, reading, handle), do: resume(reading, handle)
 
-  defp advance(%V1.PredictionEvent{position: ""}, reading), do: reading
-  defp advance(%V1.PredictionEvent{position: position}, _reading), do: {:moved, position}
+  defp advance(%{"position" => position}, _reading) when position != "", do: {:moved, position}
+  defp advance(_message, reading), do: reading
 
-  defp event({:state, state}, reading), do: {[{:ok, {:state, Prediction.state(state)}}], reading}
-  defp event({:piece, piece}, reading), do: {[{:ok, {:piece, piece.field, piece.text}}], reading}
+  defp event(%{"state" => state}, reading, _handle), do: {[{:ok, {:state, Prediction.state(state)}}], reading}
 
-  defp event({:ended, wire}, _reading) do
-    case Prediction.from_wire(wire) do
-      {:ok, prediction} -> final(Prediction.outcome(prediction))
-      {:error, _error} = error -> final(error)
-    end
+  defp event(%{"piece" => piece}, reading, _handle),
+    do: {[{:ok, {:piece, piece["field"], piece["text"]}}], reading}
+
+  defp event(%{"ended" => message}, _reading, handle) do
+    prediction = Prediction.from_message(message)
+    PredictionEvents.ended(handle, prediction)
+    final(Prediction.outcome(prediction))
   end
 
-  defp event(_from_a_newer_gateway, reading), do: {[], reading}
+  defp event(_from_a_newer_gateway, reading, _handle), do: {[], reading}
 
   defp handle_error(error, reading, handle) do
     if Error.cut?(error), do: resume(reading, handle), else: final({:error, error})

@@ -5,7 +5,6 @@ defmodule DSPexFleet.Revision do
   `:changes` maps a name to `{before, after}`, each a `DSPexFleet.Variable` or `nil`.
   """
 
-  alias Dspex.Fleet.V1
   alias DSPexFleet.{Error, Snapshot, Token, Variable}
 
   @type t :: %__MODULE__{
@@ -19,17 +18,16 @@ defmodule DSPexFleet.Revision do
   defstruct [:token, :at, :author, :reason, changes: %{}]
 
   @doc false
-  @spec from_wire(V1.Revision.t()) :: {:ok, t} | {:error, Error.t()}
-  def from_wire(%V1.Revision{} = wire) do
-    with {:ok, token} <- Snapshot.token(wire.token),
-         {:ok, changes} <- Variable.traverse(wire.changes, &Variable.change_from_wire/1) do
+  @spec from_message(map) :: {:ok, t} | {:error, Error.t()}
+  def from_message(message) do
+    with {:ok, token} <- Snapshot.token(message["token"]) do
       {:ok,
        %__MODULE__{
          token: token,
-         at: Snapshot.time(wire.at),
-         author: wire.author,
-         reason: wire.reason,
-         changes: Map.new(changes)
+         at: Snapshot.time(message["at"]),
+         author: message["author"],
+         reason: message["reason"],
+         changes: Map.new(message["changes"], &Variable.change_from_message/1)
        }}
     end
   end

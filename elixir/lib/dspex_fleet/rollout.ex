@@ -3,8 +3,8 @@ defmodule DSPexFleet.Rollout do
   Rollouts: a session's revision, or a program's version, goes to a part of the traffic first and comes back by itself if
   it does harm.
 
-      {:ok, rollout} = Rollout.start(ctx, Context.session(ctx), %{llm_temperature: 1.8}, reason: "livelier answers")
-      {:ok, ref} = Rollout.subscribe(ctx, rollout.target)
+      {:ok, rollout} = Rollout.start(session, session.id, %{llm_temperature: 1.8}, reason: "livelier answers")
+      {:ok, ref} = Rollout.subscribe(session, rollout.target)
 
       receive do
         {:dspex_fleet, :rollout, %RolloutEvent{kind: :rolled_back} = event} -> Logger.warning(event.reason)
@@ -22,9 +22,7 @@ defmodule DSPexFleet.Rollout do
     * `:sequence` – grows with each change of the rollout.
   """
 
-  alias Dspex.Fleet.V1
-  alias Dspex.Fleet.V1.Rollouts.Stub
-  alias DSPexFleet.{Call, Context, Error, Values}
+  alias DSPexFleet.{Call, Error, Options, RolloutWatch, Session, Values}
 
   @type state :: :new | :running | :paused | :rolled_back | :promoted | :unknown
   @type t :: %__MODULE__{
@@ -40,54 +38,63 @@ defmodule DSPexFleet.Rollout do
 
   defstruct [:target, :id, :state, :stage, :share, :baseline, :candidate, :sequence]
 
-  @states %{
-    ROLLOUT_STATE_NEW: :new,
-    ROLLOUT_STATE_RUNNING: :running,
-    ROLLOUT_STATE_PAUSED: :paused,
-    ROLLOUT_STATE_ROLLED_BACK: :rolled_back,
-    ROLLOUT_STATE_PROMOTED: :promoted
+  @states Map.new(~w(new running paused rolled_back promoted)a, &{to_string(&1), &1})
+
+  @steps %{
+    advance: {:advance_rollout, "Rollouts.Advance"},
+    pause: {:pause_rollout, "Rollouts.Pause"},
+    resume: {:resume_rollout, "Rollouts.Resume"},
+    abort: {:abort_rollout, "Rollouts.Abort"}
   }
 
-  @step_options [:reason, :request_id, author: "", timeout: Call.default_timeout()]
+  @start_schema Options.call(
+                  policy: [
+                    type: Options.object(),
+                    doc:
+                      "Such as `%{stages: [%{share: 0.01}, %{share: 0.5}]}`; the session's own, or else the default one."
+                  ],
+                  author: [type: :string, default: ""],
+                  reason: [type: :string, default: ""],
+                  request_id: [type: :string, doc: "A request that is sent again under the same id is applied once."]
+                )
+  @step_schema Options.call(
+                 reason: [type: :string, default: "", doc: "Why, which each step needs."],
+                 author: [type: :string, default: ""],
+                 request_id: [type: :string, doc: "A request that is sent again under the same id is applied once."]
+               )
+  @subscribe_schema NimbleOptions.new!(after: [type: :string, doc: "The position of an event that the caller has."])
 
   @doc """
   Starts a rollout; its first stage begins within seconds.
 
   The candidate of a session is a map of the variables that change, and that of a program the number of a version.
-  Options: `:policy` (a map such as `%{stages: [%{share: 0.01}, %{share: 0.5}]}`; the session's own, or else the default
-  one), `:author`, `:reason`, `:request_id` and `:timeout`.
+
+  #{NimbleOptions.docs(@start_schema)}
   """
-  @spec start(Context.t(), String.t(), map | keyword | pos_integer, keyword) :: {:ok, t} | {:error, Error.t()}
-  def start(context, target, candidate, opts \\ []) do
-    opts =
-      Keyword.validate!(opts, [:policy, :request_id, author: "", reason: "", timeout: Call.default_timeout()])
+  @spec start(Session.ref(), String.t(), map | keyword | pos_integer, keyword) :: {:ok, t} | {:error, Error.t()}
+  def start(session, target, candidate, opts \\ []) do
+    with {:ok, opts} <- Options.validate(opts, @start_schema),
+         {:ok, target} <- Options.string(target, "a target"),
+         {:ok, candidate} <- candidate(candidate),
+         {:ok, policy} <- policy(opts[:policy]) do
+      message =
+        Map.merge(candidate, %{
+          "target" => target,
+          "policy" => policy,
+          "author" => opts[:author],
+          "reason" => opts[:reason],
+          "request_id" => opts[:request_id] || Call.fresh_id()
+        })
 
-    request_id = opts[:request_id] || Call.fresh_id()
-
-    build = fn _session ->
-      with {:ok, candidate} <- candidate(candidate), {:ok, policy} <- policy(opts[:policy]) do
-        {:ok,
-         %V1.StartRolloutRequest{
-           target: target,
-           candidate: candidate,
-           policy_json: policy,
-           author: opts[:author],
-           reason: opts[:reason],
-           request_id: request_id
-         }}
-      end
+      call(session, :start_rollout, "Rollouts.Start", message, opts[:timeout])
     end
-
-    call(context, :start_rollout, :start, build, opts[:timeout])
   end
 
   @doc "Returns what is staged now, of the sessions that the token covers."
-  @spec list(Context.t(), timeout) :: {:ok, [t]} | {:error, Error.t()}
-  def list(context, timeout \\ Call.default_timeout()) do
-    build = fn _session -> %V1.ListRolloutsRequest{} end
-
-    with {:ok, wire} <- Call.run(context, :list_rollouts, {Stub, :list}, build, timeout),
-         do: {:ok, Enum.map(wire.rollouts, &from_wire/1)}
+  @spec list(Session.ref(), timeout) :: {:ok, [t]} | {:error, Error.t()}
+  def list(session, timeout \\ Call.default_timeout()) do
+    with {:ok, answer} <- Call.run(session, :list_rollouts, "Rollouts.List", fn _session -> %{} end, timeout),
+         do: {:ok, Enum.map(answer["rollouts"], &from_message/1)}
   end
 
   @doc """
@@ -95,30 +102,29 @@ defmodule DSPexFleet.Rollout do
 
   The report has `"arms"` with what was counted of each, `"guards"` with what each says of them, `"outlook"` and `"events"`.
   """
-  @spec show(Context.t(), String.t(), timeout) :: {:ok, {t, map}} | {:error, Error.t()}
-  def show(context, target, timeout \\ Call.default_timeout()) do
-    build = fn _session -> %V1.ShowRolloutRequest{target: target} end
-
-    with {:ok, wire} <- Call.run(context, :show_rollout, {Stub, :show}, build, timeout),
-         {:ok, report} <- Values.decode(wire.report_json),
-         do: {:ok, {from_wire(wire.rollout), report}}
+  @spec show(Session.ref(), String.t(), timeout) :: {:ok, {t, map}} | {:error, Error.t()}
+  def show(session, target, timeout \\ Call.default_timeout()) do
+    with {:ok, target} <- Options.string(target, "a target"),
+         {:ok, answer} <-
+           Call.run(session, :show_rollout, "Rollouts.Show", fn _session -> %{"target" => target} end, timeout),
+         do: {:ok, {from_message(answer["rollout"]), answer["report"]}}
   end
 
-  @doc "Begins the next stage at once, or promotes the candidate after the last one. Options: `:reason`, `:author`, `:timeout`."
-  @spec advance(Context.t(), String.t(), keyword) :: {:ok, t} | {:error, Error.t()}
-  def advance(context, target, opts), do: step(context, :advance, target, opts)
+  @doc "Begins the next stage at once, or promotes the candidate after the last one. Options: `:reason`, `:author`, `:request_id` and `:timeout`."
+  @spec advance(Session.ref(), String.t(), keyword) :: {:ok, t} | {:error, Error.t()}
+  def advance(session, target, opts), do: step(session, :advance, target, opts)
 
   @doc "Pauses a rollout: the candidate keeps its share, and no other stage begins. Options as of `advance/3`."
-  @spec pause(Context.t(), String.t(), keyword) :: {:ok, t} | {:error, Error.t()}
-  def pause(context, target, opts), do: step(context, :pause, target, opts)
+  @spec pause(Session.ref(), String.t(), keyword) :: {:ok, t} | {:error, Error.t()}
+  def pause(session, target, opts), do: step(session, :pause, target, opts)
 
   @doc "Resumes a paused rollout. Options as of `advance/3`."
-  @spec resume(Context.t(), String.t(), keyword) :: {:ok, t} | {:error, Error.t()}
-  def resume(context, target, opts), do: step(context, :resume, target, opts)
+  @spec resume(Session.ref(), String.t(), keyword) :: {:ok, t} | {:error, Error.t()}
+  def resume(session, target, opts), do: step(session, :resume, target, opts)
 
   @doc "Rolls a rollout back: everybody stays with the baseline. Options as of `advance/3`."
-  @spec abort(Context.t(), String.t(), keyword) :: {:ok, t} | {:error, Error.t()}
-  def abort(context, target, opts), do: step(context, :abort, target, opts)
+  @spec abort(Session.ref(), String.t(), keyword) :: {:ok, t} | {:error, Error.t()}
+  def abort(session, target, opts), do: step(session, :abort, target, opts)
 
   @doc """
   Sends the calling process what has happened to a target's rollouts, and then each new event; returns a reference.
@@ -127,86 +133,86 @@ defmodule DSPexFleet.Rollout do
     * `{:dspex_fleet, ref, {:interrupted, %DSPexFleet.Error{}}}` – interrupted; it resumes automatically behind the last event.
     * `{:dspex_fleet, ref, {:ended, %DSPexFleet.Error{}}}` – rejected permanently, such as for a missing scope.
 
-  It ends with `unsubscribe/2`, with the subscriber or with the context. Options: `:after` for the position of an event that
-  the caller already has, `:subscriber` for another process.
+  It ends with `unsubscribe/1` or with the subscriber. Option: `:after` for the position of an event that the caller has.
   """
-  @spec subscribe(Context.t(), String.t(), keyword) :: {:ok, reference} | {:error, Error.t()}
-  def subscribe(context, target, opts \\ []) do
-    opts = Keyword.validate!(opts, [:after, subscriber: self()])
-    Context.start_watch(context, [source: DSPexFleet.Watch.Rollouts, target: target] ++ opts)
+  @spec subscribe(Session.ref(), String.t(), keyword) :: {:ok, reference} | {:error, Error.t()}
+  def subscribe(session, target, opts \\ []) do
+    with {:ok, opts} <- Options.validate(opts, @subscribe_schema),
+         {:ok, target} <- Options.string(target, "a target"),
+         {:ok, session} <- Session.resolve(session),
+         do: RolloutWatch.start(session, target, opts[:after])
   end
 
   @doc "Ends a subscription; of its events, those that were sent before are still in the mailbox."
-  @spec unsubscribe(Context.t(), reference) :: :ok | {:error, Error.t()}
-  def unsubscribe(context, ref), do: Context.stop_watch(context, ref)
+  @spec unsubscribe(reference) :: :ok
+  def unsubscribe(ref), do: RolloutWatch.stop(ref)
 
   @doc "Like `start/4`, but returns the rollout itself or raises `DSPexFleet.Error`."
-  @spec start!(Context.t(), String.t(), map | keyword | pos_integer, keyword) :: t
-  def start!(context, target, candidate, opts \\ []), do: context |> start(target, candidate, opts) |> Error.unwrap!()
+  @spec start!(Session.ref(), String.t(), map | keyword | pos_integer, keyword) :: t
+  def start!(session, target, candidate, opts \\ []), do: session |> start(target, candidate, opts) |> Error.unwrap!()
 
   @doc "Like `list/2`, but returns the rollouts themselves or raises `DSPexFleet.Error`."
-  @spec list!(Context.t(), timeout) :: [t]
-  def list!(context, timeout \\ Call.default_timeout()), do: context |> list(timeout) |> Error.unwrap!()
+  @spec list!(Session.ref(), timeout) :: [t]
+  def list!(session, timeout \\ Call.default_timeout()), do: session |> list(timeout) |> Error.unwrap!()
 
   @doc "Like `show/3`, but returns rollout and report themselves or raises `DSPexFleet.Error`."
-  @spec show!(Context.t(), String.t(), timeout) :: {t, map}
-  def show!(context, target, timeout \\ Call.default_timeout()), do: context |> show(target, timeout) |> Error.unwrap!()
+  @spec show!(Session.ref(), String.t(), timeout) :: {t, map}
+  def show!(session, target, timeout \\ Call.default_timeout()), do: session |> show(target, timeout) |> Error.unwrap!()
 
   @doc "Like `advance/3`, but returns the rollout itself or raises `DSPexFleet.Error`."
-  @spec advance!(Context.t(), String.t(), keyword) :: t
-  def advance!(context, target, opts), do: context |> advance(target, opts) |> Error.unwrap!()
+  @spec advance!(Session.ref(), String.t(), keyword) :: t
+  def advance!(session, target, opts), do: session |> advance(target, opts) |> Error.unwrap!()
 
   @doc "Like `pause/3`, but returns the rollout itself or raises `DSPexFleet.Error`."
-  @spec pause!(Context.t(), String.t(), keyword) :: t
-  def pause!(context, target, opts), do: context |> pause(target, opts) |> Error.unwrap!()
+  @spec pause!(Session.ref(), String.t(), keyword) :: t
+  def pause!(session, target, opts), do: session |> pause(target, opts) |> Error.unwrap!()
 
   @doc "Like `resume/3`, but returns the rollout itself or raises `DSPexFleet.Error`."
-  @spec resume!(Context.t(), String.t(), keyword) :: t
-  def resume!(context, target, opts), do: context |> resume(target, opts) |> Error.unwrap!()
+  @spec resume!(Session.ref(), String.t(), keyword) :: t
+  def resume!(session, target, opts), do: session |> resume(target, opts) |> Error.unwrap!()
 
   @doc "Like `abort/3`, but returns the rollout itself or raises `DSPexFleet.Error`."
-  @spec abort!(Context.t(), String.t(), keyword) :: t
-  def abort!(context, target, opts), do: context |> abort(target, opts) |> Error.unwrap!()
+  @spec abort!(Session.ref(), String.t(), keyword) :: t
+  def abort!(session, target, opts), do: session |> abort(target, opts) |> Error.unwrap!()
 
   @doc "Like `subscribe/3`, but returns the reference itself or raises `DSPexFleet.Error`."
-  @spec subscribe!(Context.t(), String.t(), keyword) :: reference
-  def subscribe!(context, target, opts \\ []), do: context |> subscribe(target, opts) |> Error.unwrap!()
+  @spec subscribe!(Session.ref(), String.t(), keyword) :: reference
+  def subscribe!(session, target, opts \\ []), do: session |> subscribe(target, opts) |> Error.unwrap!()
 
   @doc false
-  @spec from_wire(V1.Rollout.t() | nil) :: t | nil
-  def from_wire(nil), do: nil
+  @spec from_message(map | nil) :: t | nil
+  def from_message(nil), do: nil
 
-  def from_wire(%V1.Rollout{} = wire) do
-    fields = Map.take(wire, [:target, :id, :stage, :share, :baseline, :candidate, :sequence])
-    struct!(__MODULE__, Map.put(fields, :state, Map.get(@states, wire.state, :unknown)))
+  def from_message(message) do
+    fields = Map.new(~w(target id stage share baseline candidate sequence)a, &{&1, message[to_string(&1)]})
+    struct!(__MODULE__, Map.put(fields, :state, Map.get(@states, message["state"], :unknown)))
   end
 
-  defp step(context, step, target, opts) do
-    opts = Keyword.validate!(opts, @step_options)
-    request_id = opts[:request_id] || Call.fresh_id()
-
-    build = fn _session ->
-      %V1.StepRolloutRequest{
-        target: target,
-        author: opts[:author],
-        reason: opts[:reason] || "",
-        request_id: request_id
+  defp step(session, step, target, opts) do
+    with {:ok, opts} <- Options.validate(opts, @step_schema), {:ok, target} <- Options.string(target, "a target") do
+      message = %{
+        "target" => target,
+        "author" => opts[:author],
+        "reason" => opts[:reason],
+        "request_id" => opts[:request_id] || Call.fresh_id()
       }
+
+      {name, operation} = Map.fetch!(@steps, step)
+      call(session, name, operation, message, opts[:timeout])
     end
-
-    call(context, :"#{step}_rollout", step, build, opts[:timeout])
   end
 
-  defp call(context, operation, rpc, build, timeout) do
-    with {:ok, wire} <- Call.run(context, operation, {Stub, rpc}, build, timeout), do: {:ok, from_wire(wire)}
+  defp call(session, name, operation, message, timeout) do
+    with {:ok, answer} <- Call.run(session, name, operation, fn _session -> message end, timeout),
+         do: {:ok, from_message(answer)}
   end
 
-  defp candidate(version) when is_integer(version), do: {:ok, {:version, version}}
+  defp candidate(version) when is_integer(version) and version > 0, do: {:ok, %{"version" => version}}
 
   defp candidate(values) do
-    with {:ok, json} <- values |> Map.new() |> Values.encode(), do: {:ok, {:values_json, json}}
+    with {:ok, encoded} <- Values.encode_object(values, "the candidate of a session"), do: {:ok, %{"values" => encoded}}
   end
 
-  defp policy(nil), do: {:ok, ""}
-  defp policy(policy), do: policy |> Map.new() |> Values.encode()
+  defp policy(nil), do: {:ok, nil}
+  defp policy(policy), do: Values.encode(policy)
 end

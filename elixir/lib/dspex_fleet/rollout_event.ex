@@ -10,8 +10,7 @@ defmodule DSPexFleet.RolloutEvent do
     * `:at` – when; `:position` – its place, for the option `:after`.
   """
 
-  alias Dspex.Fleet.V1
-  alias DSPexFleet.{Error, Rollout, Snapshot, Values}
+  alias DSPexFleet.{Rollout, Snapshot}
 
   @type kind :: :started | :stage | :paused | :resumed | :promoted | :rolled_back | :superseded | :unknown
   @type t :: %__MODULE__{
@@ -26,25 +25,19 @@ defmodule DSPexFleet.RolloutEvent do
 
   defstruct [:kind, :rollout, :author, :reason, :at, :position, detail: %{}]
 
-  @kinds Map.new(
-           ~w(started stage paused resumed promoted rolled_back superseded)a,
-           &{:"ROLLOUT_EVENT_KIND_#{String.upcase(to_string(&1))}", &1}
-         )
+  @kinds Map.new(~w(started stage paused resumed promoted rolled_back superseded)a, &{to_string(&1), &1})
 
   @doc false
-  @spec from_wire(V1.RolloutEvent.t()) :: {:ok, t} | {:error, Error.t()}
-  def from_wire(%V1.RolloutEvent{} = wire) do
-    with {:ok, detail} <- Values.decode(wire.detail_json) do
-      {:ok,
-       %__MODULE__{
-         kind: Map.get(@kinds, wire.kind, :unknown),
-         rollout: Rollout.from_wire(wire.rollout),
-         author: wire.author,
-         reason: wire.reason,
-         detail: detail,
-         at: Snapshot.time(wire.at),
-         position: wire.position
-       }}
-    end
+  @spec from_message(map) :: t
+  def from_message(message) do
+    %__MODULE__{
+      kind: Map.get(@kinds, message["kind"], :unknown),
+      rollout: Rollout.from_message(message["rollout"]),
+      author: message["author"],
+      reason: message["reason"],
+      detail: message["detail"] || %{},
+      at: Snapshot.time(message["at"]),
+      position: message["position"]
+    }
   end
 end

@@ -11,9 +11,7 @@ defmodule DSPexFleet.Scores do
       {:ok, _score} = DSPexFleet.Scores.score(handle, :helpful, 0.8, comment: "short and right")
   """
 
-  alias Dspex.Fleet.V1
-  alias Dspex.Fleet.V1.Scores.Stub
-  alias DSPexFleet.{Call, Error, Handle, Snapshot, Values, Variable}
+  alias DSPexFleet.{Call, Error, Handle, Options, Snapshot, Values}
 
   @type value :: number | boolean | String.t()
   @type score :: %{
@@ -24,39 +22,42 @@ defmodule DSPexFleet.Scores do
           at: DateTime.t()
         }
 
+  @schema Options.call(
+            comment: [type: :string, default: "", doc: "Up to 4 KiB."],
+            scorer: [type: :string, default: "", doc: "Who says so; `\"application\"` unless given."]
+          )
+
   @doc """
   Scores a prediction that has ended, in place of its score of the same name and scorer.
 
-  Options: `:comment` (up to 4 KiB), `:scorer` (`"application"` unless given) and `:timeout`. A prediction that goes on is
-  the error `:prediction_not_scorable`, and a score that can't be one is `:score`.
+  A prediction that goes on is the error `:prediction_not_scorable`, and a score that can't be one is `:score`.
+
+  #{NimbleOptions.docs(@schema)}
   """
   @spec score(Handle.t(), atom | String.t(), value, keyword) :: {:ok, score} | {:error, Error.t()}
   def score(%Handle{} = handle, name, value, opts \\ []) do
-    opts = Keyword.validate!(opts, comment: "", scorer: "", timeout: Call.default_timeout())
-
-    build = fn _session ->
-      with {:ok, json} <- Values.encode(value) do
-        {:ok,
-         %V1.ScoreRequest{
-           id: handle.id,
-           name: to_string(name),
-           value_json: json,
-           comment: opts[:comment],
-           scorer: opts[:scorer]
-         }}
-      end
-    end
-
-    with {:ok, wire} <- Call.run(handle.context, :score, {Stub, :score}, build, opts[:timeout]), do: from_wire(wire)
+    with {:ok, opts} <- Options.validate(opts, @schema),
+         {:ok, name} <- Options.name(name),
+         {:ok, encoded} <- Values.encode(value),
+         message = %{
+           "id" => handle.id,
+           "name" => name,
+           "value" => encoded,
+           "comment" => opts[:comment],
+           "scorer" => opts[:scorer]
+         },
+         build = fn _session -> message end,
+         {:ok, answer} <- Call.run(handle.session, :score, "Scores.Score", build, opts[:timeout]),
+         do: {:ok, from_message(answer)}
   end
 
   @doc "Returns a prediction's scores, by name and scorer."
   @spec list(Handle.t(), timeout) :: {:ok, [score]} | {:error, Error.t()}
   def list(%Handle{} = handle, timeout \\ Call.default_timeout()) do
-    build = fn _session -> %V1.ListScoresRequest{id: handle.id} end
+    build = fn _session -> %{"id" => handle.id} end
 
-    with {:ok, wire} <- Call.run(handle.context, :list_scores, {Stub, :list}, build, timeout),
-         do: Variable.traverse(wire.scores, &from_wire/1)
+    with {:ok, answer} <- Call.run(handle.session, :list_scores, "Scores.List", build, timeout),
+         do: {:ok, Enum.map(answer["scores"], &from_message/1)}
   end
 
   @doc "Like `score/4`, but returns the score itself or raises `DSPexFleet.Error`."
@@ -67,9 +68,13 @@ defmodule DSPexFleet.Scores do
   @spec list!(Handle.t(), timeout) :: [score]
   def list!(handle, timeout \\ Call.default_timeout()), do: handle |> list(timeout) |> Error.unwrap!()
 
-  defp from_wire(%V1.PredictionScore{} = wire) do
-    with {:ok, value} <- Values.decode(wire.value_json) do
-      {:ok, %{name: wire.name, value: value, comment: wire.comment, scorer: wire.scorer, at: Snapshot.time(wire.at)}}
-    end
+  defp from_message(message) do
+    %{
+      name: message["name"],
+      value: message["value"],
+      comment: message["comment"],
+      scorer: message["scorer"],
+      at: Snapshot.time(message["at"])
+    }
   end
 end

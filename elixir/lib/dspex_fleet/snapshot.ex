@@ -10,7 +10,6 @@ defmodule DSPexFleet.Snapshot do
     * `:staged` – where the arms differ: a map from name to `{baseline, candidate}`, each a `DSPexFleet.Variable` or `nil`.
   """
 
-  alias Dspex.Fleet.V1
   alias DSPexFleet.{Error, Rollout, Token, Variable}
 
   @type t :: %__MODULE__{
@@ -43,37 +42,44 @@ defmodule DSPexFleet.Snapshot do
   end
 
   @doc false
-  @spec from_wire(V1.Snapshot.t()) :: {:ok, t} | {:error, Error.t()}
-  def from_wire(%V1.Snapshot{} = wire) do
-    with {:ok, token} <- token(wire.token),
-         {:ok, variables} <- Variable.all_from_wire(wire.variables),
-         {:ok, staged} <- Variable.traverse(wire.staged, &Variable.change_from_wire/1) do
+  # The snapshot with some of its variables, or all for an empty list.
+  @spec select(t, [String.t()]) :: t
+  def select(snapshot, []), do: snapshot
+  def select(snapshot, names), do: %{snapshot | variables: Map.take(snapshot.variables, names)}
+
+  @doc false
+  @spec from_message(map) :: {:ok, t} | {:error, Error.t()}
+  def from_message(message) do
+    with {:ok, token} <- token(message["token"]) do
       {:ok,
        %__MODULE__{
-         session: wire.session,
+         session: message["session"],
          token: token,
-         variables: Map.new(variables, &{&1.name, &1}),
-         confirmed_at: time(wire.confirmed_at),
-         authority: wire.authority,
-         staleness_s: wire.staleness_s,
-         rollout: Rollout.from_wire(wire.rollout),
-         staged: Map.new(staged)
+         variables: Map.new(message["variables"], &{&1["name"], Variable.from_message(&1)}),
+         confirmed_at: time(message["confirmed_at"]),
+         authority: message["authority"],
+         staleness_s: message["staleness_s"],
+         rollout: Rollout.from_message(message["rollout"]),
+         staged: Map.new(message["staged"] || [], &Variable.change_from_message/1)
        }}
     end
   end
 
   @doc false
-  @spec token(String.t()) :: {:ok, Token.t()} | {:error, Error.t()}
+  @spec token(term) :: {:ok, Token.t()} | {:error, Error.t()}
   def token(text) do
-    with :error <- Token.parse(text),
+    with :error <- (is_binary(text) && Token.parse(text)) || :error,
          do: {:error, Error.new(:bad_answer, "the gateway sent #{inspect(text)} as a token")}
   end
 
   @doc false
-  @spec time(Google.Protobuf.Timestamp.t() | nil) :: DateTime.t() | nil
+  @spec time(String.t() | nil) :: DateTime.t() | nil
   def time(nil), do: nil
 
-  def time(%Google.Protobuf.Timestamp{seconds: seconds, nanos: nanos}) do
-    DateTime.from_unix!(seconds * 1_000_000 + div(nanos, 1_000), :microsecond)
+  def time(text) do
+    case DateTime.from_iso8601(text) do
+      {:ok, time, _offset} -> time
+      {:error, _reason} -> nil
+    end
   end
 end

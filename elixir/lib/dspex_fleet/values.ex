@@ -16,6 +16,7 @@ defmodule DSPexFleet.Values do
   """
 
   alias DSPexFleet.Error
+  alias DSPexFleet.Transport.Encoded
 
   @type variable_type :: :float | :integer | :string | :boolean | :choice | :module | :embedding | :tensor
 
@@ -29,9 +30,10 @@ defmodule DSPexFleet.Values do
   def types, do: @types
 
   @doc false
-  @spec encode(term, variable_type | nil) :: {:ok, binary} | {:error, Error.t()}
+  # Returns a value as a part of a message.
+  @spec encode(term, variable_type | nil) :: {:ok, Encoded.t()} | {:error, Error.t()}
   def encode(value, type \\ nil) do
-    {:ok, value |> plain(type) |> JSON.encode!()}
+    with {:ok, plain} <- plain(value, type), do: {:ok, %Encoded{json: JSON.encode!(plain)}}
   rescue
     error in [ArgumentError, Protocol.UndefinedError, ErlangError, FunctionClauseError] ->
       {:error,
@@ -39,20 +41,37 @@ defmodule DSPexFleet.Values do
   end
 
   @doc false
-  @spec decode(binary, variable_type | nil) :: {:ok, term} | {:error, Error.t()}
-  def decode(json, type \\ nil) do
-    case JSON.decode(json) do
-      {:ok, value} ->
-        {:ok, typed(value, type)}
-
-      {:error, reason} ->
-        {:error, Error.new(:bad_answer, "the gateway sent a value that isn't JSON: #{inspect(reason)}")}
+  # Returns a map or a keyword list as a part of a message.
+  @spec encode_object(term, String.t()) :: {:ok, Encoded.t()} | {:error, Error.t()}
+  def encode_object(given, what) do
+    cond do
+      is_map(given) and not is_struct(given) -> encode(given)
+      Keyword.keyword?(given) -> given |> Map.new() |> encode()
+      true -> {:error, Error.new(:invalid_value, "expected #{what} as a map, got: #{inspect(given, limit: 10)}")}
     end
   end
 
-  defp plain(value, type) when is_atom(value) and type in @texts, do: Atom.to_string(value)
-  defp plain(value, type) when type in @texts, do: value
-  defp plain(value, _type), do: spelled(value)
+  @doc false
+  # Returns the value of a message as Elixir has it.
+  @spec decode(term, variable_type | nil) :: term
+  def decode(value, type \\ nil)
+  def decode(value, type) when type in [:float, :embedding], do: read(value)
+  def decode(%{"shape" => shape, "data" => data}, :tensor), do: %{shape: shape, data: read(data)}
+  def decode(value, _type), do: value
+
+  defp plain(nil, type) when type in @types, do: refuse_value("nil is no value: delete the variable instead")
+
+  defp plain(value, type) when is_atom(value) and type in @texts do
+    case Atom.to_string(value) do
+      "Elixir." <> alias -> refuse_value("the alias #{alias} is no text; write #{inspect(alias)}")
+      text -> {:ok, text}
+    end
+  end
+
+  defp plain(value, type) when type in @texts, do: {:ok, value}
+  defp plain(value, _type), do: {:ok, spelled(value)}
+
+  defp refuse_value(message), do: {:error, Error.new(:invalid_value, message)}
 
   defp spelled(value) when is_map_key(@spelled, value), do: Map.fetch!(@spelled, value)
   defp spelled(list) when is_list(list), do: Enum.map(list, &spelled/1)
@@ -60,11 +79,13 @@ defmodule DSPexFleet.Values do
   defp spelled(map) when is_map(map) and not is_struct(map),
     do: Map.new(map, fn {key, item} -> {key, spelled(item)} end)
 
+  defp spelled(value) when is_atom(value), do: atom(Atom.to_string(value), value)
   defp spelled(value), do: value
 
-  defp typed(value, type) when type in [:float, :embedding], do: read(value)
-  defp typed(%{"shape" => shape, "data" => data}, :tensor), do: %{shape: shape, data: read(data)}
-  defp typed(value, _type), do: value
+  defp atom("Elixir." <> alias, _value),
+    do: raise(ArgumentError, "the alias #{alias} is no text; write #{inspect(alias)}")
+
+  defp atom(_text, value), do: value
 
   defp read(list) when is_list(list), do: Enum.map(list, &read/1)
   defp read(value) when is_map_key(@read, value), do: Map.fetch!(@read, value)

@@ -1,8 +1,7 @@
 defmodule DSPexFleet.Variable do
   @moduledoc "A variable of a snapshot: a named value with its type and constraints. `DSPexFleet.Values` lists the types."
 
-  alias Dspex.Fleet.V1
-  alias DSPexFleet.{Error, Values}
+  alias DSPexFleet.{Error, Options, Values}
 
   @type t :: %__MODULE__{
           name: String.t(),
@@ -13,44 +12,52 @@ defmodule DSPexFleet.Variable do
 
   defstruct [:name, :type, :value, constraints: %{}]
 
-  @to_wire Map.new(Values.types(), &{&1, :"VARIABLE_TYPE_#{String.upcase(to_string(&1))}"})
-  @from_wire Map.new(@to_wire, fn {type, wire} -> {wire, type} end)
+  @types Map.new(Values.types(), &{to_string(&1), &1})
+  @constraints ~w(allowed_modules choices dimensions enum max max_length min min_length pattern shape)
 
   @doc false
-  @spec type_to_wire(Values.variable_type() | nil) :: {:ok, atom} | {:error, Error.t()}
-  def type_to_wire(nil), do: {:ok, :VARIABLE_TYPE_UNSPECIFIED}
-  def type_to_wire(type) when is_map_key(@to_wire, type), do: {:ok, Map.fetch!(@to_wire, type)}
+  # Returns a change of a variable as a part of a message.
+  @spec change_message(term) :: {:ok, map} | {:error, Error.t()}
+  def change_message({name, value}), do: change_message({name, value, []})
 
-  def type_to_wire(other) do
-    {:error, Error.new(:invalid_value, "expected a type of #{inspect(Values.types())}, got: #{inspect(other)}")}
+  def change_message({name, nil, _opts}) do
+    with {:ok, name} <- Options.name(name) do
+      {:error, Error.new(:invalid_value, "nil is no value of #{inspect(name)}: delete the variable instead")}
+    end
+  end
+
+  def change_message({name, value, opts}) do
+    with {:ok, name} <- Options.name(name),
+         {:ok, opts} <- Options.validate(opts, change_schema()),
+         {:ok, encoded} <- Values.encode(value, opts[:type]),
+         {:ok, constraints} <- constraints(opts[:constraints]) do
+      message = %{"name" => name, "value" => encoded, "type" => opts[:type] && to_string(opts[:type])}
+      {:ok, message |> Map.put("constraints", constraints) |> Map.reject(fn {_field, part} -> part == nil end)}
+    end
+  end
+
+  def change_message(other) do
+    {:error,
+     Error.new(:invalid_value, "expected a change of {name, value} or {name, value, options}, got: #{inspect(other)}")}
   end
 
   @doc false
-  @spec all_from_wire([V1.Variable.t()]) :: {:ok, [t]} | {:error, Error.t()}
-  def all_from_wire(wires), do: traverse(wires, &from_wire/1)
+  @spec from_message(map) :: t
+  def from_message(message) do
+    type = Map.get(@types, message["type"])
 
-  @doc false
-  @spec from_wire(V1.Variable.t() | nil) :: {:ok, t | nil} | {:error, Error.t()}
-  def from_wire(nil), do: {:ok, nil}
-
-  def from_wire(%V1.Variable{} = wire) do
-    type = Map.get(@from_wire, wire.type)
-
-    with {:ok, value} <- Values.decode(wire.value_json, type),
-         {:ok, constraints} <- constraints(wire.constraints_json) do
-      {:ok, %__MODULE__{name: wire.name, type: type, value: value, constraints: constraints}}
-    end
+    %__MODULE__{
+      name: message["name"],
+      type: type,
+      value: Values.decode(message["value"], type),
+      constraints: message["constraints"] || %{}
+    }
   end
 
   @doc false
   # Returns a change as `{name, {before, after}}`; nil stands for a variable that isn't there.
-  @spec change_from_wire(V1.VariableChange.t()) :: {:ok, {String.t(), {t | nil, t | nil}}} | {:error, Error.t()}
-  def change_from_wire(%V1.VariableChange{} = wire) do
-    with {:ok, before} <- from_wire(wire.before),
-         {:ok, now} <- from_wire(Map.fetch!(wire, :after)) do
-      {:ok, {wire.name, {before, now}}}
-    end
-  end
+  @spec change_from_message(map) :: {String.t(), {t | nil, t | nil}}
+  def change_from_message(message), do: {message["name"], {side(message["before"]), side(message["after"])}}
 
   @doc false
   # Maps a function over a list and returns all results, or the first error.
@@ -70,6 +77,26 @@ defmodule DSPexFleet.Variable do
     end
   end
 
-  defp constraints(""), do: {:ok, %{}}
-  defp constraints(json), do: Values.decode(json)
+  defp side(nil), do: nil
+  defp side(message), do: from_message(message)
+
+  defp change_schema do
+    NimbleOptions.new!(type: [type: {:in, [nil | Values.types()]}], constraints: [type: :any])
+  end
+
+  defp constraints(nil), do: {:ok, nil}
+
+  defp constraints(given) do
+    with {:ok, _encoded} = encoded <- Values.encode_object(given, "constraints") do
+      unknown = given |> Enum.map(&to_string(elem(&1, 0))) |> Enum.reject(&(&1 in @constraints))
+      if unknown == [], do: encoded, else: {:error, unknown_constraints(unknown)}
+    end
+  end
+
+  defp unknown_constraints(unknown) do
+    Error.new(
+      :invalid_value,
+      "there is no constraint #{Enum.join(unknown, " or ")}; there are #{Enum.join(@constraints, ", ")}"
+    )
+  end
 end

@@ -2,7 +2,7 @@ defmodule DSPexFleet.ConnectionTest do
   use ExUnit.Case, async: true
 
   alias DSPexFleet.{Connection, Context, Error, Variables}
-  alias DSPexFleet.Connection.{Backoff, Options}
+  alias DSPexFleet.Connection.{Backoff, Options, Target}
 
   # Nothing listens on this port.
   @nowhere "127.0.0.1:9"
@@ -25,7 +25,7 @@ defmodule DSPexFleet.ConnectionTest do
   test "contexts share a connection by its name, and outlive it" do
     start_supervised!({Connection, name: :shared_fleet, target: @nowhere})
     {:ok, ctx} = Context.start_link(connection: :shared_fleet, session: "s")
-    stop_supervised!(Connection)
+    stop_supervised!(:shared_fleet)
     assert {:error, %Error{reason: :context_down}} = Variables.get(ctx, :a, timeout: 50)
     assert Context.session(ctx) == "s"
   end
@@ -59,8 +59,8 @@ defmodule DSPexFleet.ConnectionTest do
   end
 
   test "peers are verified over TLS unless it is said otherwise" do
-    assert Options.new!(tls: [cacerts: []]).credential.ssl[:verify] == :verify_peer
-    assert Options.new!(tls: [cacerts: [], verify: :verify_none]).credential.ssl[:verify] == :verify_none
+    assert Options.new!(tls: [cacerts: []]).ssl[:verify] == :verify_peer
+    assert Options.new!(tls: [cacerts: [], verify: :verify_none]).ssl[:verify] == :verify_none
   end
 
   test "a token shows in no inspection" do
@@ -69,10 +69,23 @@ defmodule DSPexFleet.ConnectionTest do
     refute inspect(:sys.get_status(connection), limit: :infinity) =~ "sesame"
   end
 
+  test "a target is a host and port, or a URL" do
+    labels = fn opts -> Options.new!(opts).targets |> Enum.map(&Target.label/1) end
+    assert labels.(targets: ["a:1", "[::1]:2", "a:1"]) == ["http://a:1", "http://[::1]:2"]
+    assert labels.(target: "a:1", tls: [cacerts: []]) == ["https://a:1"]
+    assert labels.(target: "https://fleet.example/gateway/") == ["https://fleet.example:443/gateway"]
+
+    for bad <- ["a", "a:x", "ftp://a", "http://", "a:99999", "http://u:p@a"],
+        do: assert_raise(ArgumentError, fn -> labels.(target: bad) end)
+  end
+
   test "wrong options are refused by name" do
     assert_raise ArgumentError, ~r/host:port/, fn -> Options.new!(target: "nonsense") end
-    assert_raise ArgumentError, ~r/:backoff/, fn -> Options.new!(backoff: 5) end
-    assert_raise ArgumentError, ~r/unknown keys/, fn -> Options.new!(taget: "x:1") end
+    assert_raise NimbleOptions.ValidationError, ~r/:backoff/, fn -> Options.new!(backoff: 5) end
+    assert_raise NimbleOptions.ValidationError, ~r/unknown options/, fn -> Options.new!(taget: "x:1") end
+    assert_raise ArgumentError, ~r/at least one/, fn -> Options.new!(targets: []) end
+    assert_raise ArgumentError, ~r/exclude/, fn -> Options.new!(targets: ["a:1"], target: "a:1") end
+    assert_raise ArgumentError, ~r/unencrypted/, fn -> Options.new!(target: "http://a", tls: true) end
   end
 
   test "pauses between attempts grow up to a bound and differ" do

@@ -1,27 +1,33 @@
 defmodule DSPexFleet.SnapshotTest do
   use ExUnit.Case, async: true
 
-  alias Dspex.Fleet.V1
-  alias DSPexFleet.{Rollout, Snapshot}
+  alias DSPexFleet.{Error, Rollout, Snapshot}
 
   test "a staged snapshot shows both arms" do
-    variable = &%V1.Variable{name: "warmth", type: :VARIABLE_TYPE_FLOAT, value_json: &1}
+    variable = &%{"name" => "warmth", "type" => "float", "value" => &1}
 
-    wire = %V1.Snapshot{
-      session: "s",
-      token: "1.2",
-      variables: [variable.("0.9")],
-      rollout: %V1.Rollout{id: "r", target: "session:s", state: :ROLLOUT_STATE_ROLLED_BACK, baseline: "1.1"},
-      staged: [%V1.VariableChange{name: "warmth", before: variable.("0.1"), after: variable.("0.9")}]
+    message = %{
+      "session" => "s",
+      "token" => "1.2",
+      "variables" => [variable.(0.9)],
+      "rollout" => %{"id" => "r", "target" => "session:s", "state" => "rolled_back", "baseline" => "1.1"},
+      "staged" => [%{"name" => "warmth", "before" => variable.(0.1), "after" => variable.(0.9)}]
     }
 
-    assert {:ok, snapshot} = Snapshot.from_wire(wire)
+    assert {:ok, snapshot} = Snapshot.from_message(message)
     assert %Rollout{id: "r", state: :rolled_back, baseline: "1.1"} = snapshot.rollout
     assert %{"warmth" => {%{value: 0.1}, %{value: 0.9}}} = snapshot.staged
+    assert Map.keys(Snapshot.select(snapshot, ["cold"]).variables) == []
   end
 
   test "one that isn't staged has no rollout" do
-    assert {:ok, %Snapshot{rollout: nil, staged: none}} = Snapshot.from_wire(%V1.Snapshot{session: "s", token: "1.2"})
+    message = %{"session" => "s", "token" => "1.2", "variables" => [], "staged" => []}
+    assert {:ok, %Snapshot{rollout: nil, staged: none}} = Snapshot.from_message(message)
     assert none == %{}
+  end
+
+  test "a token that is none is a bad answer" do
+    assert {:error, %Error{reason: :bad_answer}} = Snapshot.from_message(%{"token" => "x"})
+    assert {:error, %Error{reason: :bad_answer}} = Snapshot.from_message(%{})
   end
 end

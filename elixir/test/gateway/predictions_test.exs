@@ -15,7 +15,7 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
 
     assert %Prediction{state: :succeeded} = prediction
     assert prediction.outputs["answer"] == "answer of #{question}"
-    assert prediction.provenance.session == Context.session(ctx)
+    assert prediction.provenance.session == Session.id!(ctx)
     assert prediction.provenance.token == Variables.snapshot!(ctx).token
     assert prediction.provenance.program == "asked"
     assert prediction.provenance.record["token"] == to_string(prediction.provenance.token)
@@ -84,7 +84,7 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
     Variables.publish!(ctx, warmth: 0.5)
     key = fresh("key")
     one = DSPexFleet.submit!(ctx, program(), %{question: key}, idempotency_key: key)
-    assert DSPexFleet.submit!(ctx, program(), %{question: key}, idempotency_key: key) == one
+    assert DSPexFleet.submit!(ctx, program(), %{question: key}, idempotency_key: key).id == one.id
 
     assert {:error, %Error{reason: :idempotency_conflict}} =
              DSPexFleet.submit(ctx, program(), %{question: "another"}, idempotency_key: key)
@@ -115,6 +115,30 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
     assert DSPexFleet.cancel!(handle).state == :cancelled
     assert {:error, %Error{reason: :prediction_cancelled}} = DSPexFleet.await(handle)
     assert [{:error, %Error{reason: :prediction_cancelled}}] = handle |> DSPexFleet.stream() |> Enum.to_list()
+  end
+
+  test "a producer hands over every prediction that is asked for, and those of before again", %{ctx: ctx} do
+    Variables.publish!(ctx, warmth: 0.5)
+    key = fresh("key")
+    inputs = for n <- 1..30, do: {%{question: "#{key} #{n}"}, idempotency_key: "#{key}/#{n}"}
+
+    [first, again] =
+      for _run <- 1..2 do
+        {:ok, producer} = Producer.start_link(session: ctx, program: program(), inputs: inputs, max_in_flight: 8)
+        :ok = Producer.ask(producer, 31)
+
+        ids =
+          for _result <- 1..30 do
+            assert_receive {:dspex_fleet, :predicted, {^producer, %{question: question}, {:ok, prediction}}}, 60_000
+            assert prediction.outputs["answer"] == "answer of #{question}"
+            prediction.id
+          end
+
+        assert_receive {:dspex_fleet, :exhausted, ^producer}
+        Enum.sort(ids)
+      end
+
+    assert first == again
   end
 
   test "costs are reported", %{ctx: ctx} do
@@ -160,5 +184,36 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
     assert %{content: content, spec: %{"module" => _}} = Programs.get!(ctx, name <> "@prod")
     assert content == one.content
     assert {:error, %Error{}} = Programs.register(ctx, name, %{module: "NoSuchModule", signature: "question -> answer"})
+  end
+
+  test "an optimised program is registered with its state, and answers", %{ctx: ctx} do
+    signature = %{
+      instructions: "Answer like a pirate.",
+      fields: [%{prefix: "Question:", description: "${question}"}, %{prefix: "Answer:", description: "${answer}"}]
+    }
+
+    state = %{
+      traces: [],
+      train: [],
+      demos: [%{question: "Who?", answer: "Arr!"}],
+      signature: signature,
+      lm: %{model: "x"}
+    }
+
+    spec = %{module: "Predict", signature: "question -> answer"}
+    name = fresh("pirate")
+    Programs.register!(ctx, name, spec, state: state)
+    assert %{"state" => %{"self" => %{"demos" => [%{"answer" => "Arr!"}], "lm" => nil}}} = Programs.get!(ctx, name).spec
+    Variables.set!(ctx, :a, 1)
+    assert DSPexFleet.predict!(ctx, name, %{question: "Why?"}).outputs["answer"] == "answer of Why?"
+
+    # As `save` writes it to a file, with the versions beside it.
+    saved = %{"predict" => state, "metadata" => %{"dependency_versions" => %{}}}
+    thoughtful = %{module: "ChainOfThought", signature: "question -> answer"}
+
+    assert {:error, %Error{reason: :program_spec, message: message}} =
+             Programs.register(ctx, name, thoughtful, state: saved)
+
+    assert message =~ "state.predict"
   end
 end

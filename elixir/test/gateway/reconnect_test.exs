@@ -44,22 +44,29 @@ defmodule DSPexFleet.Gateway.ReconnectTest do
   end
 
   test "a watch goes on after a break with what was missed", %{ctx: ctx, proxy: proxy} do
-    ref = Variables.watch!(ctx)
-    await_snapshot(ref, fn _any -> true end)
+    DSPexFleet.subscribe(ctx)
+    await_snapshot()
     Proxy.cut(proxy, refuse: true)
-    assert_receive {:dspex_fleet, ^ref, {:interrupted, %Error{reason: :gateway_unavailable}}}, 10_000
+    id = Session.id!(ctx)
+    assert_receive {:dspex_fleet, :interrupted, {^id, %Error{reason: :gateway_unavailable}}}, 10_000
+    assert Replica.get!(ctx, :a) == 1
+    assert {:error, %Error{reason: :gateway_unavailable}} = Replica.get(ctx, :a, max_outage: 0)
 
-    other = context!(session: Context.session(ctx))
+    other = context!(session: id)
     token = Variables.set!(other, :a, 2)
     Proxy.open(proxy)
-    assert await_snapshot(ref, fn _any -> true end).token == token
+    assert_receive {:dspex_fleet, :resumed, ^id}, 10_000
+    assert await_snapshot().token == token
+    assert Replica.get!(ctx, :a, max_outage: 0) == 2
   end
 
   test "telemetry says when the connection goes and comes", %{ctx: ctx, proxy: proxy} do
     ref = follow([[:dspex_fleet, :connection, :up], [:dspex_fleet, :connection, :down]])
-    address = "ipv4:" <> Proxy.address(proxy)
-    Proxy.cut(proxy)
+    address = "http://" <> Proxy.address(proxy)
+    Proxy.cut(proxy, refuse: true)
+    assert {:error, %Error{reason: :gateway_unavailable}} = Variables.get(ctx, :a, timeout: 300)
     assert_receive {^ref, [_, _, :down], %{}, %{target: ^address}}, 10_000
+    Proxy.open(proxy)
     assert_receive {^ref, [_, _, :up], %{attempts: _}, %{target: ^address}}, 10_000
     assert {:ok, 1} = Variables.get(ctx, :a)
     assert Context.connected?(ctx)
@@ -67,7 +74,7 @@ defmodule DSPexFleet.Gateway.ReconnectTest do
 
   test "telemetry spans each call with its outcome", %{ctx: ctx} do
     ref = follow([[:dspex_fleet, :call, :stop]])
-    session = Context.session(ctx)
+    session = Session.id!(ctx)
     Variables.get(ctx, :a)
     assert_receive {^ref, _event, %{duration: _}, %{operation: :get, session: ^session, error: nil}}
     Variables.get(ctx, :no_such)
@@ -78,31 +85,48 @@ defmodule DSPexFleet.Gateway.ReconnectTest do
     Proxy.swallow(proxy)
     before = System.monotonic_time(:millisecond)
     assert {:error, %Error{reason: reason}} = Variables.get(ctx, :a, timeout: 200)
-    assert reason in [:deadline_exceeded, :gateway_unavailable]
+    assert reason in [:took_too_long, :gateway_unavailable]
     assert System.monotonic_time(:millisecond) - before >= 200
   end
 
   test "a dead network is noticed by pings, and the connection made anew", %{proxy: proxy} do
     ctx = context!(target: Proxy.address(proxy), backoff: {20, 200}, keepalive: 500)
     Variables.set!(ctx, :a, 1)
-    ref = Variables.watch!(ctx)
-    await_snapshot(ref, fn _any -> true end)
-    Proxy.swallow(proxy)
-    assert_receive {:dspex_fleet, ^ref, {:interrupted, _error}}, 10_000
+    DSPexFleet.subscribe(ctx)
+    await_snapshot()
+    Proxy.freeze(proxy, true)
+    assert_receive {:dspex_fleet, :interrupted, {_session, _error}}, 20_000
+    Proxy.freeze(proxy, false)
     token = Variables.set!(ctx, :a, 2)
-    assert await_snapshot(ref, fn _any -> true end).token == token
+    assert await_snapshot().token == token
   end
 
-  test "nothing of a call that ran out of time stays behind", %{ctx: ctx, proxy: proxy} do
-    ref = Variables.watch!(ctx)
-    await_snapshot(ref, fn _any -> true end)
-    token = Variables.snapshot!(ctx).token
+  test "nothing of a call that ran out of time stays behind", %{proxy: proxy} do
+    ctx = context!(target: Proxy.address(proxy), wait_pool_size: 2)
+    token = Variables.set!(ctx, :a, 1)
     future = %{token | revision: token.revision + 1}
-    for _ <- 1..5, do: Variables.get(ctx, :a, at_least: future, wait: 20_000, timeout: 100)
-    %{connection: connection} = :sys.get_state(ctx)
-    %{channel: %{adapter_payload: %{conn_pid: socket}}} = :sys.get_state(connection)
-    assert map_size(:sys.get_state(socket).response_processes) == 1
-    assert Process.alive?(proxy)
+
+    for _ <- 1..8 do
+      assert {:error, %Error{reason: :took_too_long}} =
+               Variables.get(ctx, :a, at_least: future, wait: 20_000, timeout: 100)
+    end
+
+    assert Variables.get!(ctx, :a, at_least: token, wait: 1_000) == 1
+    assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
+  end
+
+  test "more calls than connections take turns, and none waits for those that wait on the gateway", %{proxy: proxy} do
+    ctx = context!(target: Proxy.address(proxy), pool_size: 2, wait_pool_size: 2)
+    token = Variables.set!(ctx, :a, 1)
+    future = %{token | revision: token.revision + 1}
+    waiting = for _ <- 1..6, do: Task.async(fn -> Variables.get(ctx, :a, at_least: future, wait: 20_000) end)
+
+    assert 1..20
+           |> Task.async_stream(fn _ -> Variables.get!(ctx, :a) end, max_concurrency: 20)
+           |> Enum.all?(&(&1 == {:ok, 1}))
+
+    Variables.set!(ctx, :a, 2)
+    assert Task.await_many(waiting, 30_000) == List.duplicate({:ok, 2}, 6)
   end
 
   test "a context under a supervisor comes back after its connection is killed", %{proxy: proxy} do
@@ -114,9 +138,5 @@ defmodule DSPexFleet.Gateway.ReconnectTest do
     Process.exit(connection, :kill)
     assert_receive {:DOWN, ^down, :process, ^ctx, _reason}, 10_000
     assert eventually(fn -> Variables.get(name, :a) == {:ok, 1} end)
-  end
-
-  defp eventually(passes?, tries \\ 200) do
-    passes?.() or (tries > 0 and (Process.sleep(25) == :ok and eventually(passes?, tries - 1)))
   end
 end

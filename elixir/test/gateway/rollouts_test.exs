@@ -8,7 +8,7 @@ defmodule DSPexFleet.Gateway.RolloutsTest do
   setup do
     ctx = context!()
     Variables.set!(ctx, :warmth, 0.1)
-    {:ok, ctx: ctx, target: Context.session(ctx)}
+    {:ok, ctx: ctx, target: Session.id!(ctx)}
   end
 
   defp start!(ctx, target) do
@@ -37,7 +37,7 @@ defmodule DSPexFleet.Gateway.RolloutsTest do
     end
 
     assert {:error, %Error{reason: :rollout_state}} = Rollout.pause(ctx, target, author: "bob", reason: "again")
-    assert :ok = Rollout.unsubscribe(ctx, ref)
+    assert :ok = Rollout.unsubscribe(ref)
     assert Snapshot.value(Variables.snapshot!(ctx), :warmth) == 0.9, "the application's value isn't touched"
 
     Rollout.subscribe!(ctx, target, after: stage.position)
@@ -67,7 +67,7 @@ defmodule DSPexFleet.Gateway.RolloutsTest do
   test "what can't be rolled out is refused by name", %{ctx: ctx, target: target} do
     assert {:error, %Error{reason: :rollout_policy}} = Rollout.start(ctx, target, %{warmth: 0.9}, policy: %{stages: []})
     assert {:error, %Error{reason: :rollout_candidate}} = Rollout.start(ctx, target, %{warmth: 0.1})
-    assert {:error, %Error{reason: :rollout_state}} = Rollout.show(ctx, target)
+    assert {:error, %Error{reason: :rollout_not_found}} = Rollout.show(ctx, target)
   end
 
   # A stage begins two seconds after it is written, when every worker knows of it.
@@ -76,6 +76,9 @@ defmodule DSPexFleet.Gateway.RolloutsTest do
       DSPexFleet.predict!(ctx, program(), %{question: fresh("q")}, key: key, attributes: %{plan: "pro", seats: 3})
 
     expected = to_string(Assignment.arm(rollout, key))
-    if match?([%{arm: ^expected, stage: 1}], prediction.provenance.arms), do: prediction, else: await_arm(ctx, key, rollout)
+
+    if match?([%{arm: ^expected, stage: 1}], prediction.provenance.arms),
+      do: prediction,
+      else: await_arm(ctx, key, rollout)
   end
 end

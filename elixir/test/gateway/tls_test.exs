@@ -1,7 +1,7 @@
 defmodule DSPexFleet.Gateway.TlsTest do
   use DSPexFleet.GatewayCase, async: true
 
-  alias DSPexFleet.{Processes, Proxy}
+  alias DSPexFleet.Proxy
 
   # Needs a gateway with TLS that asks for client certificates at DSPEX_FLEET_TLS_TARGET, and its PEM files.
   @moduletag :tls
@@ -21,7 +21,6 @@ defmodule DSPexFleet.Gateway.TlsTest do
     opts = [target: tls("TARGET"), tls: trusted() ++ own(), token: System.get_env("DSPEX_FLEET_TOKEN")]
     connection = start_supervised!({Connection, opts})
     Variables.set!(start_supervised!({Context, connection: connection, session: fresh("elixir")}), :a, 1)
-    assert {:ok, {%GRPC.Channel{cred: nil}, _metadata}} = Processes.fetch(connection)
     refute inspect(:sys.get_status(connection), limit: :infinity) =~ tls("KEY")
   end
 
@@ -29,7 +28,7 @@ defmodule DSPexFleet.Gateway.TlsTest do
     ctx = context!(target: tls("TARGET"), tls: trusted())
     assert {:error, %Error{reason: reason}} = Variables.set(ctx, :a, 1, timeout: 1_000)
     # Under TLS 1.3 a client learns only after the handshake that it was turned away.
-    assert reason in [:gateway_unavailable, :deadline_exceeded]
+    assert reason in [:gateway_unavailable, :took_too_long]
   end
 
   test "a certificate of another name or address is no proof" do
@@ -38,8 +37,12 @@ defmodule DSPexFleet.Gateway.TlsTest do
 
     elsewhere = start_supervised!({Proxy, {tls("TARGET"), {127, 0, 0, 2}}})
     other = context!(target: Proxy.address(elsewhere), tls: trusted() ++ own())
-    assert {:error, %Error{reason: :gateway_unavailable, message: message}} = set(other)
-    assert message =~ "tls_alert"
+    # A call's error says why only once the first attempt to connect has failed.
+    assert eventually(fn ->
+             {:error, %Error{reason: :gateway_unavailable, message: message}} = set(other)
+             message =~ "tls_alert"
+           end)
+
     assert Proxy.connections(elsewhere) > 0
   end
 

@@ -44,7 +44,7 @@ defmodule DSPexFleet.Gateway.VariablesTest do
     snapshot = Variables.snapshot!(ctx, at_least: token)
 
     assert snapshot.token == token
-    assert snapshot.session == Context.session(ctx)
+    assert snapshot.session == Session.id!(ctx)
     assert {Snapshot.value(snapshot, :a), Snapshot.value(snapshot, "b"), Snapshot.value(snapshot, :c, 3)} == {1, "x", 3}
     assert %DateTime{} = snapshot.confirmed_at
 

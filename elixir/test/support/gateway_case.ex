@@ -13,7 +13,23 @@ defmodule DSPexFleet.GatewayCase do
   using do
     quote do
       import DSPexFleet.GatewayCase
-      alias DSPexFleet.{Connection, Context, Error, Prediction, Programs, Scores, Snapshot, Token, Variable, Variables}
+
+      alias DSPexFleet.{
+        Connection,
+        Context,
+        Error,
+        Prediction,
+        Producer,
+        Programs,
+        Replica,
+        Scores,
+        Session,
+        Snapshot,
+        Token,
+        Variable,
+        Variables
+      }
+
       @moduletag :gateway
       @moduletag timeout: 120_000
     end
@@ -32,11 +48,11 @@ defmodule DSPexFleet.GatewayCase do
     start_supervised!(Supervisor.child_spec({Context, opts}, id: make_ref()))
   end
 
-  @doc "Waits for the first snapshot of a watch that passes."
-  def await_snapshot(ref, passes?, timeout \\ 10_000) do
+  @doc "Waits for the first snapshot that passes."
+  def await_snapshot(passes? \\ fn _any -> true end, timeout \\ 10_000) do
     receive do
-      {:dspex_fleet, ^ref, {:snapshot, snapshot}} ->
-        if passes?.(snapshot), do: snapshot, else: await_snapshot(ref, passes?, timeout)
+      {:dspex_fleet, :snapshot, snapshot} ->
+        if passes?.(snapshot), do: snapshot, else: await_snapshot(passes?, timeout)
     after
       timeout -> raise "no such snapshot came"
     end
@@ -48,4 +64,23 @@ defmodule DSPexFleet.GatewayCase do
     token = Variables.defvariable!(ctx, name, type, value)
     Variables.get!(ctx, name, at_least: token)
   end
+
+  @doc "Waits until something is the case."
+  def eventually(passes?, tries \\ 400) do
+    passes?.() or (tries > 0 and (Process.sleep(25) == :ok and eventually(passes?, tries - 1)))
+  end
+
+  @doc "Returns how many requests the calling process sends in a function."
+  def count_calls(fun) do
+    test = self()
+    handler = {__MODULE__, make_ref()}
+    count = :counters.new(1, [])
+    :telemetry.attach(handler, [:dspex_fleet, :call, :start], &__MODULE__.count_call/4, {test, count})
+    fun.()
+    :telemetry.detach(handler)
+    :counters.get(count, 1)
+  end
+
+  def count_call(_event, _measurements, _metadata, {test, count}),
+    do: if(self() == test, do: :counters.add(count, 1, 1))
 end

@@ -1,9 +1,10 @@
--- needs: final_state
+-- needs: final_state, redis/audit
 -- Ends a task as cancelled unless it has ended already, and tells whoever waits for it or runs it.
 --
 -- KEYS[1]  the task's result, which is also the name of its own channel
 -- ARGV     the cancelled result as the client encoded it, seconds to keep it (0: for ever),
---          the fleet's channel of cancellations, the task's id
+--          the fleet's channel of cancellations, the task's id, who cancels it, what the audit calls that; then those of
+--          redis/audit
 --
 -- Returns 1 if the task is cancelled now, by this call or an earlier one, and 0 if it ended otherwise. Running it twice,
 -- as a client does that lost the first answer, tells nobody twice.
@@ -18,4 +19,5 @@ else
 end
 redis.call('PUBLISH', KEYS[1], ARGV[1])
 redis.call('PUBLISH', ARGV[3], ARGV[4])
+record_change(ARGV[6], ARGV[5], '', '', '')
 return 1

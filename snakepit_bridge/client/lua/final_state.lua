@@ -4,7 +4,7 @@ local function final_state(stored)
   if not stored then
     return nil
   end
-  local status = string.match(stored, '^{"status": "(%u+)"')
+  local status = string.match(stored, '^{"status": ?"(%u+)"')
   if not status then
     local read, result = pcall(cjson.decode, stored)
     status = read and type(result) == 'table' and result.status

@@ -1,6 +1,6 @@
 -- Library: in_transit(wanted, lists, base, limits) removes from `wanted`, a set of task ids, those that a message
--- somewhere in the fleet asks for: one that waits in a list, is put aside, is held by a worker or stands in a lane of the
--- limits. A message names its tasks in its headers, as plain text.
+-- somewhere in the fleet asks for: one that waits in a list, is put aside, is held by a worker, stands in a lane of the
+-- limits or waits for a batch of LM calls. A message names its tasks in its headers, as plain text.
 --
 -- It looks at so much and no more, since nothing else runs meanwhile; what it had no time for counts as being there.
 local MOST_LOOKS = 200000
@@ -44,8 +44,9 @@ local function in_transit(wanted, lists, base, limits)
       look(redis.call('HVALS', base .. ':held:' .. worker))
     end
   end
+  local batches = string.gsub(limits, '{limits}', '{lm-batches}')
   for task in pairs(wanted) do
-    if redis.call('HEXISTS', limits .. 'messages', task) == 1 then
+    if redis.call('HEXISTS', limits .. 'messages', task) == 1 or redis.call('HEXISTS', batches .. 'parked', task) == 1 then
       wanted[task] = nil
     end
   end

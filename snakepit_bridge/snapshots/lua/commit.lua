@@ -49,10 +49,38 @@ local function confirm(head)
   head.heard = HEARD
 end
 
+-- Returns whether a variable has a value already. equals: by name, the other values that it may have, nil for none.
+local function has(name, before, value, equals)
+  return before == value or (equals and equals[name] and equals[name][before]) or false
+end
+
+-- Returns whether a commit would change anything.
+local function alters(updates, replace, equals)
+  for name, value in pairs(updates) do
+    if not has(name, redis.call('HGET', VARIABLES, name) or '', value, equals) then
+      return true
+    end
+  end
+  for _, name in ipairs(replace and redis.call('HKEYS', VARIABLES) or {}) do
+    if not updates[name] then
+      return true
+    end
+  end
+  return false
+end
+
+-- Returns the refusal to reply with if a rule protects the session from a commit that changes it, or nil. An Elixir
+-- server's values are followed.
+local function guard(head, updates, replace, equals)
+  local found = published(head) and token(head)
+  local refused = PUBLISHER == 'store' and protected('session', found or '0.0', TARGET_NAME)
+  return refused and (not found or alters(updates, replace, equals)) and refused or nil
+end
+
 -- Applies and records one change, unless the variable has that value already.
-local function apply(changes, name, value)
+local function apply(changes, name, value, equals)
   local before = redis.call('HGET', VARIABLES, name) or ''
-  if before == value then
+  if has(name, before, value, equals) then
     return
   end
   if value == '' then
@@ -64,33 +92,45 @@ local function apply(changes, name, value)
   changes[n + 1], changes[n + 2], changes[n + 3] = name, before, value
 end
 
+-- Returns the names of changes, which are as in the history.
+local function changed_names(changes)
+  local names = {}
+  for i = 1, #changes, 3 do
+    names[#names + 1] = changes[i]
+  end
+  return names
+end
+
 -- One call per variable, and the changes as one field of the entry, since `unpack` fails at 8,000 items.
 --
--- If `staged` is false, the new revision is everybody's at once.
-local function commit(head, updates, replace, staged)
+-- action: what the audit calls it. If `staged` is false, the new revision is everybody's at once. For `equals` see
+-- `apply`.
+local function commit(head, action, updates, replace, staged, equals)
   if head.fresh then
     save_head(head)
   end
   local changes = {}
   if replace then
     for _, name in ipairs(redis.call('HKEYS', VARIABLES)) do
-      apply(changes, name, updates[name] or '')
+      apply(changes, name, updates[name] or '', equals)
     end
   end
   for name, value in pairs(updates) do
-    apply(changes, name, value)
+    apply(changes, name, value, equals)
   end
   confirm(head)
   head.authority, head.usual = PUBLISHER, USUAL
-  local moved = #changes > 0 or not published(head)
+  local moved, before = #changes > 0 or not published(head), published(head) and token(head)
   if moved then
-    local before = published(head) and token(head)
     head.revision, head.published_at = head.revision + 1, now_us()
     redis.call('XADD', HISTORY, text(head.revision) .. '-0', 'epoch', text(head.epoch),
       'at', text(now_us()), 'author', AUTHOR, 'reason', REASON, 'changes', cmsgpack.pack(changes))
-    if before then
-      stage(head, before, changes, staged, AUTHOR, REASON)
-    end
+  end
+  if moved or APPROVED ~= '' then
+    record_change(action, AUTHOR, REASON, before or '', token(head), changed_names(changes))
+  end
+  if moved and before then
+    stage(head, before, changes, staged, AUTHOR, REASON)
   end
   save_head(head)
   trim(head)

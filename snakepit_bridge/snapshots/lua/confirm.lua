@@ -1,4 +1,4 @@
--- needs: session, request, life, state, stage, commit
+-- needs: session, request, life, state, redis/audit, stage, commit
 -- Records that a read of the authority found no change. Idempotent, so it stores no request marker.
 
 local head = load_head()

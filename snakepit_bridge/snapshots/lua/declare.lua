@@ -1,8 +1,10 @@
--- needs: session, request, life
+-- needs: session, request, life, redis/audit
 -- Declares checks, all or none. ARGV: the publisher, the version of the checks and the token of the state that the new
--- ones were evaluated on, then name, check, name, check, …; '' removes one.
+-- ones were evaluated on, then name, check, name, check, …; '' removes one; then author, reason
+-- and those of redis/audit.
 
 local PUBLISHER, CHECKED, BASE = ARGV[1], ARGV[2], ARGV[3]
+local AUTHOR, REASON, LAST = ARGV[#ARGV - AUDIT_ARGS - 1], ARGV[#ARGV - AUDIT_ARGS], #ARGV - AUDIT_ARGS - 2
 local earlier = answered()
 if earlier then
   return earlier
@@ -16,7 +18,9 @@ if head.checks ~= CHECKED or BASE ~= (published(head) and token(head) or '0.0') 
 end
 local before = tonumber(head.checks) or 0
 save_head(head)
-for i = 4, #ARGV, 2 do
+local names = {}
+for i = 4, LAST, 2 do
+  names[#names + 1] = ARGV[i]
   if ARGV[i + 1] == '' then
     redis.call('HDEL', CHECKS, ARGV[i])
   else
@@ -31,4 +35,6 @@ if published(head) then
 else
   live(head)
 end
+local at = published(head) and token(head) or ''
+record_change('declare_checks', AUTHOR, REASON, at, at, names)
 return done(head.checks)

@@ -1,6 +1,6 @@
--- needs: session, request, life, state, stage
+-- needs: session, request, life, state, redis/audit, stage
 -- Changes the session's rollout, unless it isn't as expected. ARGV: the channel to notify, the record that is expected
--- ('' for none), the new one, and of the event: kind, author, reason, detail.
+-- ('' for none), the new one, and of the event: kind, author, reason, detail; then those of redis/audit.
 
 local CHANNEL, EXPECTED, RECORD = ARGV[1], ARGV[2], ARGV[3]
 local KIND, AUTHOR, REASON, DETAIL = ARGV[4], ARGV[5], ARGV[6], ARGV[7]

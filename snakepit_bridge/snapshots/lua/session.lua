@@ -56,10 +56,15 @@ local function now_us()
   return clock_us
 end
 
--- Returns the server's run id and its replication id as a primary.
+-- Returns the server's run id and its replication id as a primary. Both are found as plain text: a pattern is tried at
+-- every one of the thousands of places before them.
 local function identity()
   local info = redis.call('INFO', 'server', 'replication')
-  return string.match(info, 'run_id:(%w+)'), string.match(info, 'master_replid:(%w+)')
+  local function field(name)
+    local _, last = string.find(info, name, 1, true)
+    return string.match(info, '^%w+', last + 1)
+  end
+  return field('run_id:'), field('master_replid:')
 end
 
 local function token(head)

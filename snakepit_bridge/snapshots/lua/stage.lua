@@ -3,10 +3,12 @@
 local POLICY, RESERVED = 'dspex.rollout_policy', 'dspex.'
 local EVENTS_KEPT = 1000
 
--- Appends an event. `detail` is JSON text.
+-- Appends an event, and records it in the audit trail. `detail` is JSON text.
 local function record_event(kind, record, author, reason, detail)
   redis.call('XADD', ROLLOUTS, 'MAXLEN', '~', EVENTS_KEPT, '*', 'kind', kind, 'record', record, 'author', author,
     'reason', reason, 'detail', detail, 'at', text(now_us()))
+  local baseline, candidate = string.match(record, '(%S+) (%S+)$')
+  record_change('rollout.' .. kind, author, reason, baseline, candidate)
 end
 
 -- Returns whether the changes are of the fleet's own variables alone, which are nothing to try.

@@ -36,7 +36,7 @@ class Service:
         return pb.CleanupSessionResponse(success=True, resources_cleaned=int(self.sessions.end(request.session_id)))
 
     def describe(self, request: pb.GetSessionRequest) -> pb.GetSessionResponse:
-        """Says how many variables a session has."""
+        """Say how many variables a session has."""
         count = len(self.sessions.session(request.session_id).variables)
         return pb.GetSessionResponse(session_id=request.session_id, variable_count=count)
 

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,6 +22,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from snakepit_bridge.testing.lm import openai_format
 from snakepit_bridge.testing.lm.answers import Answerer, Raw, complete
+from snakepit_bridge.testing.lm.batch_stage import BatchStage
+from snakepit_bridge.testing.lm.batches import BatchEndpoints
 from snakepit_bridge.testing.lm.faults import Fault, Faults
 from snakepit_bridge.testing.lm.prompts import AskedQuestion
 from snakepit_bridge.testing.lm.recording import Recorded, RequestLog
@@ -41,6 +44,7 @@ class Backstage:
     api_key: str | None
     models: Sequence[str]
     stopping: asyncio.Event
+    batches: BatchStage
 
 
 def build(stage: Backstage) -> Starlette:
@@ -53,6 +57,7 @@ def build(stage: Backstage) -> Starlette:
             Route("/requests", records.get, methods=["GET"]),
             Route("/requests", records.delete, methods=["DELETE"]),
             Route("/faults", _FaultSettings(stage.faults).post, methods=["POST"]),
+            *BatchEndpoints(stage.batches, _Chat(stage).answer_line, partial(_refusal, stage.api_key)).routes(),
         ]
     )
 
@@ -79,6 +84,14 @@ class _Chat:
         status = await self._answer(record, scope, receive, send)
         if status in (_GONE, _DROPPED):
             self._stage.log.answer(record, status)
+
+    def answer_line(self, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Return the status and the body of the reply to a request in a batch, which is recorded as a call is."""
+        record = self._stage.log.arrive(body, authorised=True, at=time.time())
+        fault = self._stage.faults.take(record.ask.user)
+        response = self._response(record, fault)
+        self._stage.log.answer(record, response.status_code)
+        return response.status_code, json.loads(bytes(response.body))
 
     async def _answer(self, record: Recorded, scope: Scope, receive: Receive, send: Send) -> int:
         fault = self._stage.faults.take(record.ask.user)
@@ -151,7 +164,8 @@ def _choice(ask: AskedQuestion, place: int) -> AskedQuestion:
 
 
 def _refusal(api_key: str | None, request: Request) -> Response | None:
-    given = request.headers.get("authorization", "").encode()
+    key = request.headers.get("x-api-key")  # Anthropic's
+    given = (request.headers.get("authorization", "") if key is None else f"Bearer {key}").encode()
     if api_key is None or hmac.compare_digest(given, f"Bearer {api_key}".encode()):
         return None
     return _failure(401, "Incorrect API key provided.", "invalid_request_error", "invalid_api_key")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.testing.lm.answers import Answerer, default_answer
+from snakepit_bridge.testing.lm.batch_stage import BatchStage
 from snakepit_bridge.testing.lm.faults import Fault, Faults
 from snakepit_bridge.testing.lm.recording import Recorded, RequestLog, assert_sent, describe
 
@@ -42,6 +43,9 @@ class RecordingLM:
         keep: how many requests are remembered.
         file: where each request is also written as a JSON line.
         models: the names that GET /v1/models lists; any name is answered.
+
+    Attributes:
+        batches: the batches that it was sent, and what goes wrong with them.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class RecordingLM:
         self.port = port
         self.host = host
         self.faults = Faults(latency_s, jitter_s)
+        self.batches = BatchStage()
         self._log = RequestLog(keep, file)
         self._answerer = answerer
         self._api_key = api_key
@@ -144,7 +149,8 @@ class RecordingLM:
     def _stage(self) -> Backstage:
         from snakepit_bridge.testing.lm.endpoints import Backstage
 
-        return Backstage(self._answerer, self._log, self.faults, self._api_key, self._models, asyncio.Event())
+        stopping = asyncio.Event()
+        return Backstage(self._answerer, self._log, self.faults, self._api_key, self._models, stopping, self.batches)
 
     def serve_forever(self, announce: Callable[[str], None]) -> None:
         """Serve in this thread, which must be the main one, until SIGTERM or SIGINT; then it returns.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_bridge.cli import main
+from snakepit_bridge.cli import main, output
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.programs.spec import ProgramSpec
@@ -96,7 +96,7 @@ def test_show_draws_the_arms_side_by_side(fleet: Fleet, run: Run) -> None:
     assert "errors 10 (1 %) 40 (10 %)" in lines
     assert "LMError 0 40" in lines
     assert "latency p95 245 ms 993 ms" in lines
-    assert "cost per prediction $5e-06 -" in lines
+    assert "cost per prediction $0.000005 -" in lines
     assert "score helpful - 0.75 of 4" in lines
     bars = [line for line in lines if "●" in line]
     assert [bar.split()[0] for bar in bars] == ["cold", "warm", "cold", "warm", "warm", "├──●──┤"]
@@ -130,13 +130,52 @@ def test_decide_gives_everybody_the_winner_and_is_still_shown(fleet: Fleet, run:
     assert json.loads(run("list", "demo", "--json")) == []
 
 
+def test_what_runs_is_found_without_its_target(
+    fleet: Fleet, redis_url: str, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for field in "ab":
+        spec = ProgramSpec.parse({"module": "Predict", "signature": f"question -> {field}"}, program="qa")
+        run_blocking(fleet.registry.register("qa", spec))
+    fleet.label("qa", "prod", 1)
+    run("start", "demo", "tone", *ARMS, "--share", "0.4")
+    run("start", "demo", "style", *ARMS, "--share", "0.1", "--from", "0.5")
+    run("start", "qa@prod", "both", "--arm", "a=1:0.5", "--arm", "b=2:0.5")
+    narrow = output.Console(width=80, markup=False, highlight=False, emoji=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(output, "console", lambda: narrow)
+        listed = squeeze(run("list"))
+    assert [line.split()[:2] for line in listed if line.startswith(("program:", "session:"))] == [
+        ["program:qa@prod", "both"],
+        ["session:demo", "tone"],
+        ["session:demo", "style"],
+    ]
+    assert [each["target"] for each in json.loads(run("list", "--json"))] == ["program:qa@prod", *["session:demo"] * 2]
+
+    def print_of(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            main(["--redis-url", redis_url, *arguments])
+        return capsys.readouterr().out
+
+    says = "experiments run on session demo: tone, style; see dspex-fleet experiment list demo\n"
+    assert says in print_of("variables", "demo")
+    assert json.loads(print_of("variables", "demo", "--json"))["experiments"] == ["tone", "style"]
+    assert says in print_of("status")
+    run("decide", "demo", "tone", "cold", "--reason", "calmer")
+    assert "it was decided for 'cold'. Look at it: dspex-fleet experiment show session:demo tone." in run(
+        "decide", "demo", "tone", "warm", "--reason", "too late"
+    )
+
+
 def test_a_label_is_a_target_like_a_session(fleet: Fleet, run: Run) -> None:
-    for output in "ab":
-        spec = ProgramSpec.parse({"module": "Predict", "signature": f"question -> {output}"}, program="qa")
+    for field in "ab":
+        spec = ProgramSpec.parse({"module": "Predict", "signature": f"question -> {field}"}, program="qa")
         run_blocking(fleet.registry.register("qa", spec))
     fleet.label("qa", "prod", 1)
     assert "a (50 %) gets version 1" in run("start", "qa@prod", "both", "--arm", "a=1:0.5", "--arm", "b=2:0.5")
-    assert squeeze(run("list", "qa@prod"))[3] == "both 100 % a 50 % → version 1, b 50 % → version 2"
+    assert squeeze(run("list", "qa@prod"))[3:5] == [
+        "program:qa@prod both 100 % a 50 % → version 1",
+        "b 50 % → version 2",
+    ]
     assert "everybody gets version 2" in run("decide", "qa@prod", "both", "b", "--reason", "better")
     assert fleet.programs()[0].labels == {"prod": 2}
 
@@ -157,7 +196,12 @@ def test_stop_leaves_everything_as_it_is(fleet: Fleet, run: Run) -> None:
         (("start", "demo", "tone", "--arm", "a=stable:x"), 1, "The weight of arm 'a' must be a number"),
         (("start", "demo", "tone", "--arm", "a=nowhere:0.5", "--arm", "b=latest:0.5"), 1, "arms[0].revision"),
         (("start", "demo", "tone", "--arm", "a=9.9:0.5", "--arm", "b=latest:0.5"), 1, "arms[0].revision"),
-        (("start", "demo", "tone", *ARMS, "--share", "0.6", "--from", "0.5"), 1, "to_share"),
+        (("start", "demo", "tone", *ARMS, "--share", "0.6", "--from", "0.5"), 1, "ends at 1.1, and requests end at 1"),
+        (
+            ("start", "demo", "tone", *ARMS, "--share", "0.1"),
+            1,
+            "on the requests from 0 to 0.4 already. Free is 0.4 to 1",
+        ),
         (("start", "demo", "tone", *ARMS, "--share", "0"), 1, "must begin before it ends"),
         (("start", "demo", "other", *ARMS, "--share", "0.1"), 1, "experiment 'first'"),
         (("start", "demo", "tone", *ARMS, "--segment", "{"), 1, "The segment can't be read"),
@@ -165,7 +209,12 @@ def test_stop_leaves_everything_as_it_is(fleet: Fleet, run: Run) -> None:
         (("start", "nowhere", "tone", *ARMS), 1, "nowhere"),
         (("show", "demo", "tone"), 1, "No experiment 'tone' runs on session:demo"),
         (("stop", "demo", "tone", "--reason", "x"), 1, "No experiment 'tone' runs on session:demo"),
-        (("decide", "demo", "first", "hot", "--reason", "x"), 1, "'hot' is none of its arms"),
+        (
+            ("decide", "demo", "first", "hot", "--reason", "x"),
+            1,
+            "'hot' is none of its arms. Name one of them: cold, warm.",
+        ),
+        (("decide", "demo", "first", "cold", "--reason", " "), 1, "needs its reason"),
         (("decide", "demo", "first", "cold"), 2, "--reason"),
     ],
 )

@@ -82,14 +82,21 @@ def squeeze(text: str) -> list[str]:
 
 def test_a_session_from_its_start_to_its_end(fleet: Fleet, run: Run, policy: str) -> None:
     started = run("rollout", "start", "demo", "warmth=0.75", "--policy", policy, "--reason", "warmer answers")
-    assert re.fullmatch(r"rollout [0-9a-f]{16} of session:demo: the baseline is \S+, the candidate \S+\n", started)
+    first, second = started.splitlines()
+    assert re.fullmatch(r"rollout [0-9a-f]{16} of session:demo: the baseline is \S+, the candidate \S+", first)
+    assert second == "policy: 10 %, 50 %; error_rate max_increase 0.01, score helpful min 0.5"
     look(fleet)
-    assert "session:demo running 1 10 %" in squeeze(run("rollout", "list"))[2]
+    assert "session:demo running 1 of 2 10 % 0 s " in squeeze(run("rollout", "list"))[2]
     count(fleet, "baseline", {"n": 900, "e:InputError": 9, "lat:150": 891})
     count(fleet, "candidate", {"n": 90, "e:InputError": 1, "lat:151": 89, "s:helpful:n": 9, "s:helpful:m": 8_100_000})
     shown = squeeze(run("rollout", "show", "demo"))
     assert shown[0].startswith("session:demo running stage 1 of 2 10 % get the candidate for 0 s of at least 1 min")
-    for line in ("predictions 900 90", "still needed - 10", "errors 9 (1 %) 1 (1.11 %)", "score helpful - 0.9 of 9"):
+    for line in (
+        "predictions in this stage 900 90",
+        "still needed - 10",
+        "errors 9 (1 %) 1 (1.11 %)",
+        "score helpful - 0.9 of 9",
+    ):
         assert line in shown
     guard = shown.index("error_rate max_increase 0.01 open")
     assert re.fullmatch(r"baseline [◄├─●┼┤►┊ ]+ 1 % \(.* to .*\) of 900", shown[guard + 1])
@@ -111,7 +118,14 @@ def test_a_session_from_its_start_to_its_end(fleet: Fleet, run: Run, policy: str
         "rolled back stage 2 at 0 %",
     ]
     assert lines[-1].endswith("by dspex-fleet: complaints")
-    assert "ended: complaints" in run("rollout", "show", "demo")
+    shown = run("rollout", "show", "demo")
+    assert "ended: complaints" in shown
+    assert "… 1 earlier event: dspex-fleet rollout watch session:demo" in shown
+    refused = run("rollout", "start", "demo", "warmth=0.75")
+    again = re.search(r"it was rolled back, .* dspex-fleet (rollback demo \S+), then start it again", refused)
+    assert again
+    run(*again[1].split())
+    assert "rollout " in run("rollout", "start", "demo", "warmth=0.75", "--policy", policy)
 
 
 def test_json_is_one_line_of_whats_drawn(fleet: Fleet, run: Run, policy: str) -> None:
@@ -129,10 +143,25 @@ def test_a_version_of_a_program(fleet: Fleet, run: Run) -> None:
         spec = ProgramSpec.parse({"module": "Predict", "signature": f"question -> {output}"}, program="qa")
         run_blocking(fleet.registry.register("qa", spec))
     fleet.label("qa", "prod", 1)
-    assert "of program:qa@prod" in run("rollout", "start", "qa@prod", "2")
+    started = run("rollout", "start", "qa@prod", "2")
+    assert "of program:qa@prod: the baseline is version 1, the candidate version 2\ndefault policy: 1 %, " in started
     look(fleet)
-    assert squeeze(run("rollout", "list"))[2] == "program:qa@prod running 1 1 % version 1 version 2"
+    assert squeeze(run("rollout", "list"))[2:] == ["program:qa@prod running 1 of 3 1 % 0 s version 1", "→ version 2"]
     assert "program version 1 version 2" in squeeze(run("rollout", "show", "qa@prod"))
+    assert run("label", "qa", "prod", "1", "--reason", "panic").splitlines() == [
+        "qa@prod is qa:1",
+        "the rollout of version 2 was ended (superseded): everybody gets the version above",
+    ]
+    assert fleet.rollouts.events("qa@prod")[-1].reason == "panic"
+    ended = squeeze(run("rollout", "show", "qa@prod"))
+    assert ended[0] == "program:qa@prod superseded stage 1"
+    assert any(line.startswith("ended: superseded: everybody gets what was published since; panic") for line in ended)
+    assert json.loads(run("rollout", "show", "qa@prod", "--json"))["rollout"]["state"] == "superseded"
+    assert "Can't pause the rollout of program:qa@prod: it has ended." in run(
+        "rollout", "pause", "qa@prod", "--reason", "late"
+    )
+    assert "Set the label: dspex-fleet label qa none VERSION." in run("rollout", "start", "qa@none", "2")
+    assert run("label", "qa", "prod", "1") == "qa@prod is qa:1\n"
 
 
 def test_variables_and_status_say_which_arm_is_which(fleet: Fleet, run: Run, policy: str) -> None:
@@ -156,8 +185,12 @@ def test_variables_and_status_say_which_arm_is_which(fleet: Fleet, run: Run, pol
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("show", "demo"), 1, "Can't show the rollout of session:demo: there is none."),
-        (("abort", "demo", "--reason", "x"), 1, "Can't abort the rollout of session:demo: there is none."),
+        (("show", "demo"), 1, "it was never staged. Start one: dspex-fleet rollout start session:demo CANDIDATE."),
+        (("abort", "demo", "--reason", "x"), 1, "Can't abort the rollout of session:demo: it was never staged."),
+        (("show", "nosuch"), 1, "nosuch"),
+        (("abort", "nosuch@prod", "--reason", "x"), 1, "Program not found: nosuch@prod"),
+        (("watch", "nosuch@prod", "--count", "1"), 1, "Program not found: nosuch@prod"),
+        (("watch", "nosuch", "--count", "1"), 1, "nosuch"),
         (("abort", "demo", "--reason", " "), 1, "needs its reason"),
         (("abort", "demo"), 2, "--reason"),
         (("start", "demo", "warmth"), 1, "An argument must be name=value; got 'warmth'."),

@@ -69,10 +69,10 @@ def test_a_stop_changes_no_variable(fleet: Fleet, tokens: list[Token]) -> None:
     fleet.experiments.start("demo", plan(*tokens[:2]))
     before = run_blocking(fleet.store.head("demo")).token
 
-    assert fleet.experiments.stop("demo", "tone").state is ExperimentState.STOPPED
+    assert fleet.experiments.stop("demo", "tone", **BY_ANN).state is ExperimentState.STOPPED
     assert run_blocking(fleet.store.head("demo")).token == before
     with pytest.raises(ExperimentNotFoundError):
-        fleet.experiments.stop("demo", "tone")
+        fleet.experiments.stop("demo", "tone", **BY_ANN)
 
 
 def test_an_arm_may_be_named_by_a_label(fleet: Fleet, tokens: list[Token]) -> None:
@@ -96,9 +96,9 @@ def test_a_decision_for_no_arm_changes_nothing(fleet: Fleet, tokens: list[Token]
     started = fleet.experiments.start("demo", plan(*tokens[:2]))
 
     with pytest.raises(ExperimentError, match="none of its arms"):
-        fleet.experiments.decide("demo", "tone", "arm9")
+        fleet.experiments.decide("demo", "tone", "arm9", **BY_ANN)
     with pytest.raises(ExperimentNotFoundError, match="Did you mean 'tone'"):
-        fleet.experiments.decide("demo", "tune", "arm1")
+        fleet.experiments.decide("demo", "tune", "arm1", **BY_ANN)
     assert fleet.experiments.list("demo") == (started,)
     assert run_blocking(fleet.store.head("demo")).token == tokens[2]
 
@@ -114,10 +114,10 @@ def test_a_decision_that_was_interrupted_can_be_repeated(
     with monkeypatch.context() as patched:
         patched.setattr(fleet.store, "change_experiments", interrupt)
         with pytest.raises(ConnectionResetError):
-            fleet.experiments.decide("demo", "tone", "arm1")
+            fleet.experiments.decide("demo", "tone", "arm1", **BY_ANN)
     assert fleet.experiments.list("demo") == (started,)
     moved = run_blocking(fleet.store.head("demo")).token
-    assert fleet.experiments.decide("demo", "tone", "arm1").winner == "arm1"
+    assert fleet.experiments.decide("demo", "tone", "arm1", **BY_ANN).winner == "arm1"
     assert run_blocking(fleet.store.head("demo")).token == moved
     assert fleet.session("demo").blocking.get_variable("a") == 1.0
 
@@ -135,9 +135,9 @@ def test_what_elixir_owns_is_decided_there(fleet: Fleet) -> None:
     started = fleet.experiments.start("theirs", plan(*tokens))
 
     with pytest.raises(SessionOwnedElsewhereError):
-        fleet.experiments.decide("theirs", "tone", "arm1")
+        fleet.experiments.decide("theirs", "tone", "arm1", **BY_ANN)
     assert fleet.experiments.list("theirs") == (started,)
-    assert fleet.experiments.stop("theirs", "tone").id == started.id
+    assert fleet.experiments.stop("theirs", "tone", **BY_ANN).id == started.id
 
 
 def test_an_experiment_on_a_label_runs_until_it_is_decided(fleet: Fleet) -> None:
@@ -150,7 +150,7 @@ def test_an_experiment_on_a_label_runs_until_it_is_decided(fleet: Fleet) -> None
     assert fleet.experiments.list("program:qa@prod") == (started,)
     with pytest.raises(RolloutOverlapError, match="experiment 'tone'"):
         fleet.rollouts.start("qa@prod", 2)
-    assert fleet.experiments.decide("qa@prod", "tone", "arm2").winner == "arm2"
+    assert fleet.experiments.decide("qa@prod", "tone", "arm2", **BY_ANN).winner == "arm2"
     assert run_blocking(fleet.registry.get("qa@prod")).version == 2
     assert [event.kind for event in fleet.experiments.events("qa@prod")] == ["started", "decided"]
     with pytest.raises(ProgramNotFoundError):

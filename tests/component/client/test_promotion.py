@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.promotion import promote
+from snakepit_bridge.client.promotion import carry_out_move, plan_move, promote
 from snakepit_bridge.exceptions import (
     LabelMovedError,
     LabelNotFoundError,
@@ -252,9 +252,27 @@ def test_a_fleet_promotes_within_its_own_namespace(redis_url: str) -> None:
     fleet, other = Fleet(redis_url, namespace="one"), Fleet(redis_url, namespace="two")
     token = fleet.session("s").blocking.set_variables({"temp": 0.1})
     assert other.session("s").blocking.set_variables({"temp": 0.1})
-    run_blocking(fleet._acks.heartbeat("w/1"))
-    run_blocking(fleet._acks.report("w/1", {"s": AckReport(token)}))
+    run_blocking(fleet.acks.heartbeat("w/1"))
+    run_blocking(fleet.acks.report("w/1", {"s": AckReport(token)}))
     assert [ack.token for ack in fleet.applied("s")] == [token]
     assert fleet.promote("s", "stable", wait_s=0) == token
     with pytest.raises(RevisionNotAppliedError):
         other.promote("s", "stable", wait_s=0)
+
+
+async def test_a_move_is_carried_out_to_the_revision_that_was_checked_and_only_from_where_the_label_was(
+    stage: Stage,
+) -> None:
+    """Between plan and move a release is evaluated, which takes minutes."""
+    first = await stage.publish(0.1)
+    move = await plan_move(stage.store, "s", "stable", "latest")
+    second = await stage.publish(0.2)
+    await stage.says("w/1", second)
+    assert await carry_out_move(stage.store, stage.acks, move, 0) == first == await stage.label()
+
+    late = await plan_move(stage.store, "s", "stable", "latest")
+    third = await stage.publish(0.3)
+    await stage.store.label("s", "stable", third)
+    with pytest.raises(LabelMovedError):
+        await carry_out_move(stage.store, stage.acks, late, 0)
+    assert await stage.label() == third

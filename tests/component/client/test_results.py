@@ -191,7 +191,7 @@ def _subscribed(url: str) -> int:
 
 
 def run_in_background(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Runs it in a thread; the returned function waits for its end and returns or raises what it did."""
+    """Run it in a thread; the returned function waits for its end and returns or raises what it did."""
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(1)

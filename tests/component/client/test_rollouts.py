@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Generator
 from typing import Any
 
@@ -13,9 +12,11 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import (
     ProgramNotFoundError,
     RolloutCandidateError,
+    RolloutNotFoundError,
     RolloutOverlapError,
     RolloutPolicyError,
     RolloutStateError,
+    SessionNotFoundError,
     ValidationError,
 )
 from snakepit_bridge.process.home_loop import run_blocking
@@ -26,7 +27,7 @@ from snakepit_bridge.releases.counts import MINUTE_S, StageCountsReader
 from snakepit_bridge.releases.index import RolloutIndex
 from snakepit_bridge.releases.target_opener import TargetOpener
 from snakepit_bridge.rollouts.events import RolloutEvent
-from snakepit_bridge.rollouts.policy import parse_policy
+from snakepit_bridge.rollouts.policy import DEFAULT_STAGES, parse_policy
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutState
 from snakepit_bridge.snapshots.acknowledgements import Acks
 
@@ -54,9 +55,10 @@ def look(fleet: Fleet) -> None:
 
 
 def count(fleet: Fleet, arm: str, **fields: int) -> None:
-    """Count what a commit counts, in this minute."""
+    """Count what a commit counts, in this minute by the server's clock."""
     record = fleet.rollouts.show("demo").record
-    key = FleetKeys().arm_counts(record.id, record.stage, arm, int(time.time()) // MINUTE_S)
+    [(seconds, _)] = run_blocking(fleet.connection.send_each([("TIME",)]))
+    key = FleetKeys().arm_counts(record.id, record.stage, arm, int(seconds) // MINUTE_S)
     commands = [("HINCRBY", key, name.replace("__", ":"), value) for name, value in fields.items()]
     run_blocking(fleet.connection.send_each([*commands, ("EXPIRE", key, 60)]))
 
@@ -175,7 +177,7 @@ class TestStartingAProgram:
         register(fleet)
         with pytest.raises(RolloutPolicyError):
             fleet.rollouts.start("qa@prod", 2, policy={"stages": []})
-        with pytest.raises(RolloutStateError, match="there is none"):
+        with pytest.raises(RolloutStateError, match="was never staged"):
             fleet.rollouts.show("qa@prod")
 
     def test_variables_are_no_candidate(self, fleet: Fleet) -> None:
@@ -220,17 +222,19 @@ class TestShowing:
         assert [staged.target for staged in fleet.rollouts.list()] == ["session:demo"], "its newest is still staged"
 
     def test_what_has_none(self, fleet: Fleet) -> None:
-        for target in ("demo", "unknown", "qa@prod"):
-            with pytest.raises(RolloutStateError, match="there is none"):
+        kinds = {"demo": RolloutNotFoundError, "unknown": SessionNotFoundError, "qa@prod": ProgramNotFoundError}
+        for target, kind in kinds.items():
+            with pytest.raises(kind):
                 fleet.rollouts.show(target)
         assert fleet.rollouts.list() == []
 
     def test_the_list_names_what_is_staged(self, fleet: Fleet) -> None:
         register(fleet)
         fleet.session("other").blocking.set_variables({"a": 1.0})
-        fleet.rollouts.start("demo", {"a": 2.0})
+        fleet.rollouts.start("demo", {"a": 2.0}, policy=POLICY)
         fleet.rollouts.start("qa@prod", 2)
-        assert [staged.target for staged in fleet.rollouts.list()] == ["program:qa@prod", "session:demo"]
+        found = [(staged.target, staged.stages) for staged in fleet.rollouts.list()]
+        assert found == [("program:qa@prod", len(DEFAULT_STAGES)), ("session:demo", len(POLICY["stages"]))]
 
 
 class TestWatching:

@@ -100,9 +100,9 @@ async def test_held_delayed_and_dead_messages_are_counted(
         assert (backlog.held, backlog.delayed, backlog.dead) == (3, 2, 1)
 
 
-def hold(client: Redis, worker: str, number: int) -> None:
+def hold(client: Redis, worker: str, number: int, waited_in: str = QUEUE) -> None:
     message = {"body": "e30=", "headers": {"id": f"id-{number}"}, "properties": {"delivery_info": {}}}
-    client.hset(KEYS.held(worker), f"{worker}.{number}", f"{QUEUE}\n{json.dumps(message)}")
+    client.hset(KEYS.held(worker), f"{worker}.{number}", f"{waited_in}\n{json.dumps(message)}")
     client.hsetnx(KEYS.workers, worker, "0")  # type: ignore[arg-type]
 
 
@@ -114,6 +114,32 @@ async def test_messages_of_a_lost_worker_count_as_expired_leases(client: Redis, 
         keeper._reap(keeper._get_scripts(), "lost", "0")
     backlog = await read(connection)
     assert (backlog.expired, backlog.held, sum(backlog.by_priority(QUEUE).values())) == (3, 0, 3)
+
+
+async def test_demand_is_what_waits_and_what_workers_hold_by_queue(client: Redis, connection: RedisConnection) -> None:
+    client.lpush(QUEUE, "a", "b")
+    client.lpush(KEYS.waiting(CODE, 6), "c")
+    for number in range(3):
+        hold(client, "asyncio", number)
+    hold(client, "code", 1, KEYS.waiting(CODE, 6))
+    backlog = await read(connection)
+    assert [(depth.queue, depth.held) for depth in backlog.queues if depth.held] == [(QUEUE, 3), (CODE, 1)]
+    assert backlog.demand() == {QUEUE: 5, CODE: 2}
+
+
+@pytest.mark.parametrize("parked_in", ["dspex:{limits}:messages", "dspex:{lm-batches}:parked", KEYS.delayed])
+async def test_what_is_put_aside_needs_one_worker_that_moves_it(
+    client: Redis, connection: RedisConnection, parked_in: str
+) -> None:
+    assert (await read(connection)).demand() == {QUEUE: 0, CODE: 0}
+    for number in range(3):
+        if parked_in == KEYS.delayed:
+            client.zadd(parked_in, {str(number): 1})
+        else:
+            client.hset(parked_in, str(number), f"{CODE}\nmessage")
+    assert (await read(connection)).demand() == {QUEUE: 1, CODE: 0}
+    client.lpush(QUEUE, "a", "b")
+    assert (await read(connection)).demand() == {QUEUE: 2, CODE: 0}
 
 
 async def test_the_cost_does_not_grow_with_the_queue(client: Redis, connection: RedisConnection) -> None:

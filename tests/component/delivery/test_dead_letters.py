@@ -108,7 +108,7 @@ async def test_a_dropped_message_is_gone(dead: DeadLetters, redis_url: str) -> N
 
 
 async def test_a_retried_batch_deletes_the_failures_of_its_inputs(dead: DeadLetters, redis_url: str) -> None:
-    """KINDS 2: each of them can have another."""
+    """Each of them can have another."""
     ends = {"a": result("FAILURE", PredictionGivenUpError.__name__), "b": result("SUCCESS", None)}
     with Redis.from_url(redis_url) as client:
         for task_id, end in ends.items():

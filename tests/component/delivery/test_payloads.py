@@ -45,13 +45,12 @@ async def test_equal_content_is_stored_once_with_the_longest_ttl(payloads: Paylo
 
 
 async def test_the_order_of_keys_is_kept(payloads: Payloads) -> None:
-    """KINDS 20: it is the order of the prompt."""
+    """It is the order of the prompt."""
     read = await payloads.get(await payloads.put({"z": {"b": 1, "a": 2}, "a": 3}, 60))
     assert (list(read), list(read["z"])) == (["z", "a"], ["b", "a"])
 
 
 async def test_any_json_payload_survives_the_round_trip(payloads: Payloads) -> None:
-    """KINDS 4."""
     for value in (
         {"__type__": "Invoice", "__value__": 1},
         {"a": {"$payload": "x", "bytes": 1}},

@@ -10,7 +10,13 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError, StoreUnavailableError
-from snakepit_bridge.programs.registry import ProgramListing, ProgramRegistry, Reference
+from snakepit_bridge.programs.registry import (
+    UNREGISTERED,
+    VARIANT_KEPT_S,
+    ProgramListing,
+    ProgramRegistry,
+    Reference,
+)
 from snakepit_bridge.programs.spec import ProgramSpec, digest
 from snakepit_bridge.redis.connection import RedisConnection
 
@@ -73,6 +79,40 @@ async def test_registering_at_the_same_time_gives_each_content_one_version(regis
     assert sorted(program.version for program in programs) == list(range(1, 21))
     for program in programs:
         assert (await registry.get(f"qa:{program.version}")).spec == program.spec
+
+
+async def test_a_variant_runs_under_its_digest_and_is_no_version(registry: ProgramRegistry, redis_url: str) -> None:
+    reference = await registry.store_variant("qa", spec("ReAct", tools=[]))
+    found = await ProgramRegistry(registry.connection).get(str(reference))
+    assert (found.name, found.version, found.digest) == ("qa", UNREGISTERED, reference.digest)
+    assert found.spec == spec("ReAct", tools=[])
+    assert await registry.resolve(str(reference), "user", 0.0) == (found, None)
+    assert await registry.list() == []
+    with Redis.from_url(redis_url) as client:
+        assert 0 < client.ttl(registry.keys.program_variant("qa", found.digest)) <= VARIANT_KEPT_S
+
+
+async def test_a_variant_that_has_expired_or_was_changed_is_refused_by_name(
+    registry: ProgramRegistry, redis_url: str
+) -> None:
+    reference = await registry.store_variant("qa", spec())
+    elsewhere = ProgramRegistry(registry.connection)
+    with Redis.from_url(redis_url) as client:
+        client.set(registry.keys.program_variant("qa", str(reference.digest)), spec("ReAct").encode())
+        with pytest.raises(ProgramSpecError, match="isn't what was registered"):
+            await elsewhere.get(str(reference))
+        client.delete(registry.keys.program_variant("qa", str(reference.digest)))
+    with pytest.raises(ProgramNotFoundError, match=f"qa#{reference.digest}"):
+        await elsewhere.get(str(reference))
+    with pytest.raises(ProgramNotFoundError):
+        await elsewhere.get("qa#abc")
+
+
+async def test_a_variant_that_is_registered_later_keeps_its_version(registry: ProgramRegistry) -> None:
+    reference = await registry.store_variant("qa", spec())
+    registered = await registry.register("qa", spec())
+    assert (registered.version, registered.digest) == (1, reference.digest)
+    assert (await registry.get(str(reference))).version == UNREGISTERED
 
 
 async def test_another_process_reads_what_one_registered(registry: ProgramRegistry, redis_url: str) -> None:
@@ -255,7 +295,7 @@ async def test_nothing_of_it_expires(registry: ProgramRegistry, client: Redis) -
     await registry.label("qa", "prod", 1)
 
     keys: Any = client.keys("*")
-    assert len(keys) == 3
+    assert len(keys) == 4  # the index; versions and a spec; the audit trail
     assert {client.ttl(key) for key in keys} == {-1}
 
 

@@ -256,7 +256,7 @@ async def test_a_label_that_is_moved_by_hand_ends_its_rollout(
     registry: ProgramRegistry, rollouts: ProgramRollouts
 ) -> None:
     record = await begin(rollouts, MILLION)
-    await registry.label("qa", "prod", 3, author="ann", reason="urgent")
+    assert await registry.label("qa", "prod", 3, author="ann", reason="urgent") == record
 
     assert await registry.resolve("qa@prod", "user-1", 1e10) == (await registry.get("qa:3"), None)
     assert await rollouts.read("qa", "prod") is None
@@ -267,16 +267,28 @@ async def test_a_label_that_is_moved_by_hand_ends_its_rollout(
     assert (await registry.get("qa@prod")).version == 3
 
 
-async def test_a_label_that_stays_where_it_is_ends_nothing(
+async def test_a_label_that_is_set_to_the_baseline_ends_its_rollout_once(
+    registry: ProgramRegistry, rollouts: ProgramRollouts
+) -> None:
+    record = await begin(rollouts, MILLION)
+    assert await registry.label("qa", "prod", 1, author="ann", reason="panic") == record
+
+    assert await registry.resolve("qa@prod", "user-1", 1e10) == (await registry.get("qa:1"), None)
+    assert await rollouts.read("qa", "prod") is None
+    assert await registry.label("qa", "prod", 1) is None
+    assert await kinds(rollouts) == ["started", "stage", "superseded"]
+
+
+async def test_a_decided_rollout_stays_readable_while_the_label_stays(
     registry: ProgramRegistry, rollouts: ProgramRollouts
 ) -> None:
     record = await begin(rollouts)
-    await registry.label("qa", "prod", 1)
+    back = await step(rollouts, record, record.change(RolloutState.ROLLED_BACK, share=0), "rolled_back")
+    assert await registry.label("qa", "prod", 1) is None
 
     stored = await rollouts.read("qa", "prod")
     assert stored is not None
-    assert stored.record == record
-    assert await kinds(rollouts) == ["started", "stage"]
+    assert stored.record == back
 
 
 async def test_a_decided_rollout_goes_with_the_next_move_without_an_event(

@@ -12,8 +12,9 @@ from snakepit_bridge.protocol.task_state import is_final
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED", "PENDING", "STARTED", "RETRY"])
-def test_scripts_agree_on_what_is_final(redis_url: str, state: str) -> None:
-    stored = json.dumps({"status": state, "result": None}).encode()
+@pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])
+def test_scripts_agree_on_what_is_final(redis_url: str, state: str, separators: tuple[str, str]) -> None:
+    stored = json.dumps({"status": state, "result": None}, separators=separators).encode()
     script = f"{FINAL_STATE}\nreturn final_state(ARGV[1]) or ''"
     with Redis.from_url(redis_url, decode_responses=True) as client:
         found = client.eval(script, 0, stored)

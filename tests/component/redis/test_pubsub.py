@@ -37,7 +37,7 @@ def subscribers(url: str, channel: str) -> int:
 
 
 def kill_subscribers(url: str, channel: str) -> None:
-    """Cuts the lines of this test alone: channels belong to the server, which other tests use as well."""
+    """Cut the lines of this test alone: channels belong to the server, which other tests use as well."""
     database = url.rsplit("/", 1)[1]
     with Redis.from_url(url) as client:
         for connection in client.client_list(_type="pubsub"):
@@ -245,7 +245,8 @@ class Listener:
     """Listens for as long as it lives."""
 
     def __init__(self, url: str) -> None:
-        self.subscription = Subscription(RedisConnection(url))
+        # On a busy machine an answer takes seconds, which is no outage here.
+        self.subscription = Subscription(RedisConnection(url, timeout_s=30.0))
         self.heard: list[bytes | None] = []
 
     def hear(self, what: bytes | None) -> None:

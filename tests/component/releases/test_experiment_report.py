@@ -53,21 +53,23 @@ async def test_a_name_means_what_runs_or_else_what_ended_last(fleet: Fleet) -> N
     began = [await start(fleet)]
     now_s = (await fleet.store.head("demo")).now
     await count(fleet, began[0], now_s, n=3)
-    await fleet.experiments.aio.stop("demo", "tone", reason="first")
+    await fleet.experiments.aio.stop("demo", "tone", author="ann", reason="first")
     began.append(await start(fleet))
     await count(fleet, began[1], now_s, n=5)
     report, counted = await show(fleet)
     assert (report.experiment.id, report.experiment.state, counted) == (began[1], ExperimentState.RUNNING, 5)
     assert [event.kind for event in report.events] == ["started"]
-    await fleet.experiments.aio.decide("demo", "tone", "two")
+    await fleet.experiments.aio.decide("demo", "tone", "two", author="ann", reason="better")
     report, counted = await show(fleet)
     assert (report.experiment.id, report.experiment.winner, counted) == (began[1], "two", 5)
+    earlier = await fleet.experiments.aio.show("demo", began[0])
+    assert (earlier.experiment.id, earlier.arms[0].counts.predictions) == (began[0], 3)
 
 
 async def test_a_score_that_comes_after_the_end_is_counted(fleet: Fleet) -> None:
     experiment = await start(fleet)
     await count(fleet, experiment, (await fleet.store.head("demo")).now, n=1)
-    await fleet.experiments.aio.stop("demo", "tone")
+    await fleet.experiments.aio.stop("demo", "tone", author="ann", reason="done")
     await count(fleet, experiment, (await fleet.store.head("demo")).now, s__helpful__n=1, s__helpful__m=500_000)
     report, _ = await show(fleet)
     assert report.arms[0].figures.scores["helpful"].value == 0.5

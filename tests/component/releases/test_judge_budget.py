@@ -24,8 +24,10 @@ def judge(**changes: Any) -> Judge:
     return Judge("qa", "helpful", "judge", {"answer": "outputs.answer"}, **changes)
 
 
-async def settle(budget: JudgeBudget, task_id: str, cents: int = 0, *, failed: bool = False, at: float = NOW_S) -> None:
-    await budget.settle("qa", "helpful", task_id, cost_pico=cents * CENT, failed=failed, now_s=at)
+async def settle(
+    budget: JudgeBudget, task_id: str, cents: int = 0, *, failed: bool = False, at: float = NOW_S, problem: str = ""
+) -> None:
+    await budget.settle("qa", "helpful", task_id, cost_pico=cents * CENT, failed=failed, now_s=at, problem=problem)
 
 
 async def test_so_many_wait_or_run_and_no_more(budget: JudgeBudget) -> None:
@@ -43,6 +45,17 @@ async def test_what_is_settled_twice_costs_once(budget: JudgeBudget) -> None:
         await settle(budget, "a", 12, failed=True)
     await settle(budget, "never admitted", 99)
     assert await budget.read(judge(), NOW_S) == JudgeHour(1, 1, Decimal("0.12"), 0, 0, 0)
+
+
+async def test_the_last_problem_stays_until_another_or_the_next_hour(budget: JudgeBudget) -> None:
+    for task_id, problem in (("a", "first"), ("b", "second"), ("c", "")):
+        await budget.admit(judge(), task_id, NOW_S)
+        await settle(budget, task_id, failed=bool(problem), problem=problem)
+    await settle(budget, "never admitted", problem="another's")
+    assert (await budget.read(judge(), NOW_S)).problem == "second"
+    await budget.note_problem(judge(), "x" * 1_000, NOW_S)
+    assert (await budget.read(judge(), NOW_S)).problem == "x" * 300
+    assert (await budget.read(judge(), NOW_S + HOUR_S)).problem == ""
 
 
 async def test_an_hours_money_is_never_exceeded_by_more_than_predictions_differ(budget: JudgeBudget) -> None:

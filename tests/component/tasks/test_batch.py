@@ -31,7 +31,7 @@ from tasks.batch import Batch, Input, ResultCommitter
 from tasks.requests import Delivery
 from tasks.runtime import Runtime
 from tests.harness.waiting import eventually
-from workers.lifecycle import build_runtime
+from workers.runtime import build_runtime
 
 DELIVERY = Delivery("batch", "worker@host", 1, 0.0, claim="w.1", reply_channel="dspex:replies:me")
 
@@ -189,7 +189,7 @@ async def test_an_lm_that_wants_a_long_pause_sends_its_input_to_another_try(runt
 
 
 async def test_an_end_that_cannot_be_stored_yet_is_stored_once_it_can(runtime: Runtime) -> None:
-    """KINDS 30: an outage costs an input time, and no second run."""
+    """An outage costs an input time, and no second run."""
     stored = Stored()
     stored.refuses = {"task-1"}
     running = asyncio.create_task(batch(runtime, stored).run(inputs(5)))

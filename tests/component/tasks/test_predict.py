@@ -32,7 +32,7 @@ def app(redis_url: str, worker_settings: FleetSettings) -> Generator[FleetApp]:
 
 
 def call(app: FleetApp, *args: Any, task_id: str = "task", **kwargs: Any) -> Any:
-    """Runs the task in this process, by Celery's own tracer."""
+    """Run the task in this process, by Celery's own tracer."""
     return app.tasks[PREDICT].apply(args=args, kwargs=kwargs, task_id=task_id)
 
 

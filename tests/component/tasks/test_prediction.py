@@ -45,7 +45,7 @@ from tasks.requests import select_inputs as taken_of
 from tasks.revisions import SessionSnapshots
 from tasks.runtime import Runtime
 from tests.harness.waiting import eventually
-from workers.lifecycle import build_runtime
+from workers.runtime import build_runtime
 
 DELIVERY = Delivery("task", "worker@host", 1, 0.0)
 
@@ -103,7 +103,7 @@ def test_inputs_that_are_no_object_are_refused(inputs: Any) -> None:
 
 
 def test_inputs_that_look_like_a_result_are_data_outside_a_chain() -> None:
-    """KINDS 4: only the request says that its inputs are a previous result, never the inputs themselves."""
+    """Only the request says that its inputs are a previous result, never the inputs themselves."""
     for inputs in (delivered(answer="42"), {"v": 1, "payload": "payload:00:1"}, {"$payload": "00", "bytes": 1}):
         assert delivery_of(PredictionRequest("p", inputs)) == inputs
 
@@ -114,13 +114,13 @@ def test_what_another_task_of_a_chain_returned_is_the_inputs() -> None:
 
 
 def test_a_previous_results_values_are_as_they_were() -> None:
-    """KINDS 4: also those that had to be escaped for Celery."""
+    """Also those that had to be escaped for Celery."""
     odd = {"__type__": "datetime", "__value__": "2026-01-02"}
     assert delivery_of(chained(delivered(answer=odd))) == {"answer": odd}
 
 
 def test_inputs_that_are_too_deep_are_refused_by_name() -> None:
-    """KINDS 29, 39: those that no client of ours has looked at."""
+    """Those that no client of ours has looked at."""
     deep: Any = 1
     for _ in range(200):
         deep = [deep]
@@ -162,8 +162,11 @@ async def test_a_prediction_runs_under_one_snapshot_and_says_which(
     assert 1000 <= provenance.timings.queued_ms < 5000
 
 
-async def test_the_arms_of_a_prediction_that_has_lost_a_worker_are_kept_for_whoever_gives_it_up(
-    runtime: Runtime,
+@pytest.mark.parametrize(
+    "at_risk", [replace(DELIVERY, deliveries=2), replace(DELIVERY, hard_limit_s=9.0)], ids=["lost", "limited"]
+)
+async def test_the_arms_of_a_prediction_that_may_be_ended_from_outside_are_kept_for_whoever_ends_it(
+    runtime: Runtime, at_risk: Delivery
 ) -> None:
     policy = {POLICY_VARIABLE: Variable.declare(POLICY_VARIABLE, "{}")}
     await runtime.store.publish("staged", {"temp": Variable.declare("temp", 0.1), **policy})
@@ -175,7 +178,7 @@ async def test_the_arms_of_a_prediction_that_has_lost_a_worker_are_kept_for_whoe
     request, key = PredictionRequest("plain", {"question": "why?"}, "staged"), FleetKeys().prediction_arms("task")
     await run_prediction(runtime, request, DELIVERY)
     assert await runtime.results.execute_read("GET", key) is None, "most predictions pay nothing"
-    await run_prediction(runtime, request, replace(DELIVERY, deliveries=2))
+    await run_prediction(runtime, request, at_risk)
     kept = decode_arms(await runtime.results.execute_read("GET", key))
     assert kept == (ArmAssignment(begun.id, "candidate", 1, "session:staged"),)
 
@@ -305,7 +308,7 @@ async def publish_silent(url: str, session: str, ago_s: float, silence_s: float 
 async def test_a_session_that_was_let_go_is_wished_for_before_its_authority_counts_as_away(
     redis_url: str, outage: str
 ) -> None:
-    """KINDS 27: refreshers drop what nobody uses; while one of them reaches Elixir, it is merely not followed yet."""
+    """Refreshers drop what nobody uses; while one of them reaches Elixir, it is merely not followed yet."""
     connection = RedisConnection(redis_url)
     wanted, terms = SessionDemand(connection), FreshnessPolicy.of(None, outage)
     sessions = SessionSnapshots(Replica(RedisStore(redis_url), 0.2), wanted, 10.0)
@@ -325,7 +328,7 @@ async def test_a_session_that_was_let_go_is_wished_for_before_its_authority_coun
 
 @pytest.mark.parametrize("refreshers", [True, False])
 async def test_a_session_that_nobody_brings_back_fails_at_once_the_next_time(redis_url: str, refreshers: bool) -> None:
-    """KINDS 27: nobody waits where no refresher reaches Elixir, nor again where the wait has been in vain."""
+    """Nobody waits where no refresher reaches Elixir, nor again where the wait has been in vain."""
     connection = RedisConnection(redis_url)
     replica = Replica(RedisStore(redis_url), 0.2)
     sessions = SessionSnapshots(replica, SessionDemand(connection), 1.5)

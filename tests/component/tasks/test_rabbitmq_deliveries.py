@@ -1,4 +1,4 @@
-"""Deliveries: deaths are counted, and nothing else: neither a run that goes on nor one that has ended. KINDS 53."""
+"""Deliveries: deaths are counted, and nothing else: neither a run that goes on nor one that has ended."""
 
 from __future__ import annotations
 

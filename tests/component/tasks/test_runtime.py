@@ -20,6 +20,7 @@ def runtime_on(url: str, **fields: Any) -> Runtime:
         "profiles": nothing,
         "cache": nothing,
         "rollouts": nothing,
+        "metrics": nothing,
     }
     parts: dict[str, Any] = {
         "sessions": nothing,

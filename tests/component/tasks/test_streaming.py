@@ -41,7 +41,7 @@ async def test_a_writer_of_nothing_writes_nothing(redis_url: str) -> None:
 
 
 async def test_pieces_are_written_behind_an_outage_and_each_is_read_once(redis_url: str) -> None:
-    """KINDS 30: an answer that was lost makes the writer write again, and the reader leaves out what it has read."""
+    """An answer that was lost makes the writer write again, and the reader leaves out what it has read."""
     connection = RedisConnection(redis_url)
     writer, sent = ChunkWriter(connection, "dspex:pieces:t", 1), connection.send_each
     failures = iter([False, True, False])

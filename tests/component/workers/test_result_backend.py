@@ -18,6 +18,7 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.message_encoder import EncodedMessage
 from snakepit_bridge.exceptions import PredictionCancelledError, PredictionGivenUpError
 from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.rollouts.records import ArmAssignment
 from tasks.arms import encode_arms
@@ -49,6 +50,27 @@ def test_what_is_given_up_counts_for_the_arms_that_it_lost_a_worker_under(app: F
 
 def test_it_is_the_backend_of_the_fleets_app(app: FleetApp) -> None:
     assert type(app.backend) is CommitBackend
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0.1 + 0.2, 1e300, -0.0, float("nan"), float("-inf"), 10**40, "ü 𝄞 \u2028", "\ud800", [[None, True]], {"": {}}],
+)
+def test_a_predictions_result_reads_as_if_celery_had_written_it(app: FleetApp, redis_url: str, value: Any) -> None:
+    result = Result({"answer": value}, {"started_at": 1.5}, {"question": value}).encode()
+    app.backend.store_result("task", result, "SUCCESS")
+    found = stored(redis_url, "task")
+    assert repr(found["result"]) == repr(json.loads(app.backend.encode(result)))
+    assert (found["status"], found["task_id"], found["traceback"]) == ("SUCCESS", "task", None)
+    assert Celery(backend=redis_url, broker=redis_url, set_as_current=False).AsyncResult("task").state == "SUCCESS"
+
+
+def test_a_deep_result_is_stored_too(app: FleetApp, redis_url: str) -> None:
+    deep: Any = []
+    for _ in range(400):
+        deep = [deep]
+    app.backend.store_result("task", Result({"answer": deep}, {}, {}).encode(), "SUCCESS")
+    assert stored(redis_url, "task")["result"]["outputs"]["answer"] == deep
 
 
 def ended(state: str) -> Any:

@@ -15,7 +15,7 @@ from workers.app import FleetApp
 
 
 def test_a_worker_ends_what_another_gave_up_before_it_died(redis_url: str) -> None:
-    """KINDS 2: the message was on the dead list, and its inputs had no end yet."""
+    """The message was on the dead list, and its inputs had no end yet."""
     app, layout = FleetApp(FleetSettings.model_validate({"redis_url": redis_url})), DeliveryKeys()
     with Redis.from_url(redis_url) as client:
         for name, at in (("new", time.time()), ("old", time.time() - 100_000)):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.cli.checks import Check
-from snakepit_bridge.cli.worker_report import PACKAGES, check_workers
+from snakepit_bridge.cli.worker_report import check_workers
 from snakepit_bridge.process.open_files import FileUsage
+from snakepit_bridge.protocol.checks import PACKAGES, Check
 
 
 def report(**changes: Any) -> dict[str, Any]:
@@ -51,6 +51,14 @@ def test_profiles_that_differ_are_told_by_worker() -> None:
     assert "three doesn't have it" in found["LM profile a"].found
 
 
+def test_deployments_that_agree_are_told_once_and_others_by_worker() -> None:
+    late = {"what": "time to stop", "level": "warn", "found": "30 s of 60 s", "fix": "raise it"}
+    found = checks(one=report(deployment=[late]), two=report(deployment=[late]), three=report())
+    assert found["time to stop"] == Check("time to stop", "warn", "30 s of 60 s", "raise it")
+    found = checks(one=report(deployment=[late]), two=report(deployment=[{**late, "level": "ok"}]))
+    assert [found[f"time to stop of {name}"].level for name in ("one", "two")] == ["warn", "ok"]
+
+
 def test_packages_that_differ_are_told() -> None:
     found = checks(one=report(), two=report(allowed_packages={"shop": "shop 2.0"}))
     assert found["package shop"].level == "warn"
@@ -78,7 +86,6 @@ def test_versions_that_differ_are_told_with_this_clients() -> None:
     ],
 )
 def test_open_files_are_told_by_worker(use: tuple[int, int, int, float | None], level: str, says: str) -> None:
-    """KINDS 0c"""
     found = checks(one=report(open_files=asdict(FileUsage(*use))))["open files"]
     assert (found.level, found.found) == (level, f"one {says}")
     assert ("ulimit" in found.fix) == (level != "ok")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 
 import pytest
 from celery import Celery
 from redis.connection import parse_url
+from redis.sentinel import SentinelConnectionPool
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.broker import add_tls_options, celery_tls, celery_url, is_same_server
+from snakepit_bridge.client.broker import (
+    add_tls_options,
+    celery_tls,
+    celery_url,
+    get_broker_url,
+    is_same_server,
+    sentinel_options,
+)
 from snakepit_bridge.client.celery_app import get_backend_url
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redis.connection import RedisConnection
@@ -58,7 +67,6 @@ def test_a_url_is_said_in_celerys_words(url: str, expected: str) -> None:
 )
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
 def test_the_options_of_tls_reach_celery_as_values(scheme: str, query: str, expected: dict[str, object]) -> None:
-    """KINDS 33."""
     url = f"{scheme}://u:p@h:1/2?{query}".rstrip("?")
     assert celery_tls(url) == ("rediss://u:p@h:1/2", expected)
     # What our own connections take of the same URL, and of what a Celery app holds.
@@ -96,11 +104,43 @@ def test_a_celery_app_that_holds_its_tls_apart_lends_it_to_our_connections() -> 
     assert Fleet(app=app).app.conf.broker_url == "rediss://h:1/0"
 
 
-@pytest.mark.parametrize("kind", ["cluster", "sentinel"])
-def test_what_celery_cannot_use_is_refused_without_its_password(kind: str) -> None:
-    with pytest.raises(ConfigurationError, match="can't use") as refused:
-        celery_url(f"redis+{kind}://u:hunter2@h:1/s")
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("redis+cluster://u:hunter2@h:1", "can't use"),
+        ("sentinel://u:hunter2@h:1;sentinel://h:2", r"redis\+sentinel://HOST:PORT,HOST:PORT/SERVICE"),
+        ("redis+sentinel://u:hunter2@h:1", "reads redis"),
+    ],
+)
+def test_what_celery_cannot_use_is_refused_without_its_password(url: str, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named) as refused:
+        celery_url(url)
     assert "hunter2" not in str(refused.value)
+
+
+SENTINEL = "redis+sentinel://u:hunter%2F2@h:1,i:2/fleet/3?sentinel_password=hunter2"
+
+
+def test_celery_is_given_the_first_sentinel_and_the_service_apart() -> None:
+    assert celery_url(SENTINEL) == "redis://u:hunter%2F2@h:1/3"
+    assert celery_url("redis+sentinel://[::1],h/fleet") == "redis://[::1]:26379/0"
+    secured = "rediss+sentinel://h/fleet?ssl_ca_certs=/ca.pem&sentinel_ssl_ca_certs=/s.pem"
+    assert celery_tls(secured) == (
+        "rediss://h:26379/0", {"ssl_cert_reqs": "required", "ssl_ca_certs": "/ca.pem"}
+    )  # fmt: skip
+    service = sentinel_options(SENTINEL)["sentinel"]
+    assert service.address.hosts == (("h", 1), ("i", 2))
+    assert "hunter" not in repr(service) + json.dumps(service.__json__())
+    assert sentinel_options("redis://h:1/0") == {}
+
+
+def test_a_client_of_a_primary_behind_sentinel_finds_its_url_in_its_app() -> None:
+    app = Fleet(SENTINEL).app
+    assert get_broker_url(app) == get_backend_url(app) == SENTINEL
+    pool = app.backend.client.connection_pool
+    assert isinstance(pool, SentinelConnectionPool)
+    assert pool.connection_kwargs["db"] == 3
+    assert "hunter" not in Fleet(SENTINEL).broker
 
 
 def test_two_databases_in_one_url_are_refused() -> None:
@@ -124,7 +164,9 @@ def test_two_databases_in_one_url_are_refused() -> None:
         ("dspex+socket:///run/v.sock", "unix:///run/v.sock", True),
         ("amqp://guest@h:5672//", "redis://h", False),
         ("sqs://", "redis://h", False),
-        ("redis+sentinel://h:1/service", "redis+sentinel://h:1/service", False),
+        ("redis+sentinel://h:1,i:2/service", "redis+sentinel://u:p@i:2,h:1/service/0", True),
+        ("redis+sentinel://h:1/service", "redis+sentinel://h:1/other", False),
+        ("redis+sentinel://h:1/service", "redis://h:1/0", False),
         ("", "redis://h", False),
     ],
 )

@@ -15,6 +15,7 @@ from snakepit_bridge.exceptions import (
     InputError,
     ProgramSpecError,
     SessionNameError,
+    SubmitOptionError,
 )
 from snakepit_bridge.protocol.messages import PREDICT, VERSION
 from snakepit_bridge.protocol.token import Token
@@ -82,6 +83,27 @@ def test_a_priority_outside_its_range_is_refused(priority: int) -> None:
         Fleet(NOWHERE).submit("qa", {}, priority=priority)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("priority", 10),
+        ("key", ""),
+        ("key", "k" * 2_000),
+        ("attributes", {"plan": [1]}),
+        ("at_least", "no token"),
+        ("exactly", "5.x"),
+        ("max_staleness", -1),
+        ("outage", "serve"),
+    ],
+)
+def test_an_option_that_cant_be_is_refused_by_its_name(option: str, value: Any) -> None:
+    with pytest.raises(SubmitOptionError) as refused:
+        Fleet(NOWHERE).submit("qa", {}, **{option: value})
+    assert refused.value.option == option
+    assert str(refused.value).startswith(f"The prediction's option '{option}' is refused: ")
+    assert type(refused.value)(*refused.value.args).args == refused.value.args
+
+
 def test_inputs_are_checked_before_anything_is_sent() -> None:
     fleet = Fleet(NOWHERE)
     wrong: Any = "why?"
@@ -121,7 +143,6 @@ def test_a_signature_without_inputs_leaves_the_place_for_the_previous_result() -
 
 @pytest.mark.parametrize("session", ["", "  ", "\n", "x" * 513, 7, None, "\ud83d"])
 def test_what_cannot_name_a_session_is_refused_before_anything_is_sent(session: Any) -> None:
-    """KINDS 51."""
     fleet = Fleet(NOWHERE)
     with pytest.raises(SessionNameError, match="A session's name is a text of 1 to 512 characters"):
         fleet.submit("qa", {}, session=session)
@@ -147,7 +168,7 @@ def test_what_cannot_name_a_session_is_refused_before_anything_is_sent(session: 
     ],
 )
 def test_what_is_no_program_is_refused_with_advice(given: Any, advice: str) -> None:
-    """KINDS 51: ``register("c", dspy.Predict)``."""
+    """``register("c", dspy.Predict)``."""
     with pytest.raises(ProgramSpecError, match=rf"The spec of program 'c' is refused at the whole: .*{advice}"):
         Fleet(NOWHERE).register("c", given)
 
@@ -156,6 +177,5 @@ def test_what_is_no_program_is_refused_with_advice(given: Any, advice: str) -> N
     "url", ["localhost", "localhost:6379", "http://x", "redis://h:port/0", "redis://h/x", "rediss://h/0x1", "ftp://h"]
 )
 def test_what_is_no_redis_url_is_refused_at_once(url: str) -> None:
-    """KINDS 51."""
     with pytest.raises(ConfigurationError, match=r"Can't read the Redis URL .*; it looks like redis://host:6379/0"):
         Fleet(url)

@@ -1,4 +1,4 @@
-"""What a client makes of a result: outputs by key, objects by attribute, completions, types on demand (KINDS 50)."""
+"""What a client makes of a result: outputs by key, objects by attribute, completions, types on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bounds that an operator sets (KINDS 0d, 29): each has a setting, and both agree."""
+"""The bounds that an operator sets: each has a setting, and both agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from config.bounds import BoundSettings
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS
 from snakepit_bridge.exceptions import ConfigurationError
-from workers.lifecycle import load_bounds
+from workers.runtime import load_bounds
 
 
 def test_without_a_word_they_are_the_librarys() -> None:

@@ -52,7 +52,7 @@ def test_the_settings_reach_celery() -> None:
 
 @pytest.mark.parametrize("scheme", RABBITMQ)
 def test_rabbitmq_confirms_messages_and_knows_priorities(scheme: str) -> None:
-    """KINDS 53: a worker declares a queue as clients do, and takes a message for sent once the broker has it."""
+    """A worker declares a queue as clients do, and takes a message for sent once the broker has it."""
     app = configured(redis_url="redis://r/1", broker_url=f"{scheme}b")
     assert app.conf.broker_transport_options == CONFIRMED
     app.amqp.queues.select(["q"])

@@ -18,6 +18,8 @@ default = "smart"
 
 [profiles.smart]
 model = "openai/gpt-4o"
+tier = "batch"
+batch = { wait_s = 5 }
 models = ["openai/gpt-4o-mini", "openai/o3"]
 api_base = "http://localhost:8000/v1"
 api_key_env = "MY_KEY"
@@ -62,6 +64,8 @@ def test_every_key_of_the_file_arrives(tmp_path: Path) -> None:
     first, second = file.values(KEYS)
     assert first == {
         "name": "smart",
+        "tier": "batch",
+        "batch": {"wait_s": 5.0},
         "model": "openai/gpt-4o",
         "models": ("openai/gpt-4o-mini", "openai/o3"),
         "api_base": "http://localhost:8000/v1",
@@ -101,6 +105,8 @@ def test_every_key_of_the_file_arrives(tmp_path: Path) -> None:
         "middleware": (),
         "price": None,
         "model_prices": {},
+        "tier": "standard",
+        "batch": {},
         "note": "",
     }
 

@@ -88,6 +88,25 @@ def test_an_answer_is_read_as_dspy_reads_it(completion: str) -> None:
     assert read(SHARED_ADAPTER) == read(dspy.ChatAdapter())
 
 
+TYPES = ["bool", "int", "float", "list[int]", "dict[str, float]", "tuple[int, str]", "int | None", "Literal[1, 2]"]
+TEXTS = ["true", "0", "2", "2.5", "[1, 2]", '{"a": 1}', '[1, "x"]', "None", "", "many"]
+
+
+@pytest.mark.parametrize("annotation", TYPES)
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_value_is_read_as_dspy_reads_it(annotation: str, text: str) -> None:
+    signature = make_signature(f"question -> answer: {annotation}")
+
+    def read(adapter: dspy.ChatAdapter) -> Any:
+        try:
+            answer = adapter.parse(signature, f"[[ ## answer ## ]]\n{text}")["answer"]
+        except AdapterParseError as error:
+            return str(error), error.signature
+        return answer, type(answer)
+
+    assert read(SHARED_ADAPTER) == read(dspy.ChatAdapter())
+
+
 def test_other_instructions_are_another_prompt() -> None:
     brief = make_signature("question -> answer", "Be brief.")
     assert "Be brief." in SHARED_ADAPTER.format_system_message(brief)

@@ -60,6 +60,8 @@ MODULES = [
     "dspy.predict.flex.ctx:FlexContext.context_names",
     "dspy.predict.knn:KNN",
     "dspy.predict.parallel:Parallel",
+    "dspy.primitives.python_interpreter:PythonInterpreter._get_deno_dir",
+    "dspy.primitives.python_interpreter:_find_deno_executable",
 ]
 
 

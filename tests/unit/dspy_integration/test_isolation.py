@@ -1,4 +1,4 @@
-"""A prediction can't see another's state: what a user's module keeps is copied for each one (KINDS 7)."""
+"""A prediction can't see another's state: what a user's module keeps is copied for each one."""
 
 from __future__ import annotations
 

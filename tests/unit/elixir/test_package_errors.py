@@ -9,7 +9,7 @@ from pathlib import Path
 from snakepit_bridge.exceptions import BridgeError
 from workers.gateway import errors
 
-ERROR_EX = Path(__file__).parents[3] / "elixir/lib/dspex_fleet/error.ex"
+REASONS_EX = Path(__file__).parents[3] / "elixir/lib/dspex_fleet/error/reasons.ex"
 # The package's own word for an error that isn't a BridgeError.
 UNEXPECTED = errors.to_message(RuntimeError()).kind
 
@@ -23,6 +23,6 @@ def subclasses(cls: type) -> Iterator[type]:
 def test_every_error_of_the_fleet_has_a_reason() -> None:
     product = ("snakepit_bridge.", "tasks.", "workers.")
     classes = {cls.__name__ for cls in subclasses(BridgeError) if cls.__module__.startswith(product)}
-    listed = re.search(r"@reasons ~w\((.*?)\)", ERROR_EX.read_text(encoding="utf-8"), re.DOTALL)
+    listed = re.search(r"@reasons ~w\((.*?)\)", REASONS_EX.read_text(encoding="utf-8"), re.DOTALL)
     assert listed is not None
     assert set(listed[1].split()) == {*classes, UNEXPECTED}

@@ -11,7 +11,7 @@ from snakepit_bridge.costs.price import Price
 from snakepit_bridge.costs.usage import LMUsage
 from snakepit_bridge.lm.charges import charge_usage, note_answering
 from snakepit_bridge.lm.engine import LMEngine
-from snakepit_bridge.lm.failures import AnswerRefused, find_usage
+from snakepit_bridge.lm.failures import AnswerRefusedError, find_usage
 from snakepit_bridge.lm.profiles import LMProfile
 
 PRICE = Price.of(input=1, cached_input=0.1, output=10, reasoning=5)
@@ -88,7 +88,7 @@ async def test_a_refusal_is_counted_as_the_api_that_sent_it_counts(
     monkeypatch.setattr(LMEngine, "_get_lm15_backend", lambda *_: Backend(can_send=can_send))
     monkeypatch.setattr(LMEngine, "_litellm_backend", Backend())
     lm: Any = LMProfile("p", model).build()
-    with note_answering("unknown") as answering, pytest.raises(AnswerRefused) as refused:
+    with note_answering("unknown") as answering, pytest.raises(AnswerRefusedError) as refused:
         await lm.engine.async_engine.send(Request(model=model, messages=(Message.user("why?"),)))
     assert (answering.dialect, find_usage(refused.value)) == (dialect, REPORTED)
 

@@ -12,6 +12,7 @@ from typing import Any
 import dspy
 import pytest
 from dspy.lm15 import Response
+from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import LMTimeoutError
 from pydantic import SecretStr
 
@@ -44,12 +45,65 @@ async def ask(lm: dspy.LM, **config: Any) -> str:
         return (await dspy.Predict("question -> answer").acall(question="Capital of France?", config=config)).answer
 
 
+# ---------------------------------------------------------------- without a thread
+
+
+class Called(BaseCallback):
+    """Counts the LM calls that DSPy reports."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.count += 1
+
+
+async def pass_on(call: LMCall) -> Response:
+    return await call.engine.send(call.request, call.sink)
+
+
+def count_threaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by the name of each function that is moved to a thread."""
+    moved, to_thread = list[str](), asyncio.to_thread
+
+    async def count(function: Any, *args: Any, **kwargs: Any) -> Any:
+        moved.append(function.__name__)
+        return await to_thread(function, *args, **kwargs)
+
+    monkeypatch.setattr(asyncio, "to_thread", count)
+    return moved
+
+
+async def test_a_workers_call_needs_no_thread(server: RecordingLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = profile(server).build(middleware=pass_on)
+    assert await ask(lm) == "Paris"  # its first call builds the client
+    moved = count_threaded(monkeypatch)
+    assert await ask(lm, temperature=0.5, min_p=0.1) == "Paris"
+    assert moved == []
+    assert {"temperature": 0.5, "min_p": 0.1}.items() <= server.requests[1].body.items()
+
+
+@pytest.mark.parametrize("how", ["history", "callbacks", "answers", "bare"])
+async def test_a_call_of_which_more_is_wanted_is_dspys_own(
+    server: RecordingLM, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    lm, called = profile(server).build(middleware=None if how == "bare" else pass_on), Called()
+    moved = count_threaded(monkeypatch)
+    wanted: dict[str, Any] = {"callbacks": [called]} if how == "callbacks" else {}
+    with dspy.context(disable_history=how != "history", **wanted):
+        outputs = await lm.acall("Capital of France?", **({"n": 2} if how == "answers" else {}))
+    assert len(outputs) == (2 if how == "answers" else 1)
+    assert "prepare" in moved
+    assert called.count == (how == "callbacks")
+    assert len(lm.history) == (how == "history")
+
+
 # ---------------------------------------------------------------- many at once
 
 
 @pytest.mark.parametrize("open_files", [0, 1_100])
 async def test_a_kept_connection_is_used_again_whatever_its_file_number(server: RecordingLM, open_files: int) -> None:
-    """KINDS 0c: ``select`` can't be asked about files above 1,023."""
+    """``select`` can't be asked about files above 1,023."""
     held = [os.open(os.devnull, os.O_RDONLY) for _ in range(open_files)]
     try:
         lm = profile(server).build()
@@ -83,7 +137,6 @@ async def test_each_loop_has_its_own_connections(server: RecordingLM) -> None:
 
 
 async def test_a_profile_can_be_prepared_so_that_no_call_waits_for_its_client(server: RecordingLM) -> None:
-    """KINDS 9."""
     profiles = LMProfiles([profile(server), LMProfile("nowhere", "no-such-provider/model", engine="lm15")])
     await profiles.warm()
     [client] = profiles.get_engine("demo")._backends.values()

@@ -1,4 +1,4 @@
-"""KINDS 1: what no request can carry is told by name and reason when a profile is made, and the value never."""
+"""What no request can carry is told by name and reason when a profile is made, and the value never."""
 
 from __future__ import annotations
 

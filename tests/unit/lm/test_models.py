@@ -1,4 +1,4 @@
-"""KINDS 15: what a model doesn't take is dropped or refused by name, in one table."""
+"""What a model doesn't take is dropped or refused by name, in one table."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_profile_that_could_answer_nothing_is_refused_at_start(fields: dict[st
 
 
 def test_a_providers_own_key_is_checked_at_start_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """KINDS 1: it may have come out of a file as well."""
+    """It may have come out of a file as well."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-of-models\n")
     with pytest.raises(ConfigurationError, match="OPENAI_API_KEY ends in a line break") as wrong:
         LMProfiles([LMProfile("own", "openai/gpt-4o")]).check()

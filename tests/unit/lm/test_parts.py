@@ -1,4 +1,4 @@
-"""Parts that no canonical request carries: texts stand for them, and what is sent is the message itself (KINDS 16)."""
+"""Parts that no canonical request carries: texts stand for them, and what is sent is the message itself."""
 
 from __future__ import annotations
 

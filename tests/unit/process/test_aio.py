@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, cancel_tasks, every, wait_for_event
+from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, cancel_tasks, every, run_together, wait_for_event
 
 LOG = logging.getLogger("of this test")
 
@@ -142,3 +142,54 @@ def test_the_same_unexpected_error_is_logged_until_it_changes(caplog: pytest.Log
             if error is not None:
                 raise error
     assert len(caplog.records) == 3
+
+
+async def test_the_first_failure_of_several_is_raised_once_the_others_have_ended() -> None:
+    ended = list[str]()
+
+    async def fail() -> None:
+        raise StoreUnavailableError("redis://r", "it is away")
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("waited")
+
+    with pytest.raises(StoreUnavailableError):
+        await run_together(wait(), fail(), wait())
+    assert ended == ["waited", "waited"]
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_cancellation_is_not_lost_to_a_failure_of_the_same_moment(turns: int) -> None:
+    """Who runs them again after each failure must end when it is cancelled, whichever comes first."""
+    failing = asyncio.Event()
+
+    async def fail() -> None:
+        await failing.wait()
+        raise StoreUnavailableError("redis://r", "it is away")
+
+    async def stop_slowly() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    async def run_for_ever() -> None:
+        while True:
+            try:
+                await run_together(fail(), stop_slowly())
+            except StoreUnavailableError:
+                failing.clear()
+
+    running = asyncio.create_task(run_for_ever())
+    await asyncio.sleep(0.01)
+    failing.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    ended, _ = await asyncio.wait([running], timeout=5)
+    assert ended
+    assert running.cancelled()

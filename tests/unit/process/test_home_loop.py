@@ -201,7 +201,7 @@ asyncio.run(main())
     )
 
 
-# ---------------------------------------------------------------- what several await (KINDS 0a)
+# ---------------------------------------------------------------- what several await
 
 
 async def test_each_waiter_of_a_shared_future_gets_its_own_error() -> None:

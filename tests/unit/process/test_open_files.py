@@ -1,4 +1,4 @@
-"""KINDS 0c: how many files a process may have open, and what waits where none is left."""
+"""How many files a process may have open, and what waits where none is left."""
 
 from __future__ import annotations
 

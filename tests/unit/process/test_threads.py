@@ -1,4 +1,4 @@
-"""Whose work runs in which threads (KINDS 9): libraries' never behind users', and nobody waits for itself."""
+"""Whose work runs in which threads: libraries' never behind users', and nobody waits for itself."""
 
 from __future__ import annotations
 

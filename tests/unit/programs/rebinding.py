@@ -21,7 +21,7 @@ from snakepit_bridge.variables import Variable
 
 
 def grown(rebinds: int) -> int:
-    """Returns the growth after the cache is full."""
+    """Return the growth after the cache is full."""
     bound._MAX_BOUND = 64
     profiles = LMProfiles([LMProfile("fast", "openai/demo", "http://127.0.0.1:1/v1", SecretStr("k"))])
     known = bound.BoundPrograms(profiles, AllowedImports(()))

@@ -1,4 +1,4 @@
-"""Counts, depths and sizes that a spec or a value may name are bounded, and refused by name (KINDS 0d, 29)."""
+"""Counts, depths and sizes that a spec or a value may name are bounded, and refused by name."""
 
 from __future__ import annotations
 

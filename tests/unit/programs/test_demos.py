@@ -1,4 +1,4 @@
-"""Demos as data: their order is the prompt's, and whatever a prompt shows of them stays (KINDS 20, 25)."""
+"""Demos as data: their order is the prompt's, and whatever a prompt shows of them stays."""
 
 from __future__ import annotations
 
@@ -53,7 +53,6 @@ def prompt(module: Any) -> Any:
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 @pytest.mark.parametrize("kind", [dspy.Predict, dspy.ChainOfThought])
 def test_a_demo_is_shown_as_it_was(value: Any, kind: Any) -> None:
-    """KINDS 20, 25."""
     module = kind("said -> answer")
     [(_, predictor)] = module.named_predictors()
     predictor.demos = [{"said": value, "answer": "a"}, {"said": value, "answer": value}]
@@ -61,7 +60,6 @@ def test_a_demo_is_shown_as_it_was(value: Any, kind: Any) -> None:
 
 
 def test_a_models_fields_keep_their_order() -> None:
-    """KINDS 20."""
     module = dspy.Predict(
         dspy.make_signature({"said": (Person, dspy.InputField()), "answer": (str, dspy.OutputField())})
     )
@@ -70,7 +68,7 @@ def test_a_models_fields_keep_their_order() -> None:
 
 
 def test_equal_specs_have_one_digest_and_other_orders_of_a_value_another() -> None:
-    """KINDS 20: the order of the spec's own names says nothing, that of a demo's keys does."""
+    """The order of the spec's own names says nothing, that of a demo's keys does."""
     parts = {"module": "Predict", "signature": "q -> a", "bindings": {"temperature": "t", "model": "m"}}
     turned = {"bindings": {"model": "m", "temperature": "t"}, "signature": "q -> a", "module": "Predict"}
     assert ProgramSpec.parse(parts, program="p").encode() == ProgramSpec.parse(turned, program="p").encode()

@@ -1,4 +1,4 @@
-"""What a rebuilt module lacks of the registered one is carried or refused by name, and both ask the same (KINDS 44)."""
+"""What a rebuilt module lacks of the registered one is carried or refused by name, and both ask the same."""
 
 from __future__ import annotations
 
@@ -23,10 +23,16 @@ ALLOWED = AllowedImports(("tests.unit.programs.kept", "tests.unit.programs.sampl
 
 
 def register(module: Any, *, trial: bool = True, **options: Any) -> ProgramSpec:
-    """Returns the spec that ``Fleet.register`` would store."""
-    defaults = {"bindings": None, "arguments": None, "choose_by": None, "among": (), "lm": None, "cache": None}
+    """Return the spec that ``Fleet.register`` would store."""
+    names = ("bindings", "arguments", "choose_by", "lm", "cache", "journal")
+    defaults = {**dict.fromkeys(names), "among": ()}
     spec, _ = build_spec(
-        "p", module, (), {**defaults, "executes_code": False, **options}, bounds=DEFAULT_BOUNDS, trial=trial
+        "p",
+        module,
+        (),
+        {**defaults, "executes_code": False, **options},
+        bounds=DEFAULT_BOUNDS,
+        trial=trial,
     )
     return ProgramSpec.parse(spec.encode(), program="p")
 

@@ -1,4 +1,4 @@
-"""Field names against names of DSPy's and of ours: every other name works, and what can't is refused (KINDS 6)."""
+"""Field names against names of DSPy's and of ours: every other name works, and what can't is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program takes is what its ``forward`` takes (KINDS 5)."""
+"""What a program takes is what its ``forward`` takes."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_inputs_are_handed_over_as_python_wants_them() -> None:
 
 
 def test_a_call_gets_a_mutable_default_of_its_own() -> None:
-    """KINDS 7: a default of ``forward`` that one prediction changes isn't seen by the next."""
+    """A default of ``forward`` that one prediction changes isn't seen by the next."""
     inputs = of(Presets())
     _, first = inputs.to_arguments({"question": "q"})
     first["seen"].append("secret")

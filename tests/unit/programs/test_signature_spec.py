@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import dspy
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snakepit_bridge.exceptions import ProgramSpecError
+from snakepit_bridge.programs.field_types import parse_type
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.signature_spec import FieldSpec, SignatureSpec
 from tests.harness.signatures import make_signature
@@ -218,7 +219,7 @@ LITERALS = [
 
 @pytest.mark.parametrize("text", LITERALS)
 def test_a_text_means_what_it_means_to_dspy(text: str) -> None:
-    """KINDS 24: quotes, commas and brackets inside literals, nested types, unions."""
+    """Quotes, commas and brackets inside literals, nested types, unions."""
     local, built = make_signature(text), SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa")
     assert {name: info.annotation for name, info in built.fields.items()} == {
         name: info.annotation for name, info in local.fields.items()
@@ -226,6 +227,17 @@ def test_a_text_means_what_it_means_to_dspy(text: str) -> None:
     again = SignatureSpec.of(built, program="qa").build(ALLOWED, program="qa")
     for adapter in ADAPTERS:
         assert adapter.format_field_structure(again) == adapter.format_field_structure(local)
+
+
+@pytest.mark.parametrize(
+    "spelling", ["{} | {} | None", "None | ({} | {})", "Optional[Union[{}, {}]]", "Union[Optional[{}], {}]"]
+)
+def test_a_union_keeps_its_order_whichever_program_was_read_before(spelling: str) -> None:
+    """``typing`` answers with a cached union of equal members, whose order is another program's."""
+    for first, second in (("int", "str"), ("str", "int")):
+        kind = parse_type(spelling.format(first, second), ALLOWED, program="qa", where="signature.q")
+        arguments = [argument.__name__ for argument in get_args(kind) if argument is not type(None)]
+        assert arguments == [first, second]
 
 
 WORDS = st.text(max_size=6).filter(lambda text: "->" not in text)
@@ -245,7 +257,6 @@ TYPES = st.recursive(
 @given(st.lists(TYPES, min_size=2, max_size=4))
 @settings(deadline=None, max_examples=60)
 def test_any_types_of_a_text_are_those_of_dspy(kinds: list[str]) -> None:
-    """KINDS 24."""
     text = f"{', '.join(f'f{at}: {kind}' for at, kind in enumerate(kinds[:-1]))} -> out: {kinds[-1]}"
     local, built = make_signature(text), SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa")
     assert {name: info.annotation for name, info in built.fields.items()} == {
@@ -254,7 +265,6 @@ def test_any_types_of_a_text_are_those_of_dspy(kinds: list[str]) -> None:
 
 
 def test_a_default_stands_behind_its_type() -> None:
-    """KINDS 24."""
     built = SignatureSpec.parse("q, n: int = 3, w: list[str] = ['a', 'b,c'] -> a", program="qa").build(
         ALLOWED, program="qa"
     )

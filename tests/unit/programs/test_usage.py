@@ -1,4 +1,4 @@
-"""Usage: every LM call of a prediction is counted once, wherever the program makes it (KINDS 21)."""
+"""Usage: every LM call of a prediction is counted once, wherever the program makes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""People's JSON values cross Celery's messages as they were, and are bounded (KINDS 4, 29, 39)."""
+"""People's JSON values cross Celery's messages as they were, and are bounded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MARKED = st.recursive(
 
 @given(MARKED)
 def test_json_values_survive_stock_celery(value: Any) -> None:
-    """KINDS 4: also one whose objects look like Celery's typed values, or like escaped ones."""
+    """Also one whose objects look like Celery's typed values, or like escaped ones."""
     assert unescape(kombu_json.loads(kombu_json.dumps(escape(value)))) == value
     assert loads(dumps(value)) == value
     assert unescape(escape(value)) == value
@@ -41,7 +41,7 @@ def test_values_without_reserved_keys_are_not_copied(value: Any) -> None:
 
 
 def test_celerys_own_types_are_still_encoded_by_celery() -> None:
-    """KINDS 25: dates, decimals, bytes and UUIDs."""
+    """Dates, decimals, bytes and UUIDs."""
     value = {
         "at": datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
         "all": [Decimal("1.50"), b"hi", b"\xff\x00", UUID(int=5), date(2026, 1, 2)],
@@ -62,12 +62,12 @@ def test_celerys_own_types_are_still_encoded_by_celery() -> None:
     ],
 )
 def test_lookalikes_of_typed_values_are_decoded_as_data(document: Any) -> None:
-    """KINDS 4: stock Celery refuses the whole message."""
+    """Stock Celery refuses the whole message."""
     assert read_message(json.dumps({"args": [document]})) == {"args": [document]}
 
 
 def test_json_that_python_cannot_parse_is_rejected() -> None:
-    """KINDS 29: neither a message's body nor a payload ends anything by a RecursionError."""
+    """Neither a message's body nor a payload ends anything by a RecursionError."""
     for read in (read_message, loads):
         with pytest.raises(ValueError, match="nested too deeply"):
             read("[" * 100_000 + "]" * 100_000)
@@ -88,7 +88,6 @@ def nested(depth: int, leaf: Any = 1) -> Any:
 
 
 def test_depth_and_size_are_bounded_without_recursion() -> None:
-    """KINDS 29, 39."""
     bounds = ValueBounds(depth=10, max_bytes=10_000)
     assert find_problem(nested(10), bounds) is None
     assert find_problem(nested(11), bounds) == "it is nested deeper than 10 levels"

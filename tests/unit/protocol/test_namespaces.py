@@ -14,7 +14,6 @@ NAMES = ["dspex", "staging", "team-a_1.x", "dspex2"]
 
 @pytest.mark.parametrize("namespace", NAMES)
 def test_client_and_worker_derive_equal_names_from_a_namespace(namespace: str) -> None:
-    """KINDS 45."""
     settings = FleetSettings.model_validate({"namespace": namespace})
     conf = celery_config(settings)
     assert settings.queue == default_queue(namespace) == Fleet(namespace=namespace).queue == conf["task_default_queue"]

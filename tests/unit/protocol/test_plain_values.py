@@ -1,4 +1,4 @@
-"""What Python users have becomes JSON that a worker reads it back from, or is refused by name (KINDS 25)."""
+"""What Python users have becomes JSON that a worker reads it back from, or is refused by name."""
 
 from __future__ import annotations
 
@@ -133,7 +133,6 @@ def test_values_that_cannot_be_restored_are_rejected_with_their_path(value: Any,
 
 
 def test_deep_cyclic_and_exploding_values_are_rejected() -> None:
-    """KINDS 29."""
     bounds, deep, cyclic, shared = ValueBounds(depth=50, max_bytes=10_000), list[Any](), list[Any](), list[Any]()
     for _ in range(100_000):
         deep = [deep]

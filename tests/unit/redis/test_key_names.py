@@ -1,4 +1,4 @@
-"""KINDS 35: names that stand in keys are joined so that two different names never give one key."""
+"""Names that stand in keys are joined so that two different names never give one key."""
 
 from __future__ import annotations
 

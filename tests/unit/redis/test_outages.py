@@ -1,4 +1,4 @@
-"""KINDS 31: which errors of Redis are an outage, in one table; and what becomes of work in one."""
+"""Which errors of Redis are an outage, in one table; and what becomes of work in one."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ LUA = sorted(path for room in ("snakepit_bridge", "tasks", "workers") for path i
 
 @pytest.mark.parametrize("path", LUA, ids=lambda path: path.stem)
 def test_a_script_reads_the_clock_once(path: Path) -> None:
-    """KINDS 55: Redis 7.0's clock goes on while a script runs, so two readings of it differ.
+    """Redis 7.0's clock goes on while a script runs, so two readings of it differ.
 
     One reading is made at the top of a file, or in a function that keeps it.
     """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from snakepit_bridge.rollouts.confidence import (
     bound_mean,
     log_martingale,
 )
+from tests.unit.rollouts.looks import is_ever_outside
 
 SAMPLES = st.integers(0, 5_000).flatmap(
     lambda count: st.floats(0, count).map(lambda total: ValueSum(count, min(float(count), total)))
@@ -59,17 +62,21 @@ def test_bounds_are_symmetric_in_success_and_failure(sample: ValueSum) -> None:
 @pytest.mark.parametrize("draw", ["errors", "scores"])
 def test_the_mean_is_hardly_ever_outside_at_any_look(draw: str) -> None:
     """A fixed-sample interval of the same level would be left by most of these runs."""
-    alpha, runs, left = 0.1, 100, 0
-    for seed in range(runs):
+    alpha, runs, truth = 0.1, 100, 0.05 if draw == "errors" else 0.4
+
+    def looks(seed: int) -> Iterator[tuple[float, Callable[[], bool]]]:
         source, sample = random.Random(seed), ValueSum()
         for _ in range(300):
-            value = float(source.random() < 0.05) if draw == "errors" else source.betavariate(2, 3)
+            value = float(source.random() < truth) if draw == "errors" else source.betavariate(2, 3)
             sample += ValueSum(1, value)
-            found = bound_mean(sample, alpha)
-            if not found.low <= (0.05 if draw == "errors" else 0.4) <= found.high:
-                left += 1
-                break
-    assert left <= 1.6 * alpha * runs  # four standard deviations above the level
+            yield log_martingale(sample, truth, EVEN), partial(contains, sample)
+
+    def contains(sample: ValueSum) -> bool:
+        found = bound_mean(sample, alpha)
+        return found.low <= truth <= found.high
+
+    # Four standard deviations above the level.
+    assert sum(is_ever_outside(looks(seed), alpha) for seed in range(runs)) <= 1.6 * alpha * runs
 
 
 @pytest.mark.parametrize(("count", "total"), [(-1, 0.0), (1, 1.5), (1, -0.1), (0, 1.0), (3, float("nan"))])
@@ -122,17 +129,23 @@ def test_a_contrast_the_other_way_round_is_the_opposite(baseline: ValueSum, cand
 
 @pytest.mark.parametrize(("rate", "factor"), [(0.01, 1.0), (0.3, 1.0), (0.02, 1.5)])
 def test_a_contrast_is_hardly_ever_left_at_any_look(rate: float, factor: float) -> None:
-    alpha, runs, left = 0.2, 60, 0
-    for seed in range(runs):
-        source, baseline, candidate = random.Random(seed), ValueSum(), ValueSum()
+    alpha, runs, means = 0.2, 60, (rate, factor * rate)
+
+    def looks(seed: int) -> Iterator[tuple[float, Callable[[], bool]]]:
+        source, arms = random.Random(seed), [ValueSum(), ValueSum()]
         for _ in range(60):
-            baseline += ValueSum(10, float(sum(source.random() < rate for _ in range(10))))
-            candidate += ValueSum(10, float(sum(source.random() < factor * rate for _ in range(10))))
-            found = contrast(baseline, candidate, factor, alpha)
-            if not found.low <= 0 <= found.high:
-                left += 1
-                break
-    assert left <= alpha * runs
+            arms = [arm + errors(source, mean) for arm, mean in zip(arms, means, strict=True)]
+            log = sum(log_martingale(arm, mean, RARE) for arm, mean in zip(arms, means, strict=True))
+            yield log, partial(contains, *arms)
+
+    def errors(source: random.Random, mean: float) -> ValueSum:
+        return ValueSum(10, float(sum(source.random() < mean for _ in range(10))))
+
+    def contains(baseline: ValueSum, candidate: ValueSum) -> bool:
+        found = contrast(baseline, candidate, factor, alpha)
+        return found.low <= 0 <= found.high
+
+    assert sum(is_ever_outside(looks(seed), alpha) for seed in range(runs)) <= alpha * runs
 
 
 def test_two_arms_of_equal_size_are_told_apart_sooner_than_by_a_bound_for_each() -> None:

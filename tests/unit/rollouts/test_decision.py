@@ -69,7 +69,7 @@ def test_the_reason_says_what_was_shown_to_be_harmless() -> None:
 def test_a_breach_rolls_back_at_any_time(held_s: float) -> None:
     found = decision(candidate=BAD, held_s=held_s)
     assert found.kind is DecisionKind.ROLL_BACK
-    assert found.reason.startswith("breached: error_rate max_increase 0.002: candidate 0.06")
+    assert found.reason.startswith("breached: error_rate max_increase 0.002: candidate 6 % (")
 
 
 @pytest.mark.parametrize("state", [RolloutState.NEW, RolloutState.RUNNING, RolloutState.PAUSED])
@@ -90,8 +90,8 @@ def test_the_reason_of_a_refusal_stays_readable() -> None:
     [
         (BASELINE, GOOD, 299.0, "299 of 300 s"),
         (BASELINE, GOOD, -2.0, "0 of 300 s"),
-        (BASELINE, ArmCounts(predictions=199, errors={"LMError": 1}), 1e5, "1 more predictions of the candidate"),
-        (ArmCounts(predictions=199, errors={"LMError": 2}), GOOD, 1e5, "1 more predictions of the baseline"),
+        (BASELINE, ArmCounts(predictions=199, errors={"LMError": 1}), 1e5, "1 more prediction of the candidate"),
+        (ArmCounts(predictions=199, errors={"LMError": 2}), GOOD, 1e5, "1 more prediction of the baseline"),
         (ArmCounts(), ArmCounts(), 1e5, "no values yet for error_rate"),
         (BASELINE, SUSPICIOUS, 1e5, "more evidence, since the candidate looks worse; error_rate"),
     ],

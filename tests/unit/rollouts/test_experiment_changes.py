@@ -44,8 +44,18 @@ def test_ranges_that_only_meet_run_together() -> None:
 )
 def test_what_overlaps_is_refused_by_name(name: str, from_share: float, to_share: float) -> None:
     first = experiment("first", 0.2, 0.5)
-    with pytest.raises(RolloutOverlapError, match=r"session:shop is staged by experiment 'first' already"):
+    with pytest.raises(RolloutOverlapError, match=r"session:shop is staged by experiment 'first'") as refused:
         add_experiment((first,), experiment(name, from_share, to_share), TARGET)
+    if name == "first":
+        assert str(refused.value).endswith("Give this one another name.")
+    else:
+        assert "on the requests from 0.2 to 0.5 already" in str(refused.value)
+        assert str(refused.value).endswith("Free is 0 to 0.2 and 0.5 to 1, such as --from 0 --share 0.2.")
+
+
+def test_where_nothing_is_free_one_has_to_end() -> None:
+    with pytest.raises(RolloutOverlapError, match=r"No requests are free: end an experiment by"):
+        add_experiment((experiment("first", 0, 1),), experiment("second", 0.2, 0.5), TARGET)
 
 
 def test_a_target_has_a_maximum_of_experiments() -> None:

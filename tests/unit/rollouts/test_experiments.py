@@ -63,6 +63,13 @@ def test_keys_are_assigned_as_the_vectors_say(layer: dict[str, Any]) -> None:
         assert found == (vector["experiment"], vector["arm"])
 
 
+def test_it_is_shown_on_a_line() -> None:
+    tried = experiment(to_share=0.5, segment={"required": ["plan"]}, winner="a", state="decided")
+    assert repr(tried) == (
+        "Experiment(name='tone', id='e-1', state='decided', layer='0 to 0.5', arms={'a': 0.5, 'b': 0.5}, winner='a')"
+    )
+
+
 # ---------------------------------------------------------------- assignment
 
 
@@ -108,7 +115,8 @@ def test_an_assignment_names_experiment_arm_and_target() -> None:
     running = [experiment()]
     assignment = assign_experiment(running, "user-1", {}, TARGET)
     assert assignment is not None
-    assert (assignment.rollout, assignment.stage, assignment.target) == ("e-1", 0, TARGET)
+    found = (assignment.rollout, assignment.stage, assignment.target, assignment.experiment)
+    assert found == ("e-1", 0, TARGET, running[0].name)
     assert find_arm(running, assignment).revision == f"of {assignment.arm}"
 
 
@@ -174,7 +182,12 @@ def test_a_plan_is_parsed_from_text_and_from_its_value() -> None:
         ({"from_share": 0.6, "to_share": 0.5}, "the whole", "begin before it ends"),
         ({"to_share": 1.01}, "to_share", "from 0 to 1"),
         ({"share": 0.5}, "share", "not permitted"),
-        ({"segment": {"type": "nope"}}, "segment", "not valid"),
+        ({"segment": {"type": "nope"}}, "segment", "type: 'nope' is not valid"),
+        (
+            {"segment": {"properties": {"plan": {"enum": 7}}}},
+            "segment",
+            "properties.plan.enum: 7 is not of type 'array'",
+        ),
         ({"segment": "country"}, "segment", "dictionary"),
         ({"segment": {"properties": {"a": {"pattern": "(?!x)"}}}}, "segment", "look-around"),
         ({"segment": {"allOf": [{"$ref": "#"}]}}, "segment", "write the schema out"),
@@ -215,5 +228,5 @@ def test_experiments_are_read_as_they_were_written() -> None:
 
 def test_an_arm_is_found_by_its_name() -> None:
     assert experiment().arm("b").revision == "of b"
-    with pytest.raises(ExperimentError, match="'z' is none of its arms, which are a, b"):
+    with pytest.raises(ExperimentError, match="'z' is none of its arms. Name one of them: a, b"):
         experiment().arm("z")

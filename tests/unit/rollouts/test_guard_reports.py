@@ -113,7 +113,7 @@ def test_figures_are_in_the_metrics_own_unit(guard: dict[str, Any], unit: str, v
 
 def test_a_report_reads_like_a_sentence() -> None:
     found = str(report({"metric": "error_rate", "max_increase": 0.005}, BASELINE, counts(2_000, errors=0.05)))
-    assert found.startswith("error_rate max_increase 0.005: candidate 0.05 (0.0")
-    assert ", baseline 0.01 (0.0" in found
-    assert found.endswith(" of 20000")
+    assert found.startswith("error_rate max_increase 0.005: candidate 5 % (")
+    assert ", baseline 1 % (0." in found
+    assert found.endswith(" of 20,000")
     assert "candidate no values" in str(report({"metric": "error_rate", "max": 0.5}, BASELINE, ArmCounts()))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snakepit_bridge.rollouts.confidence import RARE, ValueSum, log_martingale
 from snakepit_bridge.rollouts.quantiles import bound_quantile, bound_quantile_ratio
 from snakepit_bridge.rollouts.sketch import bucket_of, quantile
+from tests.unit.rollouts.looks import is_ever_outside
 
 P95 = math.exp(6 + 0.5 * 1.6448536)  # of the latencies below
 SKETCHES = st.dictionaries(st.integers(-50, 300).map(str), st.integers(1, 500), min_size=1, max_size=30)
@@ -57,28 +60,53 @@ def test_more_values_narrow_the_bounds() -> None:
     assert many.high - many.low < 0.5 * (few.high - few.low)
 
 
+class Arm:
+    """Latencies as a sketch has them, and how much speaks against their true quantile."""
+
+    def __init__(self) -> None:
+        self.buckets = Counter[str]()
+        self._above = ValueSum()
+
+    def draw(self, source: random.Random, count: int) -> None:
+        for _ in range(count):
+            latency = source.lognormvariate(6, 0.5)
+            self.buckets[bucket_of(latency)] += 1
+            self._above += ValueSum(1, float(latency > P95))
+
+    @property
+    def log(self) -> float:
+        """The logarithm of the martingale at the true quantile."""
+        return log_martingale(self._above, 0.05, RARE)
+
+
 def test_a_quantile_is_hardly_ever_outside_at_any_look() -> None:
-    alpha, runs, left = 0.2, 100, 0
-    for seed in range(runs):
-        source, buckets = random.Random(seed), Counter[str]()
+    alpha, runs = 0.2, 100
+
+    def looks(seed: int) -> Iterator[tuple[float, Callable[[], bool]]]:
+        source, arm = random.Random(seed), Arm()
         for _ in range(40):
-            buckets.update(bucket_of(source.lognormvariate(6, 0.5)) for _ in range(10))
-            found = bound_quantile(buckets, 0.95, alpha)
-            if not found.low <= P95 <= found.high:
-                left += 1
-                break
-    assert left <= alpha * runs
+            arm.draw(source, 10)
+            yield arm.log, lambda: contains(arm.buckets)
+
+    def contains(buckets: Counter[str]) -> bool:
+        found = bound_quantile(buckets, 0.95, alpha)
+        return found.low <= P95 <= found.high
+
+    assert sum(is_ever_outside(looks(seed), alpha) for seed in range(runs)) <= alpha * runs
 
 
 def test_equal_arms_hardly_ever_differ_at_any_look() -> None:
-    alpha, runs, left = 0.2, 60, 0
-    for seed in range(runs):
-        source, arms = random.Random(seed), (Counter[str](), Counter[str]())
+    alpha, runs = 0.2, 60
+
+    def looks(seed: int) -> Iterator[tuple[float, Callable[[], bool]]]:
+        source, arms = random.Random(seed), (Arm(), Arm())
         for _ in range(20):
-            for buckets in arms:
-                buckets.update(bucket_of(source.lognormvariate(6, 0.5)) for _ in range(20))
-            found = bound_quantile_ratio(*arms, 0.95, alpha)
-            if not found.low <= 1 <= found.high:
-                left += 1
-                break
-    assert left <= alpha * runs
+            for arm in arms:
+                arm.draw(source, 20)
+            yield sum(arm.log for arm in arms), lambda: contains(*(arm.buckets for arm in arms))
+
+    def contains(baseline: Counter[str], candidate: Counter[str]) -> bool:
+        found = bound_quantile_ratio(baseline, candidate, 0.95, alpha)
+        return found.low <= 1 <= found.high
+
+    assert sum(is_ever_outside(looks(seed), alpha) for seed in range(runs)) <= alpha * runs

@@ -102,7 +102,7 @@ def test_tokens_of_an_older_epoch_are_met_up_to_where_it_broke_off() -> None:
 
 
 def test_a_token_of_an_epoch_that_another_server_opened_is_lost() -> None:
-    """KINDS 54: its revision compares as one that the session went through, and its state was never part of it."""
+    """Its revision compares as one that the session went through, and its state was never part of it."""
     shot = snapshot(Token(30, 70), Lineage(((10, 0), (20, 48), (30, 60))))
     for foreign in (Token(15, 48), Token(25, 60), Token(25, 49), Token(9, 1)):
         with pytest.raises(RevisionLostError, match=str(foreign)):

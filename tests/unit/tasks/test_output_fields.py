@@ -1,4 +1,4 @@
-"""KINDS 23: what comes of a field in pieces is what the adapter's own parser makes of the whole answer, however cut."""
+"""What comes of a field in pieces is what the adapter's own parser makes of the whole answer, however cut."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def run(suspects: Quarantine, claims: Any, deliveries: list[int]) -> tuple[int, int]:
-    """Runs predictions with so many deliveries at once; returns how many ran at a time at most, and in all."""
+    """Run predictions with so many deliveries at once; return how many ran at a time at most, and in all."""
     now = most = ran = 0
 
     async def predict(number: int, times: int) -> None:

@@ -77,7 +77,7 @@ def answers(server: RecordingLM) -> Iterator[list[Answer]]:
 
 
 async def run(server: RecordingLM, module: Any, writer: Any, adapter: str = "chat", **inputs: str) -> dspy.Prediction:
-    """Runs a module as the fleet does: on the home loop, or in a thread if it has no coroutine of its own."""
+    """Run a module as the fleet does: on the home loop, or in a thread if it has no coroutine of its own."""
     lm = LMProfile("demo", "openai/demo", server.url, SecretStr("key-of-pieces")).build()
     bound: Any = SimpleNamespace(module=module, is_stateful=False)
 
@@ -94,7 +94,7 @@ async def run(server: RecordingLM, module: Any, writer: Any, adapter: str = "cha
 async def test_each_adapters_answer_comes_in_pieces(
     server: RecordingLM, answers: list[Answer], adapter: str, size: int | None
 ) -> None:
-    """KINDS 23: with marks of the form in its text, whatever the size of the pieces."""
+    """With marks of the form in its text, whatever the size of the pieces."""
     server.pace(size)
     kept = Kept()
     prediction = await run(server, dspy.Predict("question -> answer"), kept, adapter)
@@ -149,7 +149,7 @@ async def test_a_program_that_runs_in_a_thread_comes_in_pieces(server: Recording
 async def test_an_answer_that_cannot_be_parsed_is_taken_back_and_the_next_one_comes_in_its_place(
     server: RecordingLM, answers: list[Answer]
 ) -> None:
-    """KINDS 43: streamed as unstreamed, DSPy's chat adapter asks once more in JSON."""
+    """Streamed as unstreamed, DSPy's chat adapter asks once more in JSON."""
     turns = iter([Raw("[[ ## answer ## ]]\nhalf of"), {"answer": "whole", "reasoning": "because"}])
     answers[0] = lambda ask: next(turns)
     kept = Kept()
@@ -165,7 +165,7 @@ async def test_an_answer_that_cannot_be_parsed_is_taken_back_and_the_next_one_co
 
 
 async def test_halves_of_a_character_are_joined(server: RecordingLM, answers: list[Answer]) -> None:
-    """KINDS 12: a server may cut between the two halves of what JSON writes as a pair."""
+    """A server may cut between the two halves of what JSON writes as a pair."""
     chunks = ["[[ ## answer ## ]]\\nok \\ud83d", "\\ude00 and \\ud83d", " alone \\ud83d"]
     events = [
         f'{{"choices": [{{"index": 0, "delta": {{"content": "{text}"}}, "finish_reason": null}}]}}' for text in chunks
@@ -180,14 +180,13 @@ async def test_halves_of_a_character_are_joined(server: RecordingLM, answers: li
 async def test_a_writer_that_fails_costs_the_pieces_and_not_the_prediction(
     server: RecordingLM, answers: list[Answer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """KINDS 12."""
     prediction = await run(server, dspy.ChainOfThought("question -> answer"), Failing())
     assert prediction.answer == "forty-two [[or so]]"
     assert caplog.text.count("Can't stream an answer") == 1
 
 
 async def test_what_stands_in_for_a_stream_comes_as_one_piece(server: RecordingLM, answers: list[Answer]) -> None:
-    """KINDS 13: a whole JSON answer to a request for a stream is the answer."""
+    """A whole JSON answer to a request for a stream is the answer."""
     text = json.dumps("[[ ## answer ## ]]\nwhole\n\n[[ ## completed ## ]]")
     server.say(f'{{"choices": [{{"index": 0, "message": {{"content": {text}}}, "finish_reason": "stop"}}]}}')
     kept = Kept()

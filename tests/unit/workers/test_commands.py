@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.cli import main
-from snakepit_bridge.cli.checks import Check
+from snakepit_bridge.protocol.checks import Check
 from snakepit_bridge.testing import RecordingLM
-from workers.commands import ROOT, check_language_models
+from workers import extras
+from workers.commands import check_language_models
 from workers.refresher import RefresherSettings
 
+ROOT = Path(__file__).parents[3]
 ELSEWHERE = "redis://:hunter2@elsewhere:1/0"
 
 
@@ -126,14 +128,28 @@ def test_without_a_url_the_worker_keeps_to_its_environment(launched: Callable[..
     assert os.environ["DSPEX_REDIS_URL"] == ELSEWHERE
 
 
-def test_a_worker_finds_the_fleets_code_wherever_it_is_started(launched: Callable[..., list[str]]) -> None:
-    os.environ.pop("PYTHONPATH", None)
+def test_a_worker_is_started_with_the_path_that_the_shell_has(
+    launched: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the fleet's folders goes onto it, where they would shadow a user's modules."""
+    monkeypatch.setenv("PYTHONPATH", "/mine")
     launched("worker")
-    assert os.environ["PYTHONPATH"] == str(ROOT)
-    os.environ["PYTHONPATH"] = "/mine"
-    launched("worker")
-    assert os.environ["PYTHONPATH"] == os.pathsep.join([str(ROOT), "/mine"])
-    assert (ROOT / "workers" / "app.py").is_file()
+    assert os.environ["PYTHONPATH"] == "/mine"
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"), [("worker", "worker"), ("demo", "server"), ("gateway", "server"), ("gateway-token", "server")]
+)
+def test_a_command_without_its_packages_says_what_to_install(
+    command: str, extra: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in ("greenlet", "uvicorn") else name)
+    arguments = ("shop", "--scope", "read") if command == "gateway-token" else ()
+    assert run(command, *arguments) == 1
+    lacking = "greenlet" if command in ("worker", "demo") else "uvicorn"
+    errors = capsys.readouterr().err
+    assert f"dspex-fleet {command} needs packages that aren't installed: {lacking}." in errors
+    assert f"pip install 'dspex-fleet[{'worker' if lacking == 'greenlet' else extra}]'" in errors
 
 
 @pytest.mark.parametrize("arguments", [("-c", "0"), ("--pool", "gevent"), ("-c", "many")], ids=" ".join)
@@ -370,7 +386,7 @@ def test_an_endpoint_of_ones_own_has_to_answer(tmp_path: Path) -> None:
 def test_a_profile_that_could_send_no_request_is_told(
     table: str, found: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """KINDS 46: a missing key, a model without a provider and an endpoint without a key are no "ok"."""
+    """A missing key, a model without a provider and an endpoint without a key are no "ok"."""
     if "nobody" in table:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     profiles(tmp_path, f"[profiles.a]\n{table}\n")

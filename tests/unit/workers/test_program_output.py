@@ -1,4 +1,4 @@
-"""KINDS 38 and 56: records of others' code are made without what they were given."""
+"""Records of others' code are made without what they were given."""
 
 from __future__ import annotations
 

@@ -52,14 +52,13 @@ def test_a_lost_task_ends_under_its_own_error() -> None:
 
 @pytest.mark.parametrize("reason", ["lost", "unreadable", "rejected"])
 def test_each_input_of_a_batch_ends_by_what_the_headers_say(reason: str) -> None:
-    """KINDS 2: the body may be unreadable."""
+    """The body may be unreadable."""
     message = {"task_id": "batch", "task_ids": ["a", "b", "c"], "reason": reason, "error": "it is broken"}
     app = noted(message, 3)
     assert [(task_id, error.task_id) for task_id, error, *_ in app.stored] == [(name, name) for name in "abc"]  # type: ignore[attr-defined]
 
 
 def test_an_outage_of_the_result_backend_postpones_ends_and_loses_none() -> None:
-    """KINDS 30."""
     message = {"task_id": "batch", "task_ids": ["a", "b"], "reason": "lost", "error": "gone"}
     assert [task_id for task_id, *_ in noted(message, 2, outages=2).stored] == ["a", "b"]
 

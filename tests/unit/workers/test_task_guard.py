@@ -103,7 +103,7 @@ def test_what_fails_before_the_task_has_a_request_is_no_success() -> None:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_a_batch_that_fails_ends_each_of_its_inputs(named: bool) -> None:
-    """KINDS 3: its sender may be a stock client, which names nobody in the headers."""
+    """Its sender may be a stock client, which names nobody in the headers."""
     task = Task(PREDICT_BATCH)
     headers = {"id": "batch", "task_ids": ["a", "b"]} if named else {"id": "batch"}
     traced(task, failed(ValueError("odd")), headers, [[["a", {}], ["b", {}]], "qa"])
@@ -127,7 +127,6 @@ def test_an_end_that_cannot_be_stored_sends_the_message_back(outage: Exception) 
 
 
 def test_a_process_that_cannot_run_predictions_sends_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """KINDS 41."""
     monkeypatch.setattr(guard, "_PAUSE_S", 0.01)
     task = Task(runtime=RuntimeError("no key"))
     _, info, *_ = traced(task, raising(AssertionError("it was run")))
@@ -173,7 +172,6 @@ def test_each_run_is_counted_where_the_broker_does_not_count(tracer: Any, redeli
 
 
 def test_a_message_with_too_many_deaths_is_given_up_without_a_run() -> None:
-    """KINDS 53."""
     _, info, *_ = counted(Task(), Counting(5), lambda *_: pytest.fail("it was run"), True)
     assert info is not None
     assert (info.state, type(info.retval), info.retval.requeue, info.retval.deaths) == (REJECTED, GivenUp, False, 5)

@@ -5,7 +5,6 @@ Without a real server it starts a Python stub of one, and says so.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from redis import Redis
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.redis.key_names import FleetKeys
-from workers.dev.demo.parts import ROOT, await_condition, metrics_port, read_announcement
+from workers import PACKAGE
+from workers.dev.demo.parts import PYTHON, await_condition, metrics_port, read_announcement
 from workers.dev.process import Child, inherit_environment
 
 STUB = "a Python stub of snakepit's bridge, not Elixir"
@@ -47,7 +47,7 @@ def elixir_server(named: str | None, session: str, folder: Path) -> Generator[El
             run_blocking(_with_client(named, lambda client: client.end_session(session)))
         return
     log = folder / "elixir.log"
-    server = Child([sys.executable, "-m", "snakepit_bridge.testing.elixir.server"], log, cwd=ROOT)
+    server = Child([*PYTHON, "-m", "snakepit_bridge.testing.elixir.server"], log)
     try:
         address = read_announcement(server, log, "address", "the stub of snakepit's bridge")
         run_blocking(_with_client(address, lambda client: client.begin_session(session)))
@@ -74,9 +74,9 @@ def refresher(
         ConfigurationError: it did not come up in time; quotes the end of its log.
     """
     log = folder / "refresher.log"
-    command = [sys.executable, "-m", "workers.refresher", "--bridge", bridge, "--sessions", session, *_PACE]
+    command = [*PYTHON, "-m", f"{PACKAGE}.refresher", "--bridge", bridge, "--sessions", session, *_PACE]
     settings = {"DSPEX_REDIS_URL": redis_url, "DSPEX_NAMESPACE": namespace, **metrics_port(number)}
-    child = Child(command, log, cwd=ROOT, env=inherit_environment(settings))
+    child = Child(command, log, env=inherit_environment(settings))
     try:
         with Redis.from_url(redis_url.replace("redis+socket://", "unix://")) as client:
             await_condition(lambda: client.zcard(FleetKeys(namespace).refreshers), "the refresher", [log], child)

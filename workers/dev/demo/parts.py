@@ -21,11 +21,13 @@ from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.testing import Recorded
+from workers import PACKAGE
 from workers.dev.process import Child, inherit_environment
 from workers.dev.redis_server import EmbeddedRedis
 from workers.pools import Pool
 
-ROOT = Path(__file__).parents[3]
+# Without the working directory on the path of imports: it may have a module `tasks` of its own.
+PYTHON = (sys.executable, "-P")
 _READY_S = 90.0
 _POLL_S = 0.05
 # Long enough that publishes fall between the predictions, short enough to watch.
@@ -92,7 +94,7 @@ def language_model(named: str | None, questions: Path, folder: Path) -> Generato
         return
     log = folder / "lm.log"
     latency = ["--latency-s", str(_LATENCY_S), "--jitter-s", str(_JITTER_S), "--questions", str(questions)]
-    server = Child([sys.executable, "-m", "workers.dev.stand_in_lm", *latency], log, cwd=ROOT)
+    server = Child([*PYTHON, "-m", f"{PACKAGE}.dev.stand_in_lm", *latency], log)
     try:
         url = read_announcement(server, log, "url", "the stand-in LM")
         profiles = folder / "profiles.toml"
@@ -122,7 +124,7 @@ def worker_processes(
     *,
     concurrency: int = 4,
     name: str = "demo",
-    module: str = "workers.worker_command",
+    module: str = f"{PACKAGE}.worker_command",
 ) -> Generator[list[Child]]:
     """Run worker processes until the end, and yield them once all answer.
 
@@ -144,13 +146,13 @@ def worker_processes(
     try:
         for number in range(1, count + 1):
             log = folder / f"worker-{number}.log"
-            command = [sys.executable, "-m", module, "--pool", Pool(pool).celery_name]
+            command = [*PYTHON, "-m", module, "--pool", Pool(pool).celery_name]
             command += ["-c", str(concurrency)]
             command += ["-Q", fleet.queue, "-n", nodes[number - 1], "-l", "WARNING"]
             command += ["--without-gossip", "--without-mingle"]
             env = inherit_environment({**environment, **Pool(pool).environment})
             env |= metrics_port(number - 1, env)
-            children.append((Child(command, log, env=env, cwd=ROOT), log))
+            children.append((Child(command, log, env=env), log))
         _await_workers(fleet, nodes, children)
         yield [child for child, _ in children]
     finally:

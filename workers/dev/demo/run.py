@@ -16,6 +16,7 @@ from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.redis.connection import RedisConnection
 from workers.dev.demo.elixir import elixir_server, refresher
 from workers.dev.demo.job import Answer, DemoPublisher, Revision, all_revisions, ask_all
+from workers.dev.demo.kept import serve_console
 from workers.dev.demo.pace import AskingRate, check_lm
 from workers.dev.demo.parts import DemoLM, language_model, metrics_ports, redis_server, worker_processes
 from workers.dev.demo.report import (
@@ -44,6 +45,7 @@ def run_demo(
     bridge: str | None = None,
     in_flight: int | None = None,
     wait_s: float | None = None,
+    keep: bool = False,
 ) -> int:
     """Run the demo and return its exit code: 0 if something was answered, and nothing lost, torn or stale.
 
@@ -57,6 +59,7 @@ def run_demo(
         bridge: ``HOST:PORT`` of a snakepit server to own the session; a Python stub of one is started if None.
         in_flight: questions asked at a time; None for what suits the LM, by how long its first answer took.
         wait_s: seconds within which each must be answered; None likewise.
+        keep: leave the fleet up at the end, with the console on it, until Ctrl-C.
 
     Raises:
         BridgeError: a part did not start, or the LM doesn't answer.
@@ -91,9 +94,13 @@ def run_demo(
                 answers, verdict = _job(
                     console, fleet, session, model, asked_questions, _PaceOptions(in_flight, wait_s)
                 )
+                _show(console, out / "answers.jsonl", answers, verdict, accuracy=lm is not None)
+                if keep:
+                    serve_console(settings, elixir.address)
         finally:
             run_blocking(_clean_up(fleet, url, namespace))
-    _show(console, out / "answers.jsonl", answers, verdict, accuracy=lm is not None)
+    if not keep and console.is_terminal:
+        console.print("look at it in a browser: dspex-fleet demo --keep", highlight=False)
     # The stand-in answers everything: a failure beside it is the fleet's own.
     return 0 if verdict.holds and (lm is not None or not verdict.failed) else 1
 

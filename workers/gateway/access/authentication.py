@@ -14,11 +14,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self, cast
 
+from snakepit_bridge.audit.entries import SAYS, contains_separator, describe_author
 from snakepit_bridge.exceptions import ConfigurationError
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MAX_NAME_LENGTH = 100
-_SAYS = " (says: "
 _KEYS = {"sha256", "scopes", "sessions", "calls_per_s", "streams"}
 
 
@@ -31,6 +31,12 @@ class GrantScope(StrEnum):
     ADMIN = "admin"
     CONTROL = "control"
     RELEASE = "release"
+    AUDIT = "audit"
+    APPROVE = "approve"
+
+
+# Scopes that administrators have without being granted them.
+_OF_ADMIN = frozenset({GrantScope.RELEASE, GrantScope.AUDIT, GrantScope.APPROVE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +45,11 @@ class Grant:
 
     Attributes:
         name: the owner of the tokens; recorded in the history as the author of its changes.
-        scopes: publish (Publish, Rollback), predict (Predictions), read (Get, Watch, History, List, Report), admin
-            (Register, and what release grants), release (Rollouts), control (Publish and Rollback of what steers the
-            fleet: variables and sessions below ``dspex.``).
+        scopes: publish (Publish, Rollback), predict (Predictions, Scores), read (what shows sessions, programs and
+            costs), admin (Register, optimizations, DeadLetters, rules of protection, and what release, audit and
+            approve grant), audit (Audit), approve (Approve, Reject), release (Rollouts, Experiments, labels, datasets
+            and evaluations), control (the checks and retention of sessions, judges, recorders, and changes of what
+            steers the fleet: variables and sessions below ``dspex.``).
         sessions: shell patterns of session names, such as ``user-*``.
         calls_per_s, streams: limits that override the gateway's.
     """
@@ -54,13 +62,11 @@ class Grant:
 
     def allows(self, scope: GrantScope) -> bool:
         """Check whether the grant has a scope, or one that implies it."""
-        return scope in self.scopes or (scope is GrantScope.RELEASE and GrantScope.ADMIN in self.scopes)
+        return scope in self.scopes or (scope in _OF_ADMIN and GrantScope.ADMIN in self.scopes)
 
     def format_author(self, declared: str) -> str:
         """Return the author to record for a change: the grant's name, followed by what its client declares."""
-        if not declared or declared == self.name:
-            return self.name
-        return f"{self.name}{_SAYS}{declared})" if self.name else declared
+        return describe_author(self.name, declared)
 
     def covers(self, session: str) -> bool:
         """Check whether the grant is valid for a session."""
@@ -172,8 +178,8 @@ def _parse_grants(name: str, table: Any, source: str) -> list[tuple[str, Grant]]
 
     if not isinstance(table, dict):
         raise refuse("must be a table")
-    if _SAYS in name:
-        raise refuse(f"has '{_SAYS}' in its name, which separates a grant's name from what its client declares")
+    if contains_separator(name):
+        raise refuse(f"has '{SAYS}' in its name, which separates a grant's name from what its client declares")
     if not 0 < len(name) <= _MAX_NAME_LENGTH:
         raise refuse(f"needs a name of 1 to {_MAX_NAME_LENGTH} characters, recorded in the history as the author")
     fields = cast("dict[str, Any]", table)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from google.protobuf.message import Message
@@ -24,12 +24,10 @@ from workers.gateway.errors import (
     TooManyError,
     UnauthenticatedError,
 )
-from workers.gateway.operations import Operation
+from workers.gateway.operation import Operation
 from workers.gateway.settings import GatewayLimits
 
 _RETRY_AFTER_S = 1.0
-# The services whose requests name a session.
-_OF_A_SESSION = ("Variables", "Flags")
 # The caller's mistake, or the caller's decision to end the call: neither is a failure of the gateway.
 _EXPECTED = (BridgeError, GeneratorExit, asyncio.CancelledError)
 
@@ -167,6 +165,25 @@ class RequestGate:
             draining.cancel()
             await asyncio.gather(following, draining, return_exceptions=True)
 
+    @contextmanager
+    def count_stream(self, grant: Grant) -> Generator[None]:
+        """Count a stream that isn't an operation's, while it is open.
+
+        Args:
+            grant: the caller's.
+
+        Raises:
+            TooManyError: the grant has its maximum of streams open, or the gateway its maximum of calls.
+        """
+        if self._in_flight >= self._limits.calls:
+            raise TooManyError("concurrent calls", self._limits.calls, _RETRY_AFTER_S)
+        self._in_flight += 1
+        try:
+            with self._limiter.count_stream(grant):
+                yield
+        finally:
+            self._in_flight -= 1
+
     def _authenticate(self, authorization: str | None) -> Grant:
         if not self._grants:
             return UNRESTRICTED
@@ -183,7 +200,7 @@ class RequestGate:
             raise DrainingError
         if self._in_flight >= self._limits.calls:
             raise TooManyError("concurrent calls", self._limits.calls, _RETRY_AFTER_S)
-        if operation.service in _OF_A_SESSION and not grant.covers(require_name(request.session, "session")):
+        if operation.is_of_session and not grant.covers(require_name(request.session, "session")):
             raise NotGrantedError(grant.name, operation.scope, request.session)
         self._limiter.count_call(grant, operation.weight(request))
 

@@ -73,6 +73,21 @@ class WebOrigins:
         if origin is None and site is not None and site.lower() not in _OWN_SITES:
             raise OriginNotAllowedError(f"{site} (by the header sec-fetch-site)")
 
+    def check_page(self, host: str | None, origin: str | None, site: str | None) -> None:
+        """Check the headers of a request for a page of this gateway's own, whose forms name this gateway as origin.
+
+        Args:
+            host: the ``Host``.
+            origin: the ``Origin``, if a browser sent one.
+            site: ``Sec-Fetch-Site``, if a browser sent it and no link of another site led to the page.
+
+        Raises:
+            HostNotAllowedError: the host isn't this gateway's.
+            OriginNotAllowedError: a page of another origin sent the request.
+        """
+        is_own = origin is not None and origin.lower().partition("://")[2] == (host or "").lower()
+        self.check(host, None if is_own else origin, site)
+
     def _is_own(self, host: str | None) -> bool:
         assert self.hosts is not None
         name = _strip_port(host or "")

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from snakepit_bridge.client.results import TaskResult
 from snakepit_bridge.client.stream import StreamChunk
+from snakepit_bridge.costs.usage import LMUsage, format_usd
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import PredictionCancelledError, ValidationError, VariableNotFoundError
 from snakepit_bridge.protocol.messages import Result
@@ -18,6 +19,7 @@ from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.rollouts.assignment import MILLION
 from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.experiments import Experiment
 from snakepit_bridge.rollouts.records import RolloutRecord, RolloutState
 from snakepit_bridge.snapshots import STORE, Change
 from snakepit_bridge.snapshots.records import Changes
@@ -42,6 +44,19 @@ def timestamp_message(seconds: float) -> Timestamp:
     moment = Timestamp()
     moment.FromMicroseconds(round(seconds * 1e6))
     return moment
+
+
+def usage_message(usage: LMUsage) -> pb.LMUsage:
+    """Return what LM calls used as a message."""
+    return pb.LMUsage(
+        calls=usage.calls,
+        unpriced_calls=usage.unpriced_calls,
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost_usd=None if usage.cost_usd is None else format_usd(usage.cost_pico),
+    )
 
 
 def variable_message(variable: Variable) -> pb.Variable:
@@ -88,7 +103,7 @@ def _staged_fields(snapshot: Snapshot, names: Sequence[str], now: float) -> dict
     differences = {} if baseline is None else snapshot.diff(baseline)
     return {
         "rollout": rollout_message(f"session:{snapshot.session}", record, now),
-        "staged": [_difference_message(name, *sides) for name, sides in differences.items() if name in names],
+        "staged": [difference_message(name, *sides) for name, sides in differences.items() if name in names],
     }
 
 
@@ -109,6 +124,24 @@ def rollout_message(target: str, record: RolloutRecord, now: float) -> pb.Rollou
         baseline=record.baseline,
         candidate=record.candidate,
         sequence=record.sequence,
+    )
+
+
+def experiment_message(target: str, experiment: Experiment) -> pb.Experiment:
+    """Return an experiment on a target as a message."""
+    return pb.Experiment(
+        target=target,
+        name=experiment.name,
+        id=experiment.id,
+        state=getattr(pb, f"EXPERIMENT_STATE_{experiment.state.name}"),
+        arms=[
+            pb.ExperimentArm(name=arm.name, weight=arm.weight / MILLION, revision=arm.revision)
+            for arm in experiment.arms
+        ],
+        from_share=experiment.from_share / MILLION,
+        to_share=experiment.to_share / MILLION,
+        segment_json=b"" if experiment.segment is None else encode_json(to_strict_json(experiment.segment)),
+        winner=experiment.winner,
     )
 
 
@@ -137,10 +170,11 @@ def revision_message(change: Change) -> pb.Revision:
 
 
 def _variable_change_message(name: str, change: Change) -> pb.VariableChange:
-    return _difference_message(name, change.before.get(name), change.after.get(name))
+    return difference_message(name, change.before.get(name), change.after.get(name))
 
 
-def _difference_message(name: str, before: Variable | None, after: Variable | None) -> pb.VariableChange:
+def difference_message(name: str, before: Variable | None, after: Variable | None) -> pb.VariableChange:
+    """Return a variable's difference as a message; None for a side where it is missing."""
     return pb.VariableChange(
         name=name,
         before=None if before is None else variable_message(before),
@@ -218,6 +252,8 @@ def _succeeded_message(task_id: str, result: Result) -> pb.Prediction:
         id=task_id,
         state=pb.PREDICTION_STATE_SUCCEEDED,
         outputs_json=encode_json(to_strict_json(result.outputs)),
+        completions_json=_encode_list(result.completions),
+        trace_json=_encode_list(result.trace),
         provenance=pb.Provenance(
             session=provenance.session,
             token=provenance.token,
@@ -231,10 +267,20 @@ def _succeeded_message(task_id: str, result: Result) -> pb.Prediction:
             outage=provenance.outage,
             worker=provenance.worker,
             cost_usd=provenance.cost_usd,
-            arms=[pb.Arm(**arm) for arm in provenance.arms],
+            arms=map(arm_message, provenance.arms),
             record_json=encode_json(to_strict_json(result.provenance)),
         ),
     )
+
+
+def arm_message(arm: Mapping[str, Any]) -> pb.Arm:
+    """Return an arm that a prediction ran under as a message; fields that a newer worker added are ignored."""
+    return pb.Arm(**{name: arm[name] for name in pb.Arm.DESCRIPTOR.fields_by_name if name in arm})
+
+
+def _encode_list(items: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return items as a JSON list; nothing if there are none."""
+    return encode_json(to_strict_json([dict(item) for item in items])) if items else b""
 
 
 def chunk_message(chunk: StreamChunk) -> pb.OutputPiece:

@@ -14,11 +14,10 @@ from snakepit_bridge.costs.report import (
     CostRow,
     read_costs,
 )
-from snakepit_bridge.costs.usage import LMUsage, format_usd
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.redis.key_names import FleetKeys
 from workers.gateway.access.authentication import GrantScope
-from workers.gateway.api.converters import timestamp_message
+from workers.gateway.api.converters import timestamp_message, usage_message
 from workers.gateway.call import ClientCall, require_seconds
 from workers.gateway.errors import MalformedError, NotGrantedError
 
@@ -89,19 +88,7 @@ def _row_message(row: CostRow) -> pb.CostRow:
     return pb.CostRow(
         **row.group(),
         predictions=row.predictions,
-        usage=_usage_message(row.usage),
+        usage=usage_message(row.usage),
         failed=row.failed,
-        failed_usage=_usage_message(row.failed_usage),
-    )
-
-
-def _usage_message(usage: LMUsage) -> pb.LMUsage:
-    return pb.LMUsage(
-        calls=usage.calls,
-        unpriced_calls=usage.unpriced_calls,
-        input_tokens=usage.input_tokens,
-        cached_input_tokens=usage.cached_input_tokens,
-        output_tokens=usage.output_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        cost_usd=None if usage.cost_usd is None else format_usd(usage.cost_pico),
+        failed_usage=usage_message(row.failed_usage),
     )

@@ -57,7 +57,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class FlagEvaluation:
     """A flag's value, which is of JSON types."""
 
     value: Any
@@ -93,8 +93,12 @@ class AssignedFlags:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The session, the token and, if it was assigned, the rollout and its stage."""
-        assigned = {} if self.arm is None else {"rollout": self.arm.rollout, "stage": self.arm.stage}
+        """The session, the token and, if it was assigned, the experiment, or the rollout and its stage."""
+        assigned: dict[str, Any] = {}
+        if self.arm is not None and self.arm.experiment:
+            assigned = {"experiment": self.arm.experiment}
+        elif self.arm is not None:
+            assigned = {"rollout": self.arm.rollout, "stage": self.arm.stage}
         token = {} if self.snapshot is None else {"token": str(self.snapshot.token)}
         return {"session": self.session, **token, **assigned}
 
@@ -110,14 +114,15 @@ class AssignedFlags:
         variables = {} if self.snapshot is None else self.snapshot.variables
         return sorted(name for name in variables if not name.startswith(RESERVED_PREFIX))
 
-    def evaluate(self, name: str) -> Evaluation | Refusal:
+    def evaluate(self, name: str) -> FlagEvaluation | Refusal:
         """Return a flag's value."""
         variable = None if self.snapshot is None else self.snapshot.variables.get(name)
         if variable is None or name.startswith(RESERVED_PREFIX):
-            return Refusal("FLAG_NOT_FOUND", f"Session '{self.session}' has no variable '{name}'.")
+            lacks = "was never published" if self.snapshot is None else f"has no variable '{name}'"
+            return Refusal("FLAG_NOT_FOUND", f"Session '{self.session}' {lacks}.")
         if not _is_finite(variable.value):
             return Refusal("GENERAL", f"The variable '{name}' isn't a finite number, which JSON can't hold.")
-        return Evaluation(_flag_value(variable))
+        return FlagEvaluation(_flag_value(variable))
 
 
 class Flags:
@@ -166,7 +171,7 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def flag_fields(name: str, flags: AssignedFlags, outcome: Evaluation | Refusal) -> Mapping[str, Any]:
+def flag_fields(name: str, flags: AssignedFlags, outcome: FlagEvaluation | Refusal) -> Mapping[str, Any]:
     """Return a flag's outcome as JSON types, in OpenFeature's words."""
     if isinstance(outcome, Refusal):
         return {"key": name, "errorCode": outcome.code, "errorDetails": outcome.details}

@@ -12,7 +12,7 @@ from snakepit_bridge.elixir.errors import ElixirMethodNotServedError
 from snakepit_bridge.elixir.write_back import ElixirAuthority
 from snakepit_bridge.exceptions import SessionNotFoundError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.redis.lease import TurnLostError
+from snakepit_bridge.redis.lease import LeaseLostError
 from snakepit_bridge.snapshots import Change, Changes, SnapshotStore
 from snakepit_bridge.snapshots.optimistic import retry_on_conflict
 from snakepit_bridge.variables import Variable
@@ -79,7 +79,7 @@ class IdempotentPublisher:
             try:
                 async with self._ids.attempt(owner, request_id, content) as attempt:
                     return await self._commit_once(commit, attempt)
-            except TurnLostError:
+            except LeaseLostError:
                 _log.warning("request %r lost its lease; another attempt continues it", request_id)
 
     async def _commit_once(self, commit: PublishCommand, attempt: Attempt) -> Token:

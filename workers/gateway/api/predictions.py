@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
@@ -14,23 +14,30 @@ from typing import TypeVar
 from celery import states
 
 from snakepit_bridge.client import Fleet
+from snakepit_bridge.client.replay import find_differences, load_inputs, submit_again
 from snakepit_bridge.client.results import TaskResult
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from snakepit_bridge.exceptions import BridgeError, PayloadLostError
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    DecryptionError,
+    PayloadLostError,
+    PredictionNotReplayableError,
+)
 from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.redis.key_names import FleetKeys
+from snakepit_bridge.variables.codec import encode_json
 from workers.gateway.api import converters
 from workers.gateway.api.chunk_pump import ChunkPump
 from workers.gateway.api.submissions import Submission, enqueue_batch, group_into_batches
 from workers.gateway.call import MAX_ID_LENGTH, ClientCall, require_name, require_seconds
 from workers.gateway.errors import MalformedError, PredictionNotFoundError, TooLargeError, to_message
+from workers.gateway.json_text import to_strict_json
 
 T = TypeVar("T")
 
 # Kombu's producers block; each thread has its own.
 _THREADS = 16
 _POLL_S = 30.0
-_ANSWER_MARGIN_S = 0.1
 
 
 class Predictions:
@@ -82,15 +89,20 @@ class Predictions:
 
     async def get(self, request: pb.PredictionRequest, call: ClientCall) -> pb.Prediction:
         """Return the state of a prediction."""
-        return converters.prediction_message(request.id, await self.authorized_outcome(request.id, call))
+        outcome = await self.authorized_outcome(request.id, call)
+        message = converters.prediction_message(request.id, outcome)
+        if request.inputs and outcome.result is not None:
+            with suppress(PayloadLostError):
+                stored = await load_inputs(self._fleet.payloads, outcome.result)
+                message.inputs_json = encode_json(to_strict_json(stored.inputs))
+        return message
 
     async def wait(self, request: pb.AwaitRequest, call: ClientCall) -> pb.Prediction:
         """Wait until a prediction ends or the timeout expires, and return its state."""
         outcome = await self.authorized_outcome(request.id, call)
         timeout_s = require_seconds(request.timeout_s, "timeout_s")
-        # Leave time for the response to reach the client before the call times out.
-        wait_s = min(timeout_s or call.remaining_s, max(0.0, call.remaining_s - _ANSWER_MARGIN_S))
         if not outcome.ready:
+            wait_s = call.bound_wait(timeout_s or call.remaining_s)
             outcome = await self._wait_until_final(request.id, wait_s, call)
         return converters.prediction_message(request.id, outcome)
 
@@ -122,9 +134,29 @@ class Predictions:
         """Cancel a prediction unless it has ended, and return its state."""
         outcome = await self.authorized_outcome(request.id, call)
         if not outcome.ready:
-            await self._fleet.handle(request.id).acancel()
+            await self._fleet.handle(request.id).acancel(author=call.grant.name)
             outcome = await self._outcome(request.id)
         return converters.prediction_message(request.id, outcome)
+
+    async def replay(self, request: pb.ReplayRequest, call: ClientCall) -> pb.ReplayResponse:
+        """Make a prediction again, and return both when the repetition has ended or the timeout expires."""
+        wait_s = call.remaining_s
+        if request.HasField("timeout_s"):
+            wait_s = require_seconds(request.timeout_s, "timeout_s")
+        first = await self.authorized_outcome(request.id, call)
+        if first.result is None:
+            raise PredictionNotReplayableError(request.id)
+        stored = await load_inputs(self._fleet.payloads, first.result)
+        again_id = (await self._run_in_thread(lambda: submit_again(stored, self._fleet.submit))).id
+        await self._record_sessions([(again_id, str(stored.provenance["session"]))])
+        again = await self._wait_until_final(again_id, call.bound_wait(wait_s), call)
+        differences = {} if again.result is None else find_differences(stored.outputs, again.result.outputs)
+        return pb.ReplayResponse(
+            inputs_json=encode_json(to_strict_json(stored.inputs)),
+            first=converters.prediction_message(request.id, first),
+            again=converters.prediction_message(again_id, again),
+            differences=differences,
+        )
 
     async def authorized_outcome(self, task_id: str, call: ClientCall) -> TaskResult:
         """Return a prediction's outcome, if the caller's grant covers its session.
@@ -165,8 +197,8 @@ class Predictions:
         if outcome.result is None:
             return outcome
         try:
-            return replace(outcome, result=await self._fleet.payloads.load_result(outcome.result))
-        except PayloadLostError as exc:
+            return replace(outcome, result=await self._fleet.payloads.load_result(outcome.result, task_id))
+        except (PayloadLostError, DecryptionError) as exc:
             return TaskResult(states.FAILURE, error=exc)
 
     async def _record_sessions(self, owned: Sequence[tuple[str, str]]) -> None:

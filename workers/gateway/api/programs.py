@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.programs.lineage import read_lineage
+from snakepit_bridge.variables.codec import encode_canonical
+from workers.gateway.access.authentication import GrantScope
 from workers.gateway.call import ClientCall, require_name
-from workers.gateway.errors import MalformedError
+from workers.gateway.errors import MalformedError, NotGrantedError
+from workers.gateway.json_text import to_strict_json
 
 if TYPE_CHECKING:
     from snakepit_bridge.programs.registry import Program, ProgramListing, ProgramRegistry
@@ -29,7 +34,6 @@ class Programs:
         self._fleet = fleet
         self._allowed_packages = allowed_packages
         self._imports = imports
-        self._registry_or_none: ProgramRegistry | None = None
 
     async def register(self, request: pb.RegisterRequest, call: ClientCall) -> pb.Program:
         """Build the program, and store its spec as the next version."""
@@ -38,9 +42,10 @@ class Programs:
         registry = await self._registry()
         await asyncio.to_thread(_check_labels, list(request.labels))
         await asyncio.to_thread(self._import_modules)
-        program = await asyncio.to_thread(self._fleet.register, request.name, request.spec_json)
+        author = call.grant.name
+        program = await asyncio.to_thread(self._fleet.register, request.name, request.spec_json, author=author)
         for label in dict.fromkeys(request.labels):
-            await registry.label(program.name, label, program.version, author=call.grant.format_author(""))
+            await registry.label(program.name, label, program.version, author=author)
         return await self._program_message(program)
 
     async def list(self, request: pb.ListProgramsRequest, call: ClientCall) -> pb.ListProgramsResponse:
@@ -63,21 +68,36 @@ class Programs:
         program = await registry.get(require_name(request.reference, "reference"))
         message = await self._program_message(program)
         message.spec_json = program.spec.encode()
+        lineage = await read_lineage(self._fleet.connection, registry.keys, program.name, program.version)
+        if lineage is not None:
+            message.lineage_json = encode_canonical(to_strict_json(asdict(lineage)))
         return message
+
+    async def list_versions(self, request: pb.ListVersionsRequest, call: ClientCall) -> pb.ListVersionsResponse:
+        """Return every version of a program, the newest first."""
+        registry, name = await self._registry(), require_name(request.name, "name")
+        versions = [
+            pb.Program(name=name, version=each.version, content=each.digest, labels=each.labels)
+            for each in await registry.versions(name)
+        ]
+        return pb.ListVersionsResponse(versions=versions)
+
+    async def set_label(self, request: pb.SetProgramLabelRequest, call: ClientCall) -> pb.Program:
+        """Point a label at a version."""
+        if not call.grant.covers_all:
+            raise NotGrantedError(call.grant.name, GrantScope.RELEASE, "*")
+        registry, author = await self._registry(), call.grant.format_author(request.author)
+        program = await registry.get(f"{request.name}:{request.version}")
+        await registry.label(program.name, request.label, program.version, author=author, reason=request.reason)
+        return await self._program_message(program)
 
     async def _program_message(self, program: Program) -> pb.Program:
         listings = await (await self._registry()).list()
         return _program_message(program, next((listing for listing in listings if listing.name == program.name), None))
 
     async def _registry(self) -> ProgramRegistry:
-        if self._registry_or_none is None:
-            self._registry_or_none = await asyncio.to_thread(self._load)
-        return self._registry_or_none
-
-    def _load(self) -> ProgramRegistry:
-        from snakepit_bridge.programs.registry import ProgramRegistry
-
-        return ProgramRegistry(self._fleet.connection, namespace=self._fleet.namespace)
+        """Return the programs; they are loaded beside the event loop, since DSPy takes seconds."""
+        return await asyncio.to_thread(lambda: self._fleet.registry)
 
     def _import_modules(self) -> None:
         from snakepit_bridge.programs.imports import AllowedImports

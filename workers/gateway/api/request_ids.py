@@ -18,7 +18,7 @@ from snakepit_bridge.elixir.write_transaction import HalfWrittenError
 from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
-from snakepit_bridge.redis.lease import Lease, Leases, TurnLostError
+from snakepit_bridge.redis.lease import Lease, LeaseLostError, Leases
 from workers.gateway.errors import RequestIdConflictError
 
 KEPT_S = 86_400
@@ -47,14 +47,14 @@ class Attempt:
         """Record what this attempt is about to change.
 
         Raises:
-            TurnLostError: another attempt has taken over; this one must not commit.
+            LeaseLostError: another attempt has taken over; this one must not commit.
             StoreUnavailableError: Redis can't be reached.
         """
         await self._store({"digest": self._digest, "base": base})
 
     async def record_answer(self, answer: str) -> None:
         """Record the answer. If another attempt has taken over, it finds this one's change by the recorded base."""
-        with suppress(TurnLostError):
+        with suppress(LeaseLostError):
             await self._store({"digest": self._digest, "answer": answer})
 
     async def _store(self, record: dict[str, str]) -> None:

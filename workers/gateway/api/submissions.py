@@ -130,7 +130,7 @@ def _check_deadline(call: ClientCall) -> None:
 
 def _parse_options(request: pb.SubmitRequest) -> dict[str, Any]:
     if request.priority > MOST_URGENT:
-        raise MalformedError("priority", f"it must be 1 to {MOST_URGENT}, the most urgent, or 0 for {DEFAULT_PRIORITY}")
+        raise MalformedError("priority", f"it must be 0 to {MOST_URGENT}, the most urgent")
     deadline_s = require_seconds(request.deadline_s, "deadline_s")
     max_staleness_s = (
         require_seconds(request.max_staleness_s, "max_staleness_s") if request.HasField("max_staleness_s") else None
@@ -141,9 +141,10 @@ def _parse_options(request: pb.SubmitRequest) -> dict[str, Any]:
         "deadline": deadline_s or None,
         "max_staleness": max_staleness_s,
         "outage": _parse_outage(request.outage),
-        "priority": request.priority or DEFAULT_PRIORITY,
+        "priority": request.priority if request.HasField("priority") else DEFAULT_PRIORITY,
         "key": _parse_key(request.key),
         "attributes": _parse_attributes(request.attributes_json),
+        "trace": request.trace,
     }
 
 

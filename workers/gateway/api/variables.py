@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 
+from snakepit_bridge.audit.protections import ProtectionKind, find_protection
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import RevisionNotReachedError, RolloutMovedError, SessionNotFoundError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.releases import steps
-from snakepit_bridge.snapshots import Changes, Head, SnapshotStore
+from snakepit_bridge.snapshots import STORE, Changes, Head, SnapshotStore
+from snakepit_bridge.snapshots.records import LATEST
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
@@ -72,10 +74,37 @@ class Variables:
         reason = request.reason or f"rollback to {request.to}"
         before = await self._store.head(request.session)
         await self._check_candidate(request, before, call)
+        if await self._is_protected(request.session, before):
+            return await self._roll_back_protected(request, past, call, reason)
         answer = await self._commit(request, None, build_changes, reason, call)
         if answer.token != str(before.token):
             await self._promote(request.session, answer.token, call.grant.format_author(request.author), reason)
         return answer
+
+    async def _is_protected(self, session: str, head: Head) -> bool:
+        rules = await self._store.change_control.protections.list()
+        return head.authority == STORE and find_protection(rules, ProtectionKind.SESSION, session) is not None
+
+    async def _roll_back_protected(
+        self, request: pb.RollbackRequest, past: Mapping[str, Variable], call: ClientCall, reason: str
+    ) -> pb.PublishResponse:
+        """Request a rollback as what it is: as a publish it would be tried by stages once it is approved.
+
+        Raises:
+            NotGrantedError: it would change what steers the fleet, which the grant may not.
+            ApprovalRequiredError: as long as the rule is there.
+        """
+        now = (await self._store.read(request.session)).variables
+        changed = [name for name in {*now, *past} if now.get(name) != past.get(name)]
+        check_control(request.session, changed, call.grant)
+        token = await self._store.rollback(
+            request.session,
+            request.to,
+            expected=converters.parse_token(request.expected, "expected"),
+            author=call.grant.format_author(request.author),
+            reason=reason,
+        )
+        return pb.PublishResponse(token=str(token))
 
     async def _check_candidate(self, request: pb.RollbackRequest, head: Head, call: ClientCall) -> None:
         """Refuse a rollback to what a rollout tries, or has taken back, unless the grant may decide on rollouts.
@@ -130,6 +159,15 @@ class Variables:
         limit = min(request.limit or _DEFAULT_HISTORY, _MAX_HISTORY)
         changes = await self._store.history(request.session, limit)
         return pb.HistoryResponse(revisions=map(converters.revision_message, changes))
+
+    async def diff(self, request: pb.DiffRequest, call: ClientCall) -> pb.DiffResponse:
+        """Return the variables that differ between two revisions."""
+        if not request.before:
+            raise MalformedError("before", "it names no revision: a token, a label or latest")
+        found = await self._store.diff(request.session, request.before, request.after or LATEST)
+        return pb.DiffResponse(
+            changes=[converters.difference_message(name, *sides) for name, sides in sorted(found.items())]
+        )
 
     async def _commit(
         self,

@@ -25,7 +25,7 @@ from workers.gateway.errors import (
     trailing_metadata,
 )
 from workers.gateway.grpc.reflection import SymbolPool
-from workers.gateway.operations import PACKAGE, Operation
+from workers.gateway.operation import PACKAGE, Operation
 from workers.gateway.request_metrics import measure_rpc
 from workers.gateway.settings import GatewayLimits, GatewaySettings, Tls
 

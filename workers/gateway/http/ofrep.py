@@ -21,7 +21,7 @@ from workers.gateway.access.gate import RequestGate
 from workers.gateway.api.flags import AssignedFlags, FlagContext, Flags, Refusal, flag_fields
 from workers.gateway.errors import http_status, log_failure, retry_after, to_message
 from workers.gateway.http.requests import JSON, RequestReceiver, parse_timeout
-from workers.gateway.operations import Operation
+from workers.gateway.operation import Operation
 
 PATH = "/ofrep/v1/evaluate/flags"
 SESSION_ATTRIBUTE = "session"
@@ -43,8 +43,9 @@ class OfrepEndpoints:
         self._gate = gate
         self._receiver = receiver
         self._operation = Operation(
-            "Flags", "Evaluate", GrantScope.READ, FlagContext, AssignedFlags, ("POST", PATH), unary=flags.assign
-        )
+            "Flags", "Evaluate", GrantScope.READ, FlagContext, AssignedFlags, ("POST", PATH),
+            unary=flags.assign, session_in_body=True,
+        )  # fmt: skip
 
     def routes(self) -> list[Route]:
         """Return the routes of the protocol."""

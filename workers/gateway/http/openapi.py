@@ -8,47 +8,13 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from snakepit_bridge.costs.report import COST_DIMENSIONS, MAX_SINCE_S
-from snakepit_bridge.protocol.targeting import MAX_ATTRIBUTE_CHARACTERS, MAX_ATTRIBUTES, MAX_KEY_BYTES
-from snakepit_bridge.releases.scores import MAX_COMMENT_BYTES, MAX_TEXT, NAME_PATTERN
-from workers.gateway.call import MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_TIMEOUT_S, MIN_TIMEOUT_S
-from workers.gateway.http.transcoding import REQUIRED, enum_names, fields_of, is_json, json_name
-from workers.gateway.operations import Operation
+from workers.gateway.call import MAX_ID_LENGTH, MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from workers.gateway.http import ofrep_openapi
+from workers.gateway.http.field_schemas import FIELD_SCHEMAS, MESSAGE_FIELD_SCHEMAS, MESSAGE_RULES, REFERENCE, Schema
+from workers.gateway.http.summaries import SUMMARIES
+from workers.gateway.http.transcoding import REQUIRED, enum_names, fields_of, is_json, json_name, needs_body
+from workers.gateway.operation import Operation
 
-Schema = dict[str, Any]
-
-_SUMMARIES = {
-    "Publish": "Commit all changes as one revision, or none, and return its token.",
-    "Rollback": "Commit the state at a past token, label or `latest` as a new revision.",
-    "History": "Return the latest changes, newest first.",
-    "Submit": "Enqueue a prediction and return its id.",
-    "SubmitBatch": "Enqueue many predictions; the outcomes are in the order of the requests.",
-    "Await": "Wait until a prediction ends or `timeout_s` expires, and return its state; 0 waits as long as allowed.",
-    "Stream": "Stream the progress of a prediction as server-sent events; the last one carries the result.",
-    "Cancel": "Cancel a prediction unless it has ended.",
-    "Register": "Build a program from its spec, and store the spec as the next version.",
-    "Score": "Score a prediction that has ended; a score of the same name and scorer is replaced.",
-    "Start": "Publish a session's candidate, or stage a program's version for a label, and return the rollout.",
-    "Show": "Return how a target's rollout stands, or how the last one ended: both arms, guards and events.",
-    "Advance": "Begin the next stage at once, or promote the candidate after the last one.",
-    "Pause": "Pause a rollout: the candidate keeps its share, and no other stage begins.",
-    "Resume": "Resume a paused rollout.",
-    "Abort": "Roll a rollout back: everybody stays with the baseline.",
-    "Report": "Return what the predictions that ended lately cost, by program, session, revision or LM profile.",
-}
-# Of methods that several services have.
-_SERVICE_SUMMARIES = {
-    ("Variables", "Get"): (
-        "Return the current snapshot, the first at or past `at_least`, or exactly the one at `exactly`."
-    ),
-    ("Predictions", "Get"): "Return the state of a prediction without waiting.",
-    ("Programs", "Get"): "Return a program by `name`, `name@label` or `name:version`, with its spec.",
-    ("Programs", "List"): "Return programs sorted by name, in pages.",
-    ("Variables", "Watch"): "Stream the current snapshot, then each newer one, as server-sent events.",
-    ("Rollouts", "Watch"): "Stream the events of a target's rollouts, and then each new one, as server-sent events.",
-    ("Rollouts", "List"): "Return what is staged now, by target.",
-    ("Scores", "List"): "Return a prediction's scores, by name and scorer.",
-}
 _SCALARS: dict[int, Schema] = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
     FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
@@ -56,88 +22,12 @@ _SCALARS: dict[int, Schema] = {
     FieldDescriptor.TYPE_UINT32: {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
     FieldDescriptor.TYPE_UINT64: {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
 }
-# Schemas of fields by name, where the type isn't enough. Values of variables are checked by their own constraints.
-_TOKEN: Schema = {"type": "string", "pattern": r"^(\d{1,19}\.\d{1,19})?$"}
-_SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 1e9}
-_OBJECT: Schema = {"type": "object"}
-_REFERENCE: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH}
-_NAME: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"}
-_FIELD_SCHEMAS: dict[str, Schema] = {
-    "at_least": _TOKEN,
-    "exactly": _TOKEN,
-    "expected": _TOKEN,
-    "after": _TOKEN,
-    "to": {
-        "type": "string",
-        "pattern": r"^(\d{1,19}\.\d{1,19}|[A-Za-z][A-Za-z0-9_-]{0,63})$",
-        "description": "A token, a label or `latest`.",
-    },
-    "wait_s": _SECONDS,
-    "timeout_s": _SECONDS,
-    "deadline_s": _SECONDS,
-    "max_staleness_s": _SECONDS,
-    "outage": {
-        "type": "string",
-        "pattern": r"^(fail|serve_stale\(\d+(\.\d+)?\))?$",
-        "description": "How to proceed while the store or the session's authority is unavailable.",
-    },
-    "priority": {"type": "integer", "minimum": 0, "maximum": 9},
-    "program": _REFERENCE,
-    "inputs_json": _OBJECT,
-    "outputs_json": _OBJECT,
-    "spec_json": _OBJECT,
-    "values_json": _OBJECT,
-    "policy_json": _OBJECT,
-    "constraints_json": _OBJECT,
-}
-# Schemas of a field in one message only; below, rules on several fields of a message.
-_MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
-    ("RegisterRequest", "name"): _NAME,
-    ("CostReportRequest", "by"): {"type": "string", "enum": ["", *COST_DIMENSIONS]},
-    ("CostReportRequest", "since_s"): {"type": "number", "minimum": 0, "maximum": MAX_SINCE_S},
-    ("RegisterRequest", "labels"): _NAME,
-    ("ScoreRequest", "name"): {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
-    ("ScoreRequest", "value_json"): {
-        "anyOf": [
-            {"type": "number", "minimum": 0, "maximum": 1},
-            {"type": "boolean"},
-            {"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
-        ]
-    },
-    ("ScoreRequest", "comment"): {"type": "string", "maxLength": MAX_COMMENT_BYTES},
-    ("ScoreRequest", "scorer"): {"type": "string", "maxLength": MAX_TEXT},
-    ("SubmitRequest", "key"): {"type": "string", "maxLength": MAX_KEY_BYTES},
-    ("SubmitRequest", "attributes_json"): {
-        "type": "object",
-        "maxProperties": MAX_ATTRIBUTES,
-        "propertyNames": {"minLength": 1, "maxLength": MAX_ATTRIBUTE_CHARACTERS},
-        "additionalProperties": {"type": ["string", "number", "boolean"], "maxLength": MAX_ATTRIBUTE_CHARACTERS},
-    },
-    ("WatchRolloutRequest", "after"): {"type": "string", "pattern": r"^(\d{1,19}-\d{1,19})?$"},
-    ("StreamRequest", "after"): {"type": "string", "pattern": r"^(\d{1,19}-\d{1,19})?$"},
-}
-_MESSAGE_RULES: dict[str, Schema] = {
-    "Change": {"oneOf": [{"required": ["value"]}, {"required": ["delete"], "properties": {"delete": {"const": True}}}]},
-    "PublishRequest": {
-        "anyOf": [
-            {"properties": {"changes": {"minItems": 1}}},
-            {"required": ["replace"], "properties": {"replace": {"const": True}}},
-        ]
-    },
-    "SubmitRequest": {
-        "not": {
-            "required": ["at_least", "exactly"],
-            "properties": {"at_least": {"minLength": 1}, "exactly": {"minLength": 1}},
-        }
-    },
-    "SubmitBatchRequest": {"properties": {"requests": {"minItems": 1}}},
-}
 _TIMESTAMP = "google.protobuf.Timestamp"
 _ERROR_DESCRIPTIONS = {
     "400": "The request is malformed, or a value is invalid.",
     "401": "The token is missing or unknown.",
     "403": "The token doesn't grant this operation.",
-    "404": "The session, variable, prediction or program doesn't exist.",
+    "404": "The session, variable, label, prediction, program, experiment or dead letter doesn't exist.",
     "409": "The request conflicts with the state of the session, program or key.",
     "410": "The store no longer has that revision.",
     "413": "The request is too large.",
@@ -168,14 +58,14 @@ _ERROR_SCHEMA: Schema = {
 
 
 def build_description(operations: Iterable[Operation], *, requires_token: bool = True) -> Schema:
-    """Return the OpenAPI 3.1 document of the operations.
+    """Return the OpenAPI 3.1 document of the operations, and of the OFREP endpoints.
 
     Args:
         operations: the operations.
         requires_token: whether calls need a bearer token.
     """
-    schemas: dict[str, Schema] = {"Refusal": _ERROR_SCHEMA}
-    paths: dict[str, Schema] = {}
+    schemas: dict[str, Schema] = {"Refusal": _ERROR_SCHEMA, **ofrep_openapi.SCHEMAS}
+    paths = ofrep_openapi.describe_ofrep(_TIMEOUT, requires_token=requires_token)
     for operation in operations:
         method, path = operation.http
         paths.setdefault(path, {})[method.lower()] = _operation_object(operation, schemas)
@@ -184,13 +74,14 @@ def build_description(operations: Iterable[Operation], *, requires_token: bool =
         "info": {
             "title": "DSPex fleet",
             "version": "1",
-            "description": "Variables, predictions, scores, programs, rollouts and costs.",
+            "description": "Variables, sessions, predictions, programs, rollouts, experiments, judges, costs, "
+            "datasets and evaluations.",
         },
         **({"security": [{"bearer": []}]} if requires_token else {}),
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}, **ofrep_openapi.SCHEMES},
         },
     }
 
@@ -204,10 +95,10 @@ def _operation_object(operation: Operation, schemas: dict[str, Schema]) -> Schem
     document: Schema = {
         "operationId": f"{operation.service}_{operation.method}",
         "tags": [operation.service],
-        "summary": _SERVICE_SUMMARIES.get((operation.service, operation.method)) or _SUMMARIES[operation.method],
+        "summary": SUMMARIES[operation.name],
         "description": f"Needs the scope `{operation.scope}`.",
         "parameters": [
-            *map(_path_parameter, in_path),
+            *(_path_parameter(operation.request.DESCRIPTOR, name) for name in in_path),
             *(_query_parameter(field, schemas) for field in in_query),
             _TIMEOUT,
         ],
@@ -215,7 +106,7 @@ def _operation_object(operation: Operation, schemas: dict[str, Schema]) -> Schem
     }
     if method == "POST":
         document["requestBody"] = {
-            "required": bool([field for field in fields if json_name(field) not in in_path]),
+            "required": needs_body(operation.request, in_path),
             "content": {"application/json": {"schema": body}},
         }
     return document
@@ -229,13 +120,17 @@ _TIMEOUT: Schema = {
 }
 
 
-def _path_parameter(name: str) -> Schema:
-    schema = {**_REFERENCE, "maxLength": MAX_ID_LENGTH} if name == "id" else _REFERENCE
+def _path_parameter(request: Descriptor, name: str) -> Schema:
+    default = {**REFERENCE, "maxLength": MAX_ID_LENGTH} if name == "id" else REFERENCE
+    schema = MESSAGE_FIELD_SCHEMAS.get((request.name, name)) or FIELD_SCHEMAS.get(name) or default
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _query_parameter(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
-    return {"name": json_name(field), "in": "query", "schema": _field_schema(field, schemas), "explode": True}
+    holder: Any = field.containing_type
+    name = json_name(field)
+    required = {"required": True} if name in REQUIRED.get(holder.name, ()) else {}
+    return {"name": name, "in": "query", **required, "schema": _field_schema(field, schemas), "explode": True}
 
 
 def _success_response(operation: Operation, schemas: dict[str, Schema]) -> Schema:
@@ -278,14 +173,14 @@ def _message_schema(
     }
     included = {name: schema for name, schema in properties.items() if name not in without}
     required = {"required": list(REQUIRED[descriptor.name])} if descriptor.name in REQUIRED else {}
-    rules = {} if descriptor.name not in _MESSAGE_RULES else {"allOf": [_MESSAGE_RULES[descriptor.name]]}
+    rules = {} if descriptor.name not in MESSAGE_RULES else {"allOf": [MESSAGE_RULES[descriptor.name]]}
     return {"type": "object", "properties": included, "additionalProperties": False, **required, **rules}
 
 
 def _field_schema(field: FieldDescriptor, schemas: dict[str, Schema], *, constrained: bool = True) -> Schema:
     holder: Any = field.containing_type
-    own = _MESSAGE_FIELD_SCHEMAS.get((holder.name, field.name)) or (
-        None if field.message_type else _FIELD_SCHEMAS.get(field.name)
+    own = MESSAGE_FIELD_SCHEMAS.get((holder.name, field.name)) or (
+        None if field.message_type else FIELD_SCHEMAS.get(field.name)
     )
     schema = own if own and constrained else _value_schema(field, schemas)
     return {"type": "array", "items": schema} if field.is_repeated else schema

@@ -14,10 +14,11 @@ from workers.gateway.access.web_origins import WebOrigins
 from workers.gateway.call import MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from workers.gateway.errors import MalformedError, MediaTypeError, TookTooLongError, TooLargeError
 from workers.gateway.http.connections import Connections
-from workers.gateway.operations import Operation
+from workers.gateway.operation import Operation
 from workers.gateway.settings import GatewayLimits
 
 JSON = "application/json"
+_OTHER_SITES = ("cross-site", "same-site")
 
 
 class RequestReceiver:
@@ -50,6 +51,20 @@ class RequestReceiver:
         self._web_origins.check(headers.get("host"), headers.get("origin"), headers.get("sec-fetch-site"))
         if request.method == "POST":
             _check_media_type(headers)
+
+    def check_page_sender(self, request: Request) -> bool:
+        """Check that no page of another origin sent a request for a page, and return whether its link led there.
+
+        Browsers send no cookie when they follow a link of another site, so the page has to be requested once more.
+
+        Raises:
+            HostNotAllowedError: the host isn't this gateway's.
+            OriginNotAllowedError: a page of another origin sent the request.
+        """
+        headers, site = request.headers, request.headers.get("sec-fetch-site")
+        is_link = request.method == "GET" and headers.get("sec-fetch-mode") == "navigate" and site in _OTHER_SITES
+        self._web_origins.check_page(headers.get("host"), headers.get("origin"), None if is_link else site)
+        return is_link
 
     def authorize(self, request: Request, operation: Operation, authorization: str | None) -> Grant:
         """Return the caller's grant if it permits an operation; its connection is no newcomer afterwards.

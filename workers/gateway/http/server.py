@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
@@ -14,10 +13,9 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
-from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.uvicorn_server import UvicornServer
 from snakepit_bridge.variables.codec import encode_canonical, encode_json, parse
@@ -26,6 +24,8 @@ from workers.gateway.access.authentication import Grant
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.access.web_origins import WebOrigins
 from workers.gateway.api.flags import Flags
+from workers.gateway.console.app import Console
+from workers.gateway.console.sign_ins import SignIns
 from workers.gateway.errors import (
     MalformedError,
     TooLargeError,
@@ -37,19 +37,17 @@ from workers.gateway.errors import (
 )
 from workers.gateway.health import GatewayHealth
 from workers.gateway.http.connections import Connections
+from workers.gateway.http.event_stream import EventStreamResponse
 from workers.gateway.http.ofrep import OfrepEndpoints
 from workers.gateway.http.openapi import build_description
 from workers.gateway.http.requests import JSON, RequestReceiver, parse_timeout
-from workers.gateway.http.transcoding import message_from_json, message_to_json, parse_texts
+from workers.gateway.http.transcoding import message_from_json, message_to_json, needs_body, parse_texts
 from workers.gateway.http.uvicorn_config import build_config, listen
-from workers.gateway.operations import Operation
+from workers.gateway.operation import Operation
 from workers.gateway.request_metrics import RequestMetrics
 from workers.gateway.settings import GatewaySettings
 from workers.health.checks import Problems, encode_answer
 
-_log = logging.getLogger(__name__)
-
-_EVENTS = "text/event-stream"
 # Proxies and clients close a stream that is silent for a minute.
 _KEEP_ALIVE_S = 15.0
 
@@ -63,6 +61,7 @@ class HttpServer:
         gate: admits calls.
         settings: the gateway's settings.
         health: what the health endpoints answer.
+        sign_ins: who is signed in to the console; None if it isn't served.
     """
 
     def __init__(
@@ -72,6 +71,7 @@ class HttpServer:
         gate: RequestGate,
         settings: GatewaySettings,
         health: GatewayHealth,
+        sign_ins: SignIns | None = None,
     ) -> None:
         assert settings.http is not None
         self._gate = gate
@@ -87,6 +87,11 @@ class HttpServer:
         web_origins = WebOrigins.from_settings(host, settings.hosts, settings.origins)
         self._receiver = RequestReceiver(gate, settings.limits, web_origins, connections)
         self._ofrep = OfrepEndpoints(gate, self._receiver, flags)
+        self._console = (
+            Console(self._operations, gate, self._receiver, sign_ins, settings.limits, secure=settings.tls is not None)
+            if sign_ins
+            else None
+        )
         self._accepting = asyncio.Event()
         config = build_config(self.build_app(), settings, connections)
         self._server = UvicornServer(config, self._accepting.set)
@@ -98,7 +103,9 @@ class HttpServer:
         for operation in self._operations:
             method, path = operation.http
             by_path.setdefault(path, {})[method] = operation
-        routes = [self._build_route(path, methods) for path, methods in by_path.items()]
+        # A path without parameters first: what it allows is told to who asks by another method.
+        paths = sorted(by_path, key=lambda path: "{" in path)
+        routes = [self._build_route(path, by_path[path]) for path in paths]
         document = encode_canonical(build_description(self._operations, requires_token=self._gate.requires_token))
         routes += [
             *self._ofrep.routes(),
@@ -107,11 +114,12 @@ class HttpServer:
             Route("/healthz", _health_endpoint(self._health.live)),  # its name in earlier versions
             Route("/readyz", self._handle_readiness),
             Route("/startupz", _health_endpoint(self._health.started)),
+            *(self._console.routes() if self._console else ()),
         ]
         return Starlette(
             routes=routes,
             middleware=[Middleware(RequestMetrics, routes)],
-            exception_handlers={HTTPException: _handle_http_exception},
+            exception_handlers={HTTPException: self._handle_http_exception},
         )
 
     async def start(self) -> None:
@@ -178,7 +186,7 @@ class HttpServer:
         if first.done() and first.exception() is not None:
             await answers.aclose()
             raise first.exception() or AssertionError
-        return _EventStreamResponse(self._encode_events(operation, answers, first), self._limits.write_s)
+        return EventStreamResponse(self._encode_events(operation, answers, first), self._limits.write_s)
 
     async def _encode_events(
         self, operation: Operation, answers: AsyncGenerator[Message], following: asyncio.Future[Message | None]
@@ -210,7 +218,7 @@ class HttpServer:
             if operation.streaming and (last := request.headers.get("last-event-id")):
                 query.setdefault("after", last)
             return message_from_json(operation.request, query, "query")
-        body = await self._read_object(request, needed=operation.request is not pb.PredictionRequest)
+        body = await self._read_object(request, needed=needs_body(operation.request, request.path_params))
         for field, max_items in self._max_items.items():
             if isinstance(items := body.get(field), list) and len(items) > max_items:
                 raise TooLargeError(f"list of {field}", max_items)
@@ -230,29 +238,18 @@ class HttpServer:
             raise MalformedError("body", "it must be a JSON object")
         return body
 
+    async def _handle_http_exception(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        wants_page = "text/html" in request.headers.get("accept", "")
+        if self._console is not None and error.status_code == 404 and wants_page:
+            return await self._console.show_missing(request)
+        kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HttpError")
+        body = {"error": {"kind": kind, "message": f"{error.detail}. See /openapi.json.", "fields": []}}
+        return Response(encode_canonical(body), error.status_code, dict(error.headers or {}), JSON)
+
     async def _handle_readiness(self, _: Request) -> Response:
         await self._health.ask_servers()
         return _health_response(self._health.ready())
-
-
-class _EventStreamResponse(StreamingResponse):
-    """Server-sent events, closed if the reader accepts no message for ``write_s`` seconds."""
-
-    def __init__(self, events: AsyncGenerator[bytes], write_s: float) -> None:
-        super().__init__(events, media_type=_EVENTS, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
-        self._events = events
-        self._write_s = write_s
-
-    async def stream_response(self, send: Any) -> None:
-        async def bounded(message: Any) -> None:
-            async with asyncio.timeout(self._write_s):
-                await send(message)
-
-        async with aclosing(self._events):
-            try:
-                await super().stream_response(bounded)
-            except TimeoutError:
-                _log.info("closed an event stream: its reader accepted nothing for %g s", self._write_s)
 
 
 def _constant_answer(text: bytes) -> Callable[[Request], Awaitable[Response]]:
@@ -290,10 +287,3 @@ def _error_response(error: BaseException, path: str) -> Response:
     if http_status(error) == 401:
         headers["www-authenticate"] = "Bearer"
     return Response(_encode_error(error), http_status(error), headers, JSON)
-
-
-async def _handle_http_exception(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HttpError")
-    text = encode_canonical({"error": {"kind": kind, "message": f"{error.detail}. See /openapi.json.", "fields": []}})
-    return Response(text, error.status_code, dict(error.headers or {}), JSON)

@@ -23,12 +23,31 @@ _INTEGERS: dict[int, tuple[int, int]] = {
     FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
 }
+# An enum's value is its name, as in a body.
+_TEXTS = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_ENUM)
 REQUIRED: dict[str, tuple[str, ...]] = {
+    "AddDatasetRequest": ("name", "examples", "inputs"),
+    "AddFromPredictionsRequest": ("program", "name"),
+    "AddJudgeRequest": ("judged", "name", "program", "inputs"),
     "Change": ("name",),
+    "Check": ("name",),
+    "CompareEvaluationsRequest": ("candidate",),
+    "DecideExperimentRequest": ("arm", "reason"),
+    "StopExperimentRequest": ("reason",),
+    "DiffDatasetsRequest": ("after",),
+    "DiffRequest": ("before",),
+    "ExperimentArm": ("name", "weight", "revision"),
+    "ListExperimentsRequest": ("target",),
     "PublishRequest": ("changes",),
     "RegisterRequest": ("name", "spec"),
     "RollbackRequest": ("to",),
     "ScoreRequest": ("name", "value"),
+    "SetLabelRequest": ("label",),
+    "SetProgramLabelRequest": ("label", "version"),
+    "SetRecorderRequest": ("program",),
+    "StartEvaluationRequest": ("program", "dataset", "metric"),
+    "StartExperimentRequest": ("target", "name", "arms"),
+    "StartOptimizationRequest": ("program", "trainset", "metric", "optimizer"),
     "StartRolloutRequest": ("target",),
     "StepRolloutRequest": ("reason",),
     "SubmitBatchRequest": ("requests",),
@@ -37,6 +56,11 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 """Fields that JSON must contain, by message; in protobuf a missing field can't be told from an empty one."""
 
 _TIMESTAMP = "google.protobuf.Timestamp"
+
+
+def needs_body(request: type[Any], in_path: Iterable[str]) -> bool:
+    """Check whether requests need a body: what is required isn't all in the path."""
+    return bool(set(REQUIRED.get(request.DESCRIPTOR.name, ())) - set(in_path))
 
 
 def json_name(field: FieldDescriptor) -> str:
@@ -234,9 +258,7 @@ def parse_texts(kind: type[Any], given: Iterable[tuple[str, str]]) -> dict[str, 
         elif key in parsed:
             raise MalformedError(f"query.{key}", "it is given twice")
         else:
-            parsed[key] = (
-                text if field.type == FieldDescriptor.TYPE_STRING else _parse_scalar(field, text, f"query.{key}")
-            )
+            parsed[key] = text if field.type in _TEXTS else _parse_scalar(field, text, f"query.{key}")
     return parsed
 
 

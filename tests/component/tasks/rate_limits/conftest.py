@@ -76,12 +76,12 @@ class Clock:
     store: LimitStore
 
     async def set(self, milliseconds: float) -> None:
-        """Sets it."""
+        """Set it."""
         client: Any = self.store.connection.client
         await client.set(f"{self.store.prefix}test:clock", repr(milliseconds), ex=600)
 
     async def pass_by(self, milliseconds: float) -> None:
-        """Lets time pass."""
+        """Let time pass."""
         client: Any = self.store.connection.client
         now = float(await client.get(f"{self.store.prefix}test:clock"))
         await self.set(now + milliseconds)

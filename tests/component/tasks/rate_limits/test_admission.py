@@ -202,9 +202,13 @@ async def test_first_calls_that_wait_in_place_get_their_turn_by_session(store: L
     late = asyncio.create_task(predict("late", "late"))
     await eventually(lambda: is_served_in_turn(process, "late"), "the other waits")
     await process.admission.settle(first, Used(1, 1))
-    await asyncio.wait_for(asyncio.gather(*flood, late), 20)
+    await eventually(lambda: have_ended(*flood, late), "all have had their turn")
     assert order.index("late") <= 3
     await process.aclose()
+
+
+async def have_ended(*tasks: asyncio.Task[None]) -> bool:
+    return all(task.done() and task.result() is None for task in tasks)
 
 
 async def is_served_in_turn(process: Process, session: str) -> bool:

@@ -22,13 +22,13 @@ class Outer:
 
 
 async def inner(call: MiddlewareCall, call_next: NextMiddleware) -> Response:
-    """Notes what the call belongs to and how many messages it has by now."""
+    """Note what the call belongs to and how many messages it has by now."""
     SEEN.append(f"inner {call.profile} {call.program} {call.task_id} {len(call.request.messages)}")
     return await call_next(call)
 
 
 async def forgetful(call: MiddlewareCall, call_next: NextMiddleware) -> Any:
-    """Forgets to return the response."""
+    """Forget to return the response."""
     await call_next(call)
 
 
@@ -47,4 +47,4 @@ class Fussy:
 
 
 async def lonely(call: Any) -> Any:
-    """Takes no rest of the chain."""
+    """Take no rest of the chain."""

@@ -249,7 +249,7 @@ async def test_a_fallbacks_refusal_does_not_hide_the_profiles_own_failure(ask: A
 
 
 async def test_an_open_circuit_sends_nothing_to_its_profile(ask: Ask) -> None:
-    """KINDS 42: waiting for it is no try, and holds no place as long as nothing was answered."""
+    """Waiting for it is no try, and holds no place as long as nothing was answered."""
     provider, patient = Provider(smart=[ServerError("x")]), RetryPolicy(backoff_s=0.001)
     with pytest.raises(LMUnavailableError, match="circuit_open") as failed:
         await ask(provider, scope_of(), fallbacks=(), circuit=CircuitPolicy(failures=2, open_s=0.5), retry=patient)
@@ -262,7 +262,7 @@ async def test_an_open_circuit_sends_nothing_to_its_profile(ask: Ask) -> None:
 
 
 async def test_a_failing_lm_is_tried_for_a_time_and_not_so_many_times(ask: Ask) -> None:
-    """KINDS 42: forty failures in a row cost nothing as long as the LM is back in time."""
+    """Forty failures in a row cost nothing as long as the LM is back in time."""
     provider = Provider(smart=[*[ServerError("x"), TransportError("x")] * 20, response()])
     policy = RetryPolicy(backoff_s=0.001, longest_s=0.01)
     scope = scope_of()
@@ -277,7 +277,7 @@ async def test_a_failing_lm_is_tried_for_a_time_and_not_so_many_times(ask: Ask) 
 async def test_the_time_is_a_minute_or_the_deadline_or_what_the_policy_says(
     ask: Ask, for_s: float | None, left_s: float | None, before_s: float, bound_s: float
 ) -> None:
-    """KINDS 42: what is left of it decides whether the task comes again."""
+    """What is left of it decides whether the task comes again."""
     policy = RetryPolicy(for_s=for_s, backoff_s=1.0, longest_s=1.0, in_place_s=0.0)
     deadline = None if left_s is None else time.time() + left_s
 
@@ -295,7 +295,7 @@ async def test_the_time_is_a_minute_or_the_deadline_or_what_the_policy_says(
 
 
 async def test_calls_of_a_task_that_comes_again_are_not_made(ask: Ask) -> None:
-    """KINDS 14: whoever caught the failure asks no more; its answer would be paid and thrown away."""
+    """Whoever caught the failure asks no more; its answer would be paid and thrown away."""
     provider, scope = Provider(smart=[RateLimitError("slow", retry_after=30.0), response()]), scope_of()
     for _ in range(3):
         with pytest.raises(LMUnavailableError, match="slow"):
@@ -304,7 +304,7 @@ async def test_calls_of_a_task_that_comes_again_are_not_made(ask: Ask) -> None:
 
 
 async def test_a_storm_of_tries_is_spread(ask: Ask) -> None:
-    """KINDS 42: those that failed together don't come again together."""
+    """Those that failed together don't come again together."""
 
     async def pause(error: LM15Error) -> float:
         with pytest.raises(LMUnavailableError) as failed:
@@ -336,7 +336,7 @@ class Broken(Ledger):
 async def test_limits_that_cannot_be_told_cost_no_answer(
     ask: Ask, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """KINDS 12: the answer was there and paid, and what only counts it is said once."""
+    """The answer was there and paid, and what only counts it is said once."""
     for name in ("settle", "pause", "give_back"):
         monkeypatch.setattr(ledger, name, getattr(Broken(), name))
     scope = scope_of(permit=Permit("other", "first"))
@@ -346,7 +346,6 @@ async def test_limits_that_cannot_be_told_cost_no_answer(
 
 
 async def test_the_ends_of_answers_are_counted(ask: Ask) -> None:
-    """KINDS 17."""
     scope = scope_of()
     await ask(Provider(smart=[replace(response(), finish_reason="length"), response()]), scope)
     assert (dict(scope.tally.finish_reasons), scope.tally.last_finish_reason) == ({"length": 1}, "length")

@@ -46,7 +46,12 @@ def test_a_success_in_between_starts_the_count_again(clock: Clock) -> None:
         circuit.record_failure()
         circuit.acquire()
         circuit.record_success()
+    assert circuit.is_closed
     circuit.acquire()
+    circuit.record_failure()
+    circuit.acquire()
+    circuit.record_failure()
+    assert not circuit.is_closed
 
 
 def test_after_its_time_one_call_alone_tries(clock: Clock) -> None:
@@ -105,4 +110,5 @@ def test_it_can_be_switched_off(clock: Clock) -> None:
     for _ in range(100):
         circuit.acquire()
         circuit.record_failure()
+    assert circuit.is_closed
     circuit.acquire()

@@ -1,4 +1,4 @@
-"""KINDS 0c: the consumer connects again where no file was left for it, where Celery's own ends the worker."""
+"""The consumer connects again where no file was left for it, where Celery's own ends the worker."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from workers.broker import message as envelope
-from workers.broker.message import UnreadableMessage
+from workers.broker.message import UnreadableMessageError
 
 
 def payload(**properties: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def test_kombus_typed_values_are_read_as_kombu_does() -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"\xff", b"7", b"[]", b'{"properties": 1}', b'{"properties": {}}', b"[" * 99_999])
 def test_anything_else_is_unreadable(raw: bytes) -> None:
-    with pytest.raises(UnreadableMessage, match="Error: "):
+    with pytest.raises(UnreadableMessageError, match="Error: "):
         envelope.parse(raw)
 
 

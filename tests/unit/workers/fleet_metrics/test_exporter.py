@@ -25,6 +25,7 @@ from snakepit_bridge.telemetry.metrics import (
     MESSAGES_HELD,
     MESSAGES_PARKED,
     QUEUE_AGE,
+    QUEUE_DEMAND,
     QUEUE_DEPTH,
     REVISION_LAG,
     SESSION_STALENESS,
@@ -34,7 +35,7 @@ from tasks.rate_limits.usage import LimitsInUse, LimitUse
 from tests.harness.meter import RecordedMeter, recorded_meter
 from tests.harness.waiting import eventually
 from workers.fleet_metrics import FleetMetrics, exporter
-from workers.fleet_metrics.sessions import SessionReport, SessionsReport
+from workers.session_reports import SessionReport, SessionsReport
 from workers.telemetry import start_fleet_metrics
 
 BACKLOG = Backlog(
@@ -90,6 +91,7 @@ async def test_each_part_is_exported_with_its_labels(export: Export) -> None:
     meter = await export(Source(BACKLOG), Source(LIMITS), Source(SESSIONS))
     assert meter.now(QUEUE_DEPTH) == {("predictions", "6-8"): 3.0, ("predictions", "0-2"): 1.0}
     assert meter.now(QUEUE_AGE) == {("predictions", "6-8"): 4.5}
+    assert meter.now(QUEUE_DEMAND) == {("predictions",): 4.0}
     assert [meter.now(metric)[()] for metric in (MESSAGES_HELD, MESSAGES_DELAYED, MESSAGES_DEAD, LEASES_EXPIRED)] == [
         5, 6, 7, 8
     ]  # fmt: skip
@@ -106,7 +108,7 @@ async def test_each_part_is_exported_with_its_labels(export: Export) -> None:
 
 async def test_what_the_broker_does_not_tell_is_not_exported(export: Export) -> None:
     meter = await export(Source(Backlog(dead=1)), Source(LIMITS), Source(SESSIONS))
-    assert [meter.now(metric) for metric in (MESSAGES_HELD, MESSAGES_DELAYED, LEASES_EXPIRED)] == [{}, {}, {}]
+    assert [meter.now(metric) for metric in (MESSAGES_HELD, MESSAGES_DELAYED, LEASES_EXPIRED, QUEUE_DEMAND)] == [{}] * 4
     assert meter.now(MESSAGES_DEAD) == {(): 1}
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from snakepit_bridge.cli import main
 from workers.gateway import GatewayLimits, GatewaySettings, Grants, to_toml
+from workers.gateway.access.authentication import GrantScope
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +26,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[GatewaySettings]:
 
     def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None]) -> None:
         seen.append(settings)
+        announce('{"grpc": null, "http": "127.0.0.1:7"}')
 
     monkeypatch.setattr("workers.gateway.run_gateway", run_gateway)
     return seen
@@ -120,3 +122,29 @@ def test_a_token_is_shown_once_with_its_table_for_the_tokens_file(capsys: pytest
     assert (grant.name, grant.sessions) == ("shop", ("user-*",))
     assert token not in shown.out
     assert run("gateway-token", "shop", "--scope", "everything") == 1
+
+
+def test_the_console_is_served_alone_by_a_link_that_signs_its_reader_in(
+    served: list[GatewaySettings], files: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("console", "--redis-url", "redis://r:1/2", "--http", "127.0.0.1:1") == 0
+    (settings,) = served
+    assert (settings.redis_url, settings.http, settings.grpc, settings.console) == (
+        "redis://r:1/2", "127.0.0.1:1", None, True,
+    )  # fmt: skip
+    link = capsys.readouterr().out.strip()
+    address, _, token = link.partition("#token=")
+    grant = settings.grants.find(token)
+    assert address == "The console: http://127.0.0.1:7/sign-in"
+    assert grant is not None
+    assert (grant.covers_all, grant.allows(GrantScope.CONTROL)) == (True, True)
+    assert run("console", "--tokens", str(files["tokens"])) == 0
+    assert capsys.readouterr().out.strip() == "The console: http://127.0.0.1:7/sign-in"
+    assert served[1].grants.find("t") is not None
+
+
+def test_a_gateway_may_serve_no_console(served: list[GatewaySettings], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("gateway", "--no-console") == 0
+    monkeypatch.setenv("DSPEX_GATEWAY_CONSOLE", "false")
+    assert run("gateway") == 0
+    assert [settings.console for settings in served] == [False, False]

@@ -1,4 +1,4 @@
-"""KINDS 0a: code that waits by being switched out, and what becomes of it when nobody awaits it any more."""
+"""Code that waits by being switched out, and what becomes of it when nobody awaits it any more."""
 
 from __future__ import annotations
 

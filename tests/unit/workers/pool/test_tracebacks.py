@@ -1,4 +1,4 @@
-"""KINDS 0a: what Celery gets of a task's error leads into no frame that a task still runs."""
+"""What Celery gets of a task's error leads into no frame that a task still runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hasn't begun goes back while the loop stands still, and isn't run when it turns again (KINDS 0b)."""
+"""What hasn't begun goes back while the loop stands still, and isn't run when it turns again."""
 
 from __future__ import annotations
 

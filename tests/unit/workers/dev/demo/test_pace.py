@@ -37,7 +37,7 @@ class OneAnswer:
     [(0.0, 16, 120), (1.0, 16, 160), (2.0, 10, 200), (8.0, 2, 160), (60.0, 2, 1200)],
 )
 def test_the_pace_follows_from_the_first_answer(first_answer_s: float, in_flight: int, wait_s: float) -> None:
-    """KINDS 52: a server on two cores isn't asked sixteen questions at a time and given two minutes for each."""
+    """A server on two cores isn't asked sixteen questions at a time and given two minutes for each."""
     assert AskingRate.choose(first_answer_s) == AskingRate(in_flight, wait_s)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -99,5 +100,9 @@ def test_the_sign_itself_is_returned() -> None:
     assert parts.await_condition(lambda: next(signs), "a sign", []) == "here"
 
 
-def test_parts_run_from_the_checkout() -> None:
-    assert (parts.ROOT / "workers" / "app.py").is_file()
+def test_the_modules_of_the_working_directory_do_not_shadow_the_fleets(tmp_path: Path) -> None:
+    for name in ("workers", "tasks", "config"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+    command = [*parts.PYTHON, "-c", "import workers.pools; print(workers.pools.Pool.asyncio)"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == "asyncio", ran.stderr

@@ -82,7 +82,6 @@ def test_a_revision_without_an_answer_shows_no_temperature() -> None:
 
 
 def test_failed_questions_are_told_apart_from_lost_ones() -> None:
-    """KINDS 52."""
     demo = played().with_answer(0, failed("classify")).with_answer(1, lost("extract"))
     found = judge(demo.answers, demo.revisions, demo.log)
     assert last_line(found) == "demo: 1 predictions, 3 revisions, 1 failed, 1 lost, 0 torn, 0 stale"

@@ -35,7 +35,6 @@ def test_a_question_without_a_result_is_lost(index: int) -> None:
 
 @pytest.mark.parametrize("index", range(3))
 def test_a_question_that_ended_in_a_named_error_has_failed_and_is_not_lost(index: int) -> None:
-    """KINDS 52."""
     demo = played()
     changed = demo.with_answer(index, failed(demo.answers[index].question.program))
     assert counts(changed) == (0, 0, 0)
@@ -148,7 +147,6 @@ def test_the_temperatures_are_those_that_the_lm_received() -> None:
 
 
 def test_without_a_log_the_temperatures_are_those_of_the_provenance() -> None:
-    """KINDS 52."""
     demo = played()
     assert [row.temperatures for row in judge(demo.answers, demo.revisions, None).rows] == [(0.0,), (0.7,), (0.7,)]
 

@@ -103,3 +103,11 @@ def test_query_texts_are_parsed_to_the_types_of_their_fields() -> None:
     for wrong in ([("wait_s", "x")], [("wait_s", "1"), ("wait_s", "2")], [("z", "1")], [("wait_s", "Infinity")]):
         with pytest.raises(MalformedError):
             message_from_json(pb.GetVariablesRequest, parse_texts(pb.GetVariablesRequest, wrong))
+
+
+def test_an_enum_in_a_query_is_the_name_that_answers_have() -> None:
+    request = message_from_json(pb.ListJobsRequest, parse_texts(pb.ListJobsRequest, [("kind", "evaluation")]))
+    assert request == pb.ListJobsRequest(kind=pb.JOB_KIND_EVALUATION)
+    for wrong in ("1", "EVALUATION", "nothing"):
+        with pytest.raises(MalformedError, match="kind"):
+            message_from_json(pb.ListJobsRequest, parse_texts(pb.ListJobsRequest, [("kind", wrong)]))

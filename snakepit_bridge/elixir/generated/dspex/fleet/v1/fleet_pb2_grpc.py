@@ -60,6 +60,11 @@ class VariablesStub:
                 request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RollbackRequest.SerializeToString,
                 response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.FromString,
                 _registered_method=True)
+        self.Diff = channel.unary_unary(
+                '/dspex.fleet.v1.Variables/Diff',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DiffRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DiffResponse.FromString,
+                _registered_method=True)
 
 
 class VariablesServicer:
@@ -102,6 +107,13 @@ class VariablesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Diff(self, request, context):
+        """Returns the variables that differ between two revisions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VariablesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -129,6 +141,11 @@ def add_VariablesServicer_to_server(servicer, server):
                     servicer.Rollback,
                     request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RollbackRequest.FromString,
                     response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.SerializeToString,
+            ),
+            'Diff': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diff,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DiffRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DiffResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -277,6 +294,506 @@ class Variables:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def Diff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Variables/Diff',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DiffRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DiffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class SessionsStub:
+    """Sessions: where each stands, who applies it, and its labels, checks and retention.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.Sessions/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/dspex.fleet.v1.Sessions/Get',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Session.FromString,
+                _registered_method=True)
+        self.ListLabels = channel.unary_unary(
+                '/dspex.fleet.v1.Sessions/ListLabels',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListLabelsResponse.FromString,
+                _registered_method=True)
+        self.SetLabel = channel.unary_unary(
+                '/dspex.fleet.v1.Sessions/SetLabel',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetLabelRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Label.FromString,
+                _registered_method=True)
+        self.RemoveLabel = channel.unary_unary(
+                '/dspex.fleet.v1.Sessions/RemoveLabel',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveLabelRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveLabelResponse.FromString,
+                _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/dspex.fleet.v1.Sessions/Promote',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Label.FromString,
+                _registered_method=True)
+        self.ListChecks = channel.unary_unary(
+                '/dspex.fleet.v1.Sessions/ListChecks',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListChecksResponse.FromString,
+                _registered_method=True)
+        self.DeclareChecks = channel.unary_unary(
+                '/dspex.fleet.v1.Sessions/DeclareChecks',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeclareChecksRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListChecksResponse.FromString,
+                _registered_method=True)
+        self.GetRetention = channel.unary_unary(
+                '/dspex.fleet.v1.Sessions/GetRetention',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Retention.FromString,
+                _registered_method=True)
+        self.SetRetention = channel.unary_unary(
+                '/dspex.fleet.v1.Sessions/SetRetention',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetRetentionRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Retention.FromString,
+                _registered_method=True)
+
+
+class SessionsServicer:
+    """Sessions: where each stands, who applies it, and its labels, checks and retention.
+    """
+
+    def List(self, request, context):
+        """Returns the sessions that the token covers, by name, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Returns where a session stands, and which revision each live worker process that holds it applies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLabels(self, request, context):
+        """Returns the labels of a session's revisions, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLabel(self, request, context):
+        """Points a label at a revision, which stays readable while it is labelled. ABORTED: the label isn't at `expected`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveLabel(self, request, context):
+        """Removes a label, if it is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Promote(self, request, context):
+        """Points a label at a revision once every live worker process that holds the session applies it. FAILED_PRECONDITION:
+        a process refuses it, or doesn't apply it in time, or none holds the session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChecks(self, request, context):
+        """Returns the checks that each publish must pass, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclareChecks(self, request, context):
+        """Declares and removes checks, all or none of them. INVALID_ARGUMENT: the present state fails one, or one can't be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRetention(self, request, context):
+        """Returns how much of a session's history is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRetention(self, request, context):
+        """Sets how much of a session's history is kept, and trims what is beyond it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SessionsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListSessionsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Session.SerializeToString,
+            ),
+            'ListLabels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLabels,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListLabelsResponse.SerializeToString,
+            ),
+            'SetLabel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLabel,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetLabelRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Label.SerializeToString,
+            ),
+            'RemoveLabel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveLabel,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveLabelRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveLabelResponse.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PromoteRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Label.SerializeToString,
+            ),
+            'ListChecks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChecks,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListChecksResponse.SerializeToString,
+            ),
+            'DeclareChecks': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclareChecks,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeclareChecksRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListChecksResponse.SerializeToString,
+            ),
+            'GetRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRetention,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Retention.SerializeToString,
+            ),
+            'SetRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRetention,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetRetentionRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Retention.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Sessions', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Sessions', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Sessions:
+    """Sessions: where each stands, who applies it, and its labels, checks and retention.
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Sessions/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListSessionsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Sessions/Get',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLabels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Sessions/ListLabels',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListLabelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLabel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Sessions/SetLabel',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetLabelRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Label.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveLabel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Sessions/RemoveLabel',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveLabelRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveLabelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Sessions/Promote',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PromoteRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Label.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChecks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Sessions/ListChecks',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListChecksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclareChecks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Sessions/DeclareChecks',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeclareChecksRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListChecksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Sessions/GetRetention',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SessionRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Retention.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Sessions/SetRetention',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetRetentionRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Retention.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class PredictionsStub:
     """Predictions of registered programs.
@@ -317,6 +834,16 @@ class PredictionsStub:
                 '/dspex.fleet.v1.Predictions/Cancel',
                 request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.SerializeToString,
                 response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
+                _registered_method=True)
+        self.Replay = channel.unary_unary(
+                '/dspex.fleet.v1.Predictions/Replay',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ReplayRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ReplayResponse.FromString,
+                _registered_method=True)
+        self.Search = channel.unary_unary(
+                '/dspex.fleet.v1.Predictions/Search',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsResponse.FromString,
                 _registered_method=True)
 
 
@@ -366,6 +893,24 @@ class PredictionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Replay(self, request, context):
+        """Makes a prediction that succeeded again, under the token and the program's version that its provenance names, and
+        returns both when the repetition has ended, or as it stands when `timeout_s` is over. FAILED_PRECONDITION: it has no
+        result. OUT_OF_RANGE: the store can't give the token any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Search(self, request, context):
+        """Returns recorded predictions of the sessions that the token covers, newest first, in pages. A program's predictions are
+        recorded as its recorder says. Few of many are searched in steps: a page may have fewer than its size, or none, though
+        another one follows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictionsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -398,6 +943,16 @@ def add_PredictionsServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.FromString,
                     response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.SerializeToString,
+            ),
+            'Replay': grpc.unary_unary_rpc_method_handler(
+                    servicer.Replay,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ReplayRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ReplayResponse.SerializeToString,
+            ),
+            'Search': grpc.unary_unary_rpc_method_handler(
+                    servicer.Search,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -573,6 +1128,795 @@ class Predictions:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def Replay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Predictions/Replay',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ReplayRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ReplayResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Search(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Predictions/Search',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class StatusStub:
+    """How the fleet stands. It needs a token for all sessions.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Get = channel.unary_unary(
+                '/dspex.fleet.v1.Status/Get',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.FleetStatus.FromString,
+                _registered_method=True)
+
+
+class StatusServicer:
+    """How the fleet stands. It needs a token for all sessions.
+    """
+
+    def Get(self, request, context):
+        """The worker processes, what waits for them, the limits, and what has ended lately.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_StatusServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetStatusRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.FleetStatus.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Status', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Status', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Status:
+    """How the fleet stands. It needs a token for all sessions.
+    """
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Status/Get',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetStatusRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.FleetStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class DeadLettersStub:
+    """Messages that the fleet has given up, kept until somebody retries or drops them. They hold the inputs of predictions of
+    all sessions, and need a token for all.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.DeadLetters/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/dspex.fleet.v1.DeadLetters/Get',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetterRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetter.FromString,
+                _registered_method=True)
+        self.Retry = channel.unary_unary(
+                '/dspex.fleet.v1.DeadLetters/Retry',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetterRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetter.FromString,
+                _registered_method=True)
+        self.Drop = channel.unary_unary(
+                '/dspex.fleet.v1.DeadLetters/Drop',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetterRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DropDeadLetterResponse.FromString,
+                _registered_method=True)
+
+
+class DeadLettersServicer:
+    """Messages that the fleet has given up, kept until somebody retries or drops them. They hold the inputs of predictions of
+    all sessions, and need a token for all.
+    """
+
+    def List(self, request, context):
+        """Returns the latest, the newest first, without the messages themselves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retry(self, request, context):
+        """Puts a message back into its queue, as if it had never been delivered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drop(self, request, context):
+        """Deletes a message for ever.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_DeadLettersServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetterRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetter.SerializeToString,
+            ),
+            'Retry': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retry,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetterRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetter.SerializeToString,
+            ),
+            'Drop': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drop,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetterRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DropDeadLetterResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.DeadLetters', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.DeadLetters', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class DeadLetters:
+    """Messages that the fleet has given up, kept until somebody retries or drops them. They hold the inputs of predictions of
+    all sessions, and need a token for all.
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.DeadLetters/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.DeadLetters/Get',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetterRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.DeadLetters/Retry',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetterRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drop(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.DeadLetters/Drop',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DeadLetterRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DropDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AuditStub:
+    """Who changed what: an entry for each publish, rollback, label, step of a rollout, cancellation and the like. It needs a token
+    for all sessions.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.Audit/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListAuditResponse.FromString,
+                _registered_method=True)
+
+
+class AuditServicer:
+    """Who changed what: an entry for each publish, rollback, label, step of a rollout, cancellation and the like. It needs a token
+    for all sessions.
+    """
+
+    def List(self, request, context):
+        """Returns the newest entries, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AuditServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListAuditRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListAuditResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Audit', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Audit', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Audit:
+    """Who changed what: an entry for each publish, rollback, label, step of a rollout, cancellation and the like. It needs a token
+    for all sessions.
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Audit/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListAuditRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class ProtectionsStub:
+    """The rules by which changes of sessions and labels need somebody else's approval. They need a token for all sessions.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.Protections/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProtectionsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProtectionsResponse.FromString,
+                _registered_method=True)
+        self.Protect = channel.unary_unary(
+                '/dspex.fleet.v1.Protections/Protect',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ProtectRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Protection.FromString,
+                _registered_method=True)
+        self.Unprotect = channel.unary_unary(
+                '/dspex.fleet.v1.Protections/Unprotect',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.UnprotectRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.UnprotectResponse.FromString,
+                _registered_method=True)
+
+
+class ProtectionsServicer:
+    """The rules by which changes of sessions and labels need somebody else's approval. They need a token for all sessions.
+    """
+
+    def List(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Protect(self, request, context):
+        """Sets a rule, in place of the one of the same pattern. Fewer approvals than before need the approvals of before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unprotect(self, request, context):
+        """Removes a rule, which needs the approvals that it asks for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ProtectionsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProtectionsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProtectionsResponse.SerializeToString,
+            ),
+            'Protect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Protect,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ProtectRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Protection.SerializeToString,
+            ),
+            'Unprotect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unprotect,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.UnprotectRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.UnprotectResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Protections', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Protections', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Protections:
+    """The rules by which changes of sessions and labels need somebody else's approval. They need a token for all sessions.
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Protections/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProtectionsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProtectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Protect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Protections/Protect',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ProtectRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Protection.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unprotect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Protections/Unprotect',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.UnprotectRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.UnprotectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class ApprovalsStub:
+    """Changes of what is protected, which wait for approval. They need a token for all sessions.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.Approvals/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListApprovalsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListApprovalsResponse.FromString,
+                _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/dspex.fleet.v1.Approvals/Get',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApprovalRequestRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApprovalRequest.FromString,
+                _registered_method=True)
+        self.Approve = channel.unary_unary(
+                '/dspex.fleet.v1.Approvals/Approve',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApproveRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Approval.FromString,
+                _registered_method=True)
+        self.Reject = channel.unary_unary(
+                '/dspex.fleet.v1.Approvals/Reject',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RejectRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApprovalRequest.FromString,
+                _registered_method=True)
+
+
+class ApprovalsServicer:
+    """Changes of what is protected, which wait for approval. They need a token for all sessions.
+    """
+
+    def List(self, request, context):
+        """Returns the requests that wait, the oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Approve(self, request, context):
+        """Approves a request, which another token has to have made. If no approval is missing then, the change is made by this.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reject(self, request, context):
+        """Rejects a request, also one's own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ApprovalsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListApprovalsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListApprovalsResponse.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApprovalRequestRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApprovalRequest.SerializeToString,
+            ),
+            'Approve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Approve,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApproveRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Approval.SerializeToString,
+            ),
+            'Reject': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reject,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RejectRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApprovalRequest.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Approvals', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Approvals', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Approvals:
+    """Changes of what is protected, which wait for approval. They need a token for all sessions.
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Approvals/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListApprovalsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListApprovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Approvals/Get',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApprovalRequestRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApprovalRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Approve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Approvals/Approve',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApproveRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Approval.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Approvals/Reject',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RejectRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ApprovalRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class ProgramsStub:
     """Programs that predictions run.
@@ -597,6 +1941,16 @@ class ProgramsStub:
         self.Get = channel.unary_unary(
                 '/dspex.fleet.v1.Programs/Get',
                 request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetProgramRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
+                _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/dspex.fleet.v1.Programs/ListVersions',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
+        self.SetLabel = channel.unary_unary(
+                '/dspex.fleet.v1.Programs/SetLabel',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetProgramLabelRequest.SerializeToString,
                 response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
                 _registered_method=True)
 
@@ -625,6 +1979,21 @@ class ProgramsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListVersions(self, request, context):
+        """Returns every version of a program, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLabel(self, request, context):
+        """Points a label at a version; a rollout of the label ends, unless the label stays there. A label is of all sessions,
+        and needs a token for all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProgramsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -641,6 +2010,16 @@ def add_ProgramsServicer_to_server(servicer, server):
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
                     request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetProgramRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListVersionsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'SetLabel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLabel,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetProgramLabelRequest.FromString,
                     response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.SerializeToString,
             ),
     }
@@ -725,6 +2104,60 @@ class Programs:
             target,
             '/dspex.fleet.v1.Programs/Get',
             snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetProgramRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Programs/ListVersions',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListVersionsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLabel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Programs/SetLabel',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetProgramLabelRequest.SerializeToString,
             snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
             options,
             channel_credentials,
@@ -924,6 +2357,1264 @@ class Scores:
             '/dspex.fleet.v1.Scores/List',
             snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListScoresRequest.SerializeToString,
             snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListScoresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class JudgesStub:
+    """Judges: programs that score a sampled share of other programs' predictions, within a budget. They are variables of the
+    session "dspex.judges", which the token has to cover.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.Judges/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJudgesRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJudgesResponse.FromString,
+                _registered_method=True)
+        self.Add = channel.unary_unary(
+                '/dspex.fleet.v1.Judges/Add',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AddJudgeRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Judge.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/dspex.fleet.v1.Judges/Remove',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveJudgeRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveJudgeResponse.FromString,
+                _registered_method=True)
+
+
+class JudgesServicer:
+    """Judges: programs that score a sampled share of other programs' predictions, within a budget. They are variables of the
+    session "dspex.judges", which the token has to cover.
+    """
+
+    def List(self, request, context):
+        """Returns the judges with what each did in this hour, and why others can't judge.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Add(self, request, context):
+        """Adds a judge, in place of the one of the same program and name. INVALID_ARGUMENT: a part of it can't be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """Removes a judge; what waits or runs for it is finished.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_JudgesServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJudgesRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJudgesResponse.SerializeToString,
+            ),
+            'Add': grpc.unary_unary_rpc_method_handler(
+                    servicer.Add,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AddJudgeRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Judge.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveJudgeRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveJudgeResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Judges', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Judges', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Judges:
+    """Judges: programs that score a sampled share of other programs' predictions, within a budget. They are variables of the
+    session "dspex.judges", which the token has to cover.
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Judges/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJudgesRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJudgesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Add(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Judges/Add',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AddJudgeRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Judge.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Judges/Remove',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveJudgeRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveJudgeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class DatasetsStub:
+    """Datasets: named, versioned lists of examples. They may hold predictions of all sessions, and need a token for all.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.Datasets/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetsResponse.FromString,
+                _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/dspex.fleet.v1.Datasets/Get',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DatasetRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Dataset.FromString,
+                _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/dspex.fleet.v1.Datasets/ListVersions',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetVersionsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetVersionsResponse.FromString,
+                _registered_method=True)
+        self.ListExamples = channel.unary_unary(
+                '/dspex.fleet.v1.Datasets/ListExamples',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetExamplesRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetExamplesResponse.FromString,
+                _registered_method=True)
+        self.Add = channel.unary_unary(
+                '/dspex.fleet.v1.Datasets/Add',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AddDatasetRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Dataset.FromString,
+                _registered_method=True)
+        self.AddFromPredictions = channel.unary_unary(
+                '/dspex.fleet.v1.Datasets/AddFromPredictions',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AddFromPredictionsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Dataset.FromString,
+                _registered_method=True)
+        self.Diff = channel.unary_unary(
+                '/dspex.fleet.v1.Datasets/Diff',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DiffDatasetsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DatasetDiff.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/dspex.fleet.v1.Datasets/Remove',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DatasetRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetVersionsResponse.FromString,
+                _registered_method=True)
+
+
+class DatasetsServicer:
+    """Datasets: named, versioned lists of examples. They may hold predictions of all sessions, and need a token for all.
+    """
+
+    def List(self, request, context):
+        """Returns the datasets, by name, each in its newest version, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Returns what is known of a dataset, "golden" or "golden:3", without its examples.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """Returns every version of a dataset, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExamples(self, request, context):
+        """Returns the examples of a dataset in their order, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Add(self, request, context):
+        """Stores examples as the newest version of a name; content of a version keeps that version, so that a request may be
+        sent again. INVALID_ARGUMENT: an example, or the whole, can't be; nothing was stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddFromPredictions(self, request, context):
+        """Stores recorded predictions of a program as the newest version of a name. INVALID_ARGUMENT: none is selected, or a
+        condition can't be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Diff(self, request, context):
+        """Returns which examples were added, removed or changed between two datasets or versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """Removes a version, or with a name alone all of its versions; numbers aren't given again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_DatasetsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetsResponse.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DatasetRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Dataset.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetVersionsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetVersionsResponse.SerializeToString,
+            ),
+            'ListExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExamples,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetExamplesRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetExamplesResponse.SerializeToString,
+            ),
+            'Add': grpc.unary_unary_rpc_method_handler(
+                    servicer.Add,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AddDatasetRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Dataset.SerializeToString,
+            ),
+            'AddFromPredictions': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddFromPredictions,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AddFromPredictionsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Dataset.SerializeToString,
+            ),
+            'Diff': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diff,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DiffDatasetsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DatasetDiff.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DatasetRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetVersionsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Datasets', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Datasets', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Datasets:
+    """Datasets: named, versioned lists of examples. They may hold predictions of all sessions, and need a token for all.
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Datasets/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Datasets/Get',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DatasetRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Dataset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Datasets/ListVersions',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetVersionsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Datasets/ListExamples',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetExamplesRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Add(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Datasets/Add',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AddDatasetRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Dataset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddFromPredictions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Datasets/AddFromPredictions',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AddFromPredictionsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Dataset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Datasets/Diff',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DiffDatasetsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DatasetDiff.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Datasets/Remove',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DatasetRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListDatasetVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class RecordersStub:
+    """Recorders keep a share of a program's finished predictions, for datasets. They are variables of the session
+    "dspex.recorders", which the token has to cover.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.Recorders/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRecordersRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRecordersResponse.FromString,
+                _registered_method=True)
+        self.Set = channel.unary_unary(
+                '/dspex.fleet.v1.Recorders/Set',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetRecorderRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Recorder.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/dspex.fleet.v1.Recorders/Remove',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveRecorderRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveRecorderResponse.FromString,
+                _registered_method=True)
+
+
+class RecordersServicer:
+    """Recorders keep a share of a program's finished predictions, for datasets. They are variables of the session
+    "dspex.recorders", which the token has to cover.
+    """
+
+    def List(self, request, context):
+        """Returns the recorders, and how many predictions are recorded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Set(self, request, context):
+        """Sets a program's recorder, in place of the one that it has. INVALID_ARGUMENT: a part of it can't be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """Removes a program's recorder, and what it has recorded if `erase` is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_RecordersServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRecordersRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRecordersResponse.SerializeToString,
+            ),
+            'Set': grpc.unary_unary_rpc_method_handler(
+                    servicer.Set,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetRecorderRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Recorder.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveRecorderRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveRecorderResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Recorders', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Recorders', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Recorders:
+    """Recorders keep a share of a program's finished predictions, for datasets. They are variables of the session
+    "dspex.recorders", which the token has to cover.
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Recorders/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRecordersRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListRecordersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Set(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Recorders/Set',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SetRecorderRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Recorder.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Recorders/Remove',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveRecorderRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RemoveRecorderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class EvaluationsStub:
+    """Evaluations of programs on datasets, which run as jobs on workers. They hold examples, and need a token for all sessions.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Start = channel.unary_unary(
+                '/dspex.fleet.v1.Evaluations/Start',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartEvaluationRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.FromString,
+                _registered_method=True)
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.Evaluations/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationsResponse.FromString,
+                _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/dspex.fleet.v1.Evaluations/Get',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.EvaluationRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Evaluation.FromString,
+                _registered_method=True)
+        self.ListExamples = channel.unary_unary(
+                '/dspex.fleet.v1.Evaluations/ListExamples',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationExamplesRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationExamplesResponse.FromString,
+                _registered_method=True)
+        self.Compare = channel.unary_unary(
+                '/dspex.fleet.v1.Evaluations/Compare',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.CompareEvaluationsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.EvaluationComparison.FromString,
+                _registered_method=True)
+
+
+class EvaluationsServicer:
+    """Evaluations of programs on datasets, which run as jobs on workers. They hold examples, and need a token for all sessions.
+    """
+
+    def Start(self, request, context):
+        """Starts an evaluation on a worker and returns its job, whose result names the evaluation of each arm. INVALID_ARGUMENT:
+        a part of it can't be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def List(self, request, context):
+        """Returns the newest evaluations, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Returns an evaluation by its id, or by the first six characters of it or more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExamples(self, request, context):
+        """Returns how each example of an evaluation fared, in the order of the dataset, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Compare(self, request, context):
+        """Compares two evaluations of the same examples by the same metric, example by example.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EvaluationsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Start': grpc.unary_unary_rpc_method_handler(
+                    servicer.Start,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartEvaluationRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationsResponse.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.EvaluationRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Evaluation.SerializeToString,
+            ),
+            'ListExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExamples,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationExamplesRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationExamplesResponse.SerializeToString,
+            ),
+            'Compare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.CompareEvaluationsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.EvaluationComparison.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Evaluations', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Evaluations', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Evaluations:
+    """Evaluations of programs on datasets, which run as jobs on workers. They hold examples, and need a token for all sessions.
+    """
+
+    @staticmethod
+    def Start(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Evaluations/Start',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartEvaluationRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Evaluations/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Evaluations/Get',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.EvaluationRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Evaluation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Evaluations/ListExamples',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationExamplesRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListEvaluationExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Evaluations/Compare',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.CompareEvaluationsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.EvaluationComparison.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class OptimizationsStub:
+    """Optimizations of programs by DSPy's optimizers, which run as jobs on workers. They need a token for all sessions.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Start = channel.unary_unary(
+                '/dspex.fleet.v1.Optimizations/Start',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartOptimizationRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.FromString,
+                _registered_method=True)
+
+
+class OptimizationsServicer:
+    """Optimizations of programs by DSPy's optimizers, which run as jobs on workers. They need a token for all sessions.
+    """
+
+    def Start(self, request, context):
+        """Starts an optimizer on a worker and returns its job, whose result is the optimization's record. What it finds is
+        registered as the program's newest version. INVALID_ARGUMENT: a part of it can't be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_OptimizationsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Start': grpc.unary_unary_rpc_method_handler(
+                    servicer.Start,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartOptimizationRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Optimizations', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Optimizations', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Optimizations:
+    """Optimizations of programs by DSPy's optimizers, which run as jobs on workers. They need a token for all sessions.
+    """
+
+    @staticmethod
+    def Start(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Optimizations/Start',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartOptimizationRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class JobsStub:
+    """Jobs: evaluations and optimizations on workers. They need a token for all sessions.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.Jobs/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJobsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJobsResponse.FromString,
+                _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/dspex.fleet.v1.Jobs/Get',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.JobRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/dspex.fleet.v1.Jobs/Watch',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.JobRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.FromString,
+                _registered_method=True)
+        self.Cancel = channel.unary_unary(
+                '/dspex.fleet.v1.Jobs/Cancel',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.JobRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.FromString,
+                _registered_method=True)
+
+
+class JobsServicer:
+    """Jobs: evaluations and optimizations on workers. They need a token for all sessions.
+    """
+
+    def List(self, request, context):
+        """Returns the newest jobs, newest first, without their progress and results.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Returns how a job stands, or how it ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Streams how a job stands, now and whenever that changes, until it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Cancel(self, request, context):
+        """Cancels a job, unless it has ended; predictions that it has sent are finished.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_JobsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJobsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.JobRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.JobRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.SerializeToString,
+            ),
+            'Cancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cancel,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.JobRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Jobs', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Jobs', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Jobs:
+    """Jobs: evaluations and optimizations on workers. They need a token for all sessions.
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Jobs/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJobsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Jobs/Get',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.JobRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dspex.fleet.v1.Jobs/Watch',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.JobRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Jobs/Cancel',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.JobRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Job.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1311,6 +4002,306 @@ class Rollouts:
             '/dspex.fleet.v1.Rollouts/Abort',
             snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StepRolloutRequest.SerializeToString,
             snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class ExperimentsStub:
+    """Experiments, by target, as rollouts have it, and by name: which arm's revision answers best. They end with a decision,
+    or without one, and never by themselves.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Start = channel.unary_unary(
+                '/dspex.fleet.v1.Experiments/Start',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartExperimentRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Experiment.FromString,
+                _registered_method=True)
+        self.List = channel.unary_unary(
+                '/dspex.fleet.v1.Experiments/List',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListExperimentsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListExperimentsResponse.FromString,
+                _registered_method=True)
+        self.Show = channel.unary_unary(
+                '/dspex.fleet.v1.Experiments/Show',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ShowExperimentRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ExperimentReport.FromString,
+                _registered_method=True)
+        self.Events = channel.unary_unary(
+                '/dspex.fleet.v1.Experiments/Events',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ExperimentEventsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ExperimentEventsResponse.FromString,
+                _registered_method=True)
+        self.Decide = channel.unary_unary(
+                '/dspex.fleet.v1.Experiments/Decide',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DecideExperimentRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Experiment.FromString,
+                _registered_method=True)
+        self.Stop = channel.unary_unary(
+                '/dspex.fleet.v1.Experiments/Stop',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StopExperimentRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Experiment.FromString,
+                _registered_method=True)
+
+
+class ExperimentsServicer:
+    """Experiments, by target, as rollouts have it, and by name: which arm's revision answers best. They end with a decision,
+    or without one, and never by themselves.
+    """
+
+    def Start(self, request, context):
+        """Divides a target's requests between arms. FAILED_PRECONDITION: a rollout is open, or another experiment overlaps.
+        INVALID_ARGUMENT: a part of it can't be, or a revision doesn't exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def List(self, request, context):
+        """Returns the experiments that run on a target.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Show(self, request, context):
+        """Returns how an experiment stands, or how the last one of its name ended, with what was counted of each arm.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Events(self, request, context):
+        """Returns what has happened to a target's experiments, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Decide(self, request, context):
+        """Ends an experiment, and gives everybody the revision of one of its arms.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Stop(self, request, context):
+        """Ends an experiment without a decision: everybody gets what the target stands for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ExperimentsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Start': grpc.unary_unary_rpc_method_handler(
+                    servicer.Start,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartExperimentRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Experiment.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListExperimentsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListExperimentsResponse.SerializeToString,
+            ),
+            'Show': grpc.unary_unary_rpc_method_handler(
+                    servicer.Show,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ShowExperimentRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ExperimentReport.SerializeToString,
+            ),
+            'Events': grpc.unary_unary_rpc_method_handler(
+                    servicer.Events,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ExperimentEventsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ExperimentEventsResponse.SerializeToString,
+            ),
+            'Decide': grpc.unary_unary_rpc_method_handler(
+                    servicer.Decide,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DecideExperimentRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Experiment.SerializeToString,
+            ),
+            'Stop': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stop,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StopExperimentRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Experiment.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'dspex.fleet.v1.Experiments', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('dspex.fleet.v1.Experiments', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Experiments:
+    """Experiments, by target, as rollouts have it, and by name: which arm's revision answers best. They end with a decision,
+    or without one, and never by themselves.
+    """
+
+    @staticmethod
+    def Start(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Experiments/Start',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StartExperimentRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Experiment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Experiments/List',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListExperimentsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListExperimentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Show(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Experiments/Show',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ShowExperimentRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ExperimentReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Events(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Experiments/Events',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ExperimentEventsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ExperimentEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Decide(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Experiments/Decide',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.DecideExperimentRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Experiment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stop(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Experiments/Stop',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StopExperimentRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Experiment.FromString,
             options,
             channel_credentials,
             insecure,

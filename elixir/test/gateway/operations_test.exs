@@ -1,0 +1,62 @@
+defmodule DSPexFleet.Gateway.OperationsTest do
+  use DSPexFleet.GatewayCase, async: true
+
+  alias DSPexFleet.{DeadLetters, Judges}
+
+  @spec_of_qa %{module: "Predict", signature: "question -> answer"}
+
+  setup do
+    ctx = context!()
+    Variables.set!(ctx, :warmth, 0.5)
+    {:ok, ctx: ctx}
+  end
+
+  test "a prediction is replayed under its own token", %{ctx: ctx} do
+    question = fresh("question")
+    handle = DSPexFleet.submit!(ctx, program(), %{question: question}, trace: true)
+    assert %Prediction{trace: [_step | _more]} = first = DSPexFleet.await!(handle)
+    Variables.set!(ctx, :warmth, 0.9)
+
+    assert %{inputs: %{"question" => ^question}, differences: []} = replayed = DSPexFleet.replay!(handle)
+    assert replayed.first.id == first.id
+    assert replayed.again.id != first.id
+    assert replayed.again.provenance.token == first.provenance.token
+    assert {:error, %Error{reason: :invalid_option}} = DSPexFleet.replay(handle, await: 0)
+  end
+
+  test "a program has versions, and labels that move", %{ctx: ctx} do
+    name = fresh("qa")
+    Programs.register!(ctx, name, @spec_of_qa, labels: [:prod])
+    Programs.register!(ctx, name, Map.put(@spec_of_qa, :module, "ChainOfThought"))
+    assert [%{version: 2, lineage: nil}, %{version: 1}] = Programs.versions!(ctx, name)
+    assert %{version: 2} = Programs.set_label!(ctx, name, :prod, 2, reason: "it thinks")
+    assert Programs.get!(ctx, name <> "@prod").version == 2
+    assert {:error, %Error{reason: :invalid_value}} = Programs.set_label(ctx, name, :prod, "2")
+  end
+
+  test "a judge is added, listed and removed", %{ctx: ctx} do
+    {judged, judge} = {fresh("qa"), fresh("judge")}
+    Programs.register!(ctx, judged, @spec_of_qa)
+    Programs.register!(ctx, judge, %{module: "Predict", signature: "question, answer -> score: float"})
+    inputs = %{question: "inputs.question", answer: "outputs.answer"}
+    assert %{share: 0.05, output: "score"} = Judges.add!(ctx, judged, :helpful, judge, inputs: inputs, share: 0.05)
+    {reports, _invalid} = Judges.list!(ctx)
+
+    assert [%{judged: 0, judge: %{name: "helpful", program: ^judge}}] =
+             Enum.filter(reports, &(&1.judge.judged == judged))
+
+    assert Judges.remove(ctx, judged, :helpful) == :ok
+    {reports, _invalid} = Judges.list!(ctx)
+    refute Enum.any?(reports, &(&1.judge.judged == judged))
+    assert {:error, %Error{reason: :invalid_option}} = Judges.add(ctx, judged, :helpful, judge, share: 2)
+  end
+
+  test "the dead letters are listed, and one that isn't there is not found", %{ctx: ctx} do
+    assert {letters, count} = DeadLetters.list!(ctx, limit: 5)
+    assert length(letters) <= count
+
+    for call <- [&DeadLetters.get/2, &DeadLetters.retry/2, &DeadLetters.drop/2] do
+      assert {:error, %Error{reason: :dead_message_not_found}} = call.(ctx, "1-1")
+    end
+  end
+end

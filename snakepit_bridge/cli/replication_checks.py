@@ -1,0 +1,98 @@
+"""What ``doctor`` says of replicas, of Sentinel and of RabbitMQ's features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from snakepit_bridge.protocol.checks import Check
+from snakepit_bridge.redis.replication import Replication
+from snakepit_bridge.redis.sentinel import SentinelService
+
+_MAX_LAG_S = 10
+_OFFLINE_FIX = "check its network and its log; until it follows, a failover loses what it lacks"
+_FAILOVER = "docs/how-to/redis-failover.md"
+
+
+def check_replicas(info: Mapping[str, Any], replication: Replication, *, by_sentinel: bool) -> Check:
+    """Check the replicas of a server.
+
+    Args:
+        info: the server's ``INFO``.
+        replication: what this fleet's writes wait for.
+        by_sentinel: whether Sentinel is to promote one of them.
+    """
+    if info.get("role") == "slave":
+        of = f"{info.get('master_host')}:{info.get('master_port')}"
+        found = f"this server is a replica of {of}, and accepts no writes"
+        return Check("replicas", "fail", found, f"name the primary, or Sentinel: {_FAILOVER}")
+    count = int(info.get("connected_slaves", 0))
+    states = [state for name, state in info.items() if name.startswith("slave") and isinstance(state, Mapping)]
+    late = [_describe(state) for state in states if _is_behind(state)]
+    if count < replication.replicas:
+        found = f"{count}, and the fleet's durability waits for {replication.replicas}"
+        return Check("replicas", "fail", found, "add replicas, or set DSPEX_DURABILITY to primary")
+    if late:
+        return Check("replicas", "warn", f"{', '.join(late)}", _OFFLINE_FIX)
+    if not count:
+        if by_sentinel:
+            return Check("replicas", "warn", "none, so that Sentinel has nothing to promote", f"add one: {_FAILOVER}")
+        return Check("replicas", "ok", "none")
+    if "min_slaves_good_slaves" not in info:
+        found = f"{count}, but a primary that is cut off from them goes on accepting writes, which a failover loses"
+        return Check("replicas", "warn", found, "set min-replicas-to-write 1 and min-replicas-max-lag 10")
+    return Check("replicas", "ok", f"{count} in step")
+
+
+def check_sentinel(service: SentinelService) -> Iterator[Check]:
+    """Ask each Sentinel of a URL for the service, and check that they agree; blocks for at most some seconds."""
+    views = service.ask_each()
+    silent = sorted(place for place, view in views.items() if view is None)
+    known = {place: view for place, view in views.items() if view is not None}
+    name = service.address.service
+    if not known:
+        fix = "start them, or correct the hosts of --redis-url"
+        yield Check("Sentinel", "fail", f"none answers of {', '.join(silent)}", fix)
+        return
+    ignorant = sorted(place for place, view in known.items() if name not in view)
+    if ignorant:
+        services = sorted({other for view in known.values() for other in view}) or ["none"]
+        found = f"{', '.join(ignorant)} doesn't know the service '{name}', but {', '.join(services)}"
+        yield Check("Sentinel", "fail", found, "name one of these in --redis-url, or have Sentinel monitor it")
+        return
+    primaries = sorted({view[name] for view in known.values()})
+    if len(primaries) > 1:
+        found = f"they don't agree on the primary: {', '.join(primaries)}"
+        yield Check("Sentinel", "warn", found, "wait for a failover to end; if it stays, check their logs")
+    if silent:
+        found = f"{', '.join(silent)} doesn't answer; {len(known)} of {len(views)} do"
+        yield Check("Sentinel", "warn", found, "start it: a failover needs most of them")
+    elif len(views) < 3:
+        found = f"{len(views)} named in the URL: if its machine is lost, nobody finds the primary"
+        yield Check("Sentinel", "warn", found, f"run and name three: {_FAILOVER}")
+    elif len(primaries) == 1:
+        yield Check("Sentinel", "ok", f"{len(known)} name {primaries[0]} as the primary of '{name}'")
+
+
+def check_rabbitmq_features(version: str, missing: tuple[str, ...]) -> Check | None:
+    """Check that a RabbitMQ has what the fleet needs; None if it does.
+
+    Args:
+        version: of the server.
+        missing: the capabilities that it doesn't announce.
+    """
+    if not missing:
+        return None
+    found = f"{version} lacks {', '.join(missing)}: messages could be lost or dropped"
+    return Check("RabbitMQ", "fail", found, "use RabbitMQ 3.10 or newer; other AMQP servers aren't supported")
+
+
+def _is_behind(state: Mapping[str, Any]) -> bool:
+    return state.get("state") != "online" or int(state.get("lag", 0)) > _MAX_LAG_S
+
+
+def _describe(state: Mapping[str, Any]) -> str:
+    place = f"{state.get('ip')}:{state.get('port')}"
+    if state.get("state") != "online":
+        return f"{place} isn't in step: {state.get('state')}"
+    return f"{place} was last heard of {state.get('lag')} s ago"

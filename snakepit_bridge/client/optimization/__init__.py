@@ -1,0 +1,1 @@
+"""Optimization: DSPy's optimizers, whose evaluations run on the fleet."""

@@ -1,0 +1,319 @@
+"""Optimize a program: DSPy's optimizer runs here, and what it tries runs on the fleet."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import dspy
+
+from snakepit_bridge.client.optimization.budget import Budget, BudgetSpentError, Spent
+from snakepit_bridge.client.optimization.optimizers import OptimizerSpec
+from snakepit_bridge.client.optimization.remote_program import make_remote, to_local
+from snakepit_bridge.client.optimization.runner import FleetRunner, RunSettings
+from snakepit_bridge.client.optimization.trials import Trial, Trials
+from snakepit_bridge.client.prediction_client import PredictionClient
+from snakepit_bridge.evaluations.optimizations import OptimizationRecord
+from snakepit_bridge.exceptions import OptimizationError, SessionNotFoundError
+from snakepit_bridge.lm.fleet_lm import FleetLM
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.programs.build import build_module
+from snakepit_bridge.programs.imports import AllowedImports
+from snakepit_bridge.programs.packages import iter_named_modules
+from snakepit_bridge.programs.registry import Program
+from snakepit_bridge.programs.spec import ProgramSpec
+
+# So often at most progress is reported, in seconds.
+_REPORT_INTERVAL_S = 0.5
+
+OnOptimizationProgress = Callable[[OptimizationRecord], object]
+"""Called with the record of an optimization that goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is optimized, and on what.
+
+    Attributes:
+        program: the program that it begins with.
+        trainset, valset: examples with inputs; None for no validation set.
+        metric: scores a prediction.
+        optimizer: finds better programs.
+        budget: where it ends.
+        session: whose variables the predictions run under.
+        in_flight: predictions at a time.
+        priority: of the predictions, 0 to 9.
+        run_id: names the run; a run that is started again under its id goes on where it was.
+        wait_s: seconds to wait for one prediction.
+        token: the session's revision; the one that it has at the start if empty.
+        trainset_name, valset_name: what they are called in the record; the number of the examples if empty.
+        metric_name: what the metric is called there.
+    """
+
+    program: Program
+    trainset: Sequence[Any]
+    metric: Callable[..., Any]
+    optimizer: OptimizerSpec
+    valset: Sequence[Any] | None = None
+    budget: Budget = field(default_factory=Budget)
+    session: str = "default"
+    in_flight: int = 100
+    priority: int = 0
+    run_id: str = ""
+    wait_s: float = 600.0
+    token: str = ""
+    trainset_name: str = ""
+    valset_name: str = ""
+    metric_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """What an optimization found.
+
+    Attributes:
+        run_id: of the run.
+        optimizer: the class of the optimizer.
+        parent: the program that it began with.
+        module: the best program, as a local module.
+        spec: its spec.
+        stopped: which limit ended it; empty if the optimizer ended by itself.
+        trials: what was tried, in that order.
+        predictions: how many were requested.
+        usd: what they cost, as decimal text, as far as their LMs have prices.
+        elapsed_s: seconds.
+        record: all this as the fleet keeps it.
+        registered: the new version, if it was registered.
+    """
+
+    run_id: str
+    optimizer: str
+    parent: Program = field(repr=False)
+    module: Any = field(repr=False)
+    spec: ProgramSpec = field(repr=False)
+    stopped: str
+    trials: tuple[Trial, ...] = field(repr=False)
+    predictions: int
+    usd: str
+    elapsed_s: float
+    record: OptimizationRecord = field(repr=False)
+    registered: Program | None = field(default=None, repr=False)
+
+    def find_trial(self, spec: ProgramSpec) -> Trial | None:
+        """Return the trial of a spec; None if it was never scored."""
+        digest = digest_spec(spec)
+        return next((trial for trial in self.trials if trial.digest == digest), None)
+
+    @property
+    def score(self) -> float | None:
+        """The mean score of the best program over the examples that it was scored on; None if it was on none."""
+        trial = self.find_trial(self.spec)
+        return None if trial is None else trial.mean
+
+    @property
+    def parent_score(self) -> float | None:
+        """The same of the program that it began with."""
+        trial = self.find_trial(self.parent.spec)
+        return None if trial is None else trial.mean
+
+
+class OptimizationRun:
+    """One run of an optimizer. It may be watched and stopped from other threads.
+
+    Args:
+        fleet: where the predictions run.
+        request: what is optimized.
+        allowed_packages: packages whose classes the program's spec may name here.
+        elapsed_s: seconds that the run took before, in a process that has ended.
+        own_usd: returns what the optimizer's own LM calls have cost.
+        on_progress: called while it goes on, in one of its threads.
+
+    Raises:
+        OptimizationError: the examples don't fit; no LM was called for it.
+    """
+
+    def __init__(
+        self,
+        fleet: PredictionClient,
+        request: Request,
+        *,
+        allowed_packages: Sequence[str] = (),
+        elapsed_s: float = 0.0,
+        own_usd: Callable[[], Decimal] = lambda: Decimal(0),
+        on_progress: OnOptimizationProgress | None = None,
+    ) -> None:
+        _check_examples(request)
+        self._fleet = fleet
+        self._request = replace(request, run_id=request.run_id or uuid4().hex)
+        self._packages = allowed_packages
+        self._student = self._build(request.program.spec)
+        self._trials = Trials([*request.trainset, *(request.valset or ())])
+        self._spent = Spent(request.budget, elapsed_s=elapsed_s, own_usd=own_usd)
+        self._optimizer = ""
+        self._settings = _settings(fleet, self._request)
+        self._on_progress = on_progress
+        self._reporting = threading.Lock()
+        self._report_at = 0.0
+
+    def run(self) -> Optimization:
+        """Run the optimizer to its end, or to the end of its budget, and return the best program.
+
+        Raises:
+            OptimizationError: the optimizer can't run on the fleet; no LM was called for it.
+            BridgeError: the fleet is away, or a prediction fails as no optimizer takes it.
+        """
+        request = self._request
+        with _client_lm():
+            runner = self._open_runner()
+            optimizer = request.optimizer.build(request.metric, self._trials.watch, in_flight=request.in_flight)
+            self._optimizer = type(optimizer).__name__
+            remote = make_remote(self._student, runner)
+            try:
+                compiled = request.optimizer.compile(
+                    optimizer, remote, request.trainset, request.valset, in_flight=request.in_flight
+                )
+                spec, module = runner.describe(compiled), to_local(compiled)
+            except BudgetSpentError:
+                best = self._trials.best()
+                spec = request.program.spec if best is None else best.spec
+                module = self._build(spec)
+        return self._conclude(spec, module)
+
+    def stop(self, reason: str) -> None:
+        """End the run with its next prediction.
+
+        Args:
+            reason: what ends it.
+        """
+        self._spent.stop(reason)
+
+    def record(self, best: ProgramSpec | None = None) -> OptimizationRecord:
+        """Return the record of the run as it stands.
+
+        Args:
+            best: the program that it found; the best so far if None.
+        """
+        request, spent, trials = self._request, self._spent, self._trials
+        leading = trials.best()
+        return OptimizationRecord(
+            run_id=request.run_id,
+            program=f"{request.program.name}:{request.program.version}",
+            digest=digest_spec(request.program.spec),
+            optimizer=self._optimizer,
+            metric=request.metric_name,
+            trainset=request.trainset_name or _count(request.trainset),
+            valset=request.valset_name or _count(request.valset or ()),
+            session=request.session,
+            token=str(self._settings.options.get("exactly", "")),
+            trials=trials.describe(),
+            predictions=spent.predictions,
+            usd=f"{spent.usd:f}",
+            own_usd=f"{spent.own_usd:f}",
+            elapsed_s=round(spent.elapsed_s, 3),
+            best=digest_spec(best) if best is not None else "" if leading is None else leading.digest,
+            stopped=spent.reason,
+        )
+
+    def _conclude(self, spec: ProgramSpec, module: Any) -> Optimization:
+        request, spent = self._request, self._spent
+        return Optimization(
+            request.run_id,
+            self._optimizer,
+            request.program,
+            module,
+            spec,
+            spent.reason,
+            tuple(self._trials.listed()),
+            spent.predictions,
+            f"{spent.usd:f}",
+            spent.elapsed_s,
+            self.record(spec),
+        )
+
+    def _open_runner(self) -> FleetRunner:
+        registry = self._fleet.registry
+        return FleetRunner(
+            self._settings,
+            self._request.program.spec,
+            lambda name, spec: str(run_blocking(registry.store_variant(name, spec))),
+            self._fleet.submit,
+            self._trials,
+            self._spent,
+            self._report,
+        )
+
+    def _report(self) -> None:
+        """Tell of the progress, unless that was done just now."""
+        if self._on_progress is None:
+            return
+        with self._reporting:
+            if (now := time.monotonic()) < self._report_at:
+                return
+            self._report_at = now + _REPORT_INTERVAL_S
+        self._on_progress(self.record())
+
+    def _build(self, spec: ProgramSpec) -> Any:
+        program = self._request.program.name
+        if not isinstance(spec.module, str):
+            raise OptimizationError("the program", "a variable chooses its module; optimize one of them at a time")
+        allowed = AllowedImports((*self._packages, *iter_named_modules(spec)))
+        module = build_module(spec, spec.module, allowed, program=program)
+        module._bound = True  # its variables are bound on the fleet
+        return module
+
+
+def digest_spec(spec: ProgramSpec) -> str:
+    """Return the digest by which trials know a spec."""
+    return hashlib.sha256(spec.encode()).hexdigest()
+
+
+def _settings(fleet: PredictionClient, request: Request) -> RunSettings:
+    options: dict[str, Any] = {"session": request.session, "priority": request.priority}
+    with suppress(SessionNotFoundError):
+        options["exactly"] = request.token or run_blocking(fleet.store.head(request.session)).token
+    return RunSettings(request.run_id, request.program.name, options, request.wait_s)
+
+
+def _client_lm() -> AbstractContextManager[Any]:
+    """Return a context in which DSPy has an LM: the one that is configured, or the fleet's by name."""
+    return nullcontext() if dspy.settings.lm is not None else dspy.context(lm=FleetLM())
+
+
+def _count(examples: Sequence[Any]) -> str:
+    return f"{len(examples)} examples" if examples else ""
+
+
+def _check_examples(request: Request) -> None:
+    if not request.trainset:
+        raise OptimizationError("trainset", "it is empty")
+    for name, examples in (("trainset", request.trainset), ("valset", request.valset or ())):
+        for number, example in enumerate(examples):
+            keys: Any = getattr(example, "_input_keys", None)
+            if not isinstance(example, dspy.Example) or not keys:
+                raise OptimizationError(
+                    f"{name}[{number}]", "it must be a dspy.Example whose inputs are marked: example.with_inputs(…)"
+                )
+    _check_inputs(request)
+
+
+def _check_inputs(request: Request) -> None:
+    """Refuse examples that lack an input of the program, or have another one."""
+    signature = request.program.spec.signature
+    if signature is None:
+        return
+    required: set[str] = {each.name for each in signature.fields if each.direction == "input"}
+    for name, examples in (("trainset", request.trainset), ("valset", request.valset or ())):
+        for number, example in enumerate(examples):
+            found: Mapping[str, Any] = example.inputs().toDict()
+            if set(found) != required:
+                raise OptimizationError(
+                    f"{name}[{number}]",
+                    f"its inputs are {', '.join(sorted(found))}, and the program's are {', '.join(sorted(required))}",
+                )

@@ -1,0 +1,1 @@
+"""Evaluations: metrics by reference, scores with their intervals, records, comparisons and gates."""

@@ -1,0 +1,56 @@
+"""All experiments that run in a fleet: on its sessions, and on the labels of its programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snakepit_bridge.programs.staging import parse_label_experiments, rollout_target
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
+from snakepit_bridge.rollouts.experiments import Experiment, parse_experiments
+from snakepit_bridge.snapshots import SnapshotStore
+
+_FIELD = b"experiments:"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningExperiment:
+    """An experiment that runs, and on what.
+
+    Attributes:
+        target: ``session:NAME`` or ``program:NAME@LABEL``.
+        experiment: the experiment.
+    """
+
+    target: str
+    experiment: Experiment
+
+
+async def read_running_experiments(
+    connection: RedisConnection, keys: FleetKeys, store: SnapshotStore
+) -> list[RunningExperiment]:
+    """Return all experiments that run in a fleet, by target. It loads no programs, and so no DSPy.
+
+    Args:
+        connection: to the fleet's Redis.
+        keys: the fleet's.
+        store: the sessions.
+
+    Raises:
+        ProgramSpecError: Redis holds something else where a label's experiments are.
+        StoreUnavailableError: Redis is away.
+    """
+    heads = await store.sessions()
+    found = [
+        RunningExperiment(f"session:{session}", experiment)
+        for session, head in heads.items()
+        for experiment in parse_experiments(head.experiments)
+    ]
+    names: set[bytes] = await connection.execute_read("SMEMBERS", keys.programs)
+    for name in map(bytes.decode, names):
+        fields: dict[bytes, bytes] = await connection.execute_read("HGETALL", keys.program_versions(name))
+        for field, text in fields.items():
+            if field.startswith(_FIELD):
+                target = rollout_target(name, field.removeprefix(_FIELD).decode())
+                found += [RunningExperiment(target, each) for each in parse_label_experiments(name, text)]
+    return sorted(found, key=lambda each: (each.target, each.experiment.from_share))

@@ -1,0 +1,264 @@
+"""DSPy's optimizers on a fleet: they find what they find locally, within a budget, and after a kill for free."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.client.handle import Handle
+from snakepit_bridge.client.optimization.budget import Budget
+from snakepit_bridge.exceptions import OptimizationError, ProgramNotFoundError, StoreUnavailableError
+from snakepit_bridge.testing import AskedQuestion
+from tests.harness.stage import LM_KEY, Stage, stage
+from workers.dev.redis_server import EmbeddedRedis
+
+NUMBERS = {f"{a} plus {b}?": str(a + b) for a in range(5) for b in range(3)}
+EXAMPLES = [
+    dspy.Example(question=question, answer=answer).with_inputs("question") for question, answer in NUMBERS.items()
+]
+TRAINSET, VALSET = EXAMPLES[:8], EXAMPLES[8:]
+
+
+def answer(ask: AskedQuestion) -> Mapping[str, Any]:
+    """Answer a sum rightly for some prompts and wrongly for others, always the same for the same prompt."""
+    if ask.layout.style == "plain":
+        return {"answer": "```\nAdd both numbers, and answer with the sum.\n```"}
+    question = ask.inputs.get("question", "")
+    if question not in NUMBERS:
+        return {}
+    prompt = json.dumps(ask.body["messages"], sort_keys=True)
+    is_right = hashlib.sha256(prompt.encode()).digest()[0] % 3 > 0
+    return {"reasoning": f"about {question}", "answer": NUMBERS[question] if is_right else "no idea"}
+
+
+def exact(example: Any, prediction: Any, trace: Any = None) -> float:
+    return float(example.answer == prediction.answer)
+
+
+def exact_with_feedback(
+    gold: Any, pred: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None
+) -> dspy.Prediction:
+    score = exact(gold, pred)
+    return dspy.Prediction(score=score, feedback=f"The answer is {gold.answer}.")
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    with stage(tmp_path_factory.mktemp("optimization"), answer=answer) as playing:
+        playing.fleet.register("qa", program())
+        yield playing
+
+
+def program() -> Any:
+    return dspy.ChainOfThought("question -> answer")
+
+
+@pytest.fixture
+def local_lm(play: Stage) -> dspy.LM:
+    """The LM that optimizers ask in this process, and local programs as well."""
+    return dspy.LM("openai/demo", api_base=play.lm.url, api_key=LM_KEY, cache=False, num_retries=0)
+
+
+OPTIMIZERS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    "BootstrapFewShot": ({"max_bootstrapped_demos": 2, "max_labeled_demos": 3, "max_rounds": 2}, {}, False),
+    "BootstrapFewShotWithRandomSearch": (
+        {"max_bootstrapped_demos": 2, "max_labeled_demos": 2, "num_candidate_programs": 2}, {}, True,
+    ),
+    "COPRO": ({"breadth": 2, "depth": 1}, {}, False),
+    "MIPROv2": (
+        {"auto": None, "num_candidates": 2, "max_bootstrapped_demos": 1, "max_labeled_demos": 1, "verbose": False},
+        {"num_trials": 2, "minibatch": False}, True,
+    ),
+    "SIMBA": ({"bsize": 4, "num_candidates": 2, "max_steps": 1, "max_demos": 1}, {}, False),
+    "GEPA": ({"max_metric_calls": 30}, {}, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_finds_the_program_that_it_finds_locally(play: Stage, local_lm: dspy.LM, name: str) -> None:
+    options, compile_options, validates = OPTIMIZERS[name]
+    metric = exact_with_feedback if name == "GEPA" else exact
+    if name == "GEPA":
+        options = {**options, "reflection_lm": local_lm}
+    valset = VALSET if validates else None
+    with dspy.context(lm=local_lm):
+        found = play.fleet.optimize(
+            "qa:1", TRAINSET, metric, optimizer=name, options=options, compile_options=compile_options, valset=valset,
+            in_flight=4, label=None,
+        )  # fmt: skip
+        local = compile_locally(name, metric, options, compile_options, valset)
+    assert found.module.dump_state() == local.dump_state()
+    assert found.predictions
+    assert found.stopped == ""
+    assert type(found.module).__mro__[1:] == type(play.fleet).__mro__[1:] or isinstance(
+        found.module, dspy.ChainOfThought
+    )
+
+
+def compile_locally(name: str, metric: Any, options: Any, compile_options: Any, valset: Any) -> Any:
+    optimizer = getattr(dspy, name)(metric=metric, **options)
+    further = {"valset": valset} if valset is not None else {}
+    if name == "COPRO":
+        further["eval_kwargs"] = {"num_threads": 4, "display_progress": False}
+    if hasattr(optimizer, "num_threads"):
+        optimizer.num_threads = 4
+    return optimizer.compile(program(), trainset=list(TRAINSET), **further, **compile_options)
+
+
+def test_a_run_that_is_started_again_pays_nothing_twice(play: Stage) -> None:
+    options = {"max_bootstrapped_demos": 2, "max_labeled_demos": 2}
+
+    def run() -> Any:
+        return play.fleet.optimize(
+            "qa:1", TRAINSET, exact, optimizer="BootstrapFewShot", options=options, run_id="again", label=None
+        )
+
+    first, count_before = run(), len(play.lm.requests)
+    second = run()
+    assert len(play.lm.requests) == count_before
+    assert second.module.dump_state() == first.module.dump_state()
+    assert second.registered == first.registered
+
+
+def test_a_run_that_ended_in_the_middle_goes_on_where_it_was(play: Stage) -> None:
+    options = {"max_bootstrapped_demos": 2, "max_labeled_demos": 2}
+
+    def count_requests(run_id: str, **further: Any) -> int:
+        before = len(play.lm.requests)
+        play.fleet.optimize(
+            "qa:1", TRAINSET, exact, optimizer="BootstrapFewShot", options=options, run_id=run_id, label=None, **further
+        )
+        return len(play.lm.requests) - before
+
+    whole = count_requests("whole")
+    begun = count_requests("in-two-parts", budget=Budget(max_predictions=2))
+    assert (begun, begun + count_requests("in-two-parts")) == (2, whole)
+
+
+def test_a_restart_of_redis_in_the_middle_changes_nothing_that_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An example that can't be sent isn't one that the program gets wrong."""
+    with (
+        EmbeddedRedis.start(tmp_path / "redis", aof=True) as server,
+        stage(tmp_path, answer=answer, url=server.url) as own,
+    ):
+        own.fleet.register("qa", program())
+        sends = Sends(own.fleet.submit, server)
+        monkeypatch.setattr(own.fleet, "submit", sends)
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(bootstrap, own.fleet)
+            assert sends.failed.wait(60)
+            server.restart()
+            found = running.result(120)
+        count = len(own.lm.requests)
+        again = bootstrap(own.fleet)
+    assert found.module.dump_state() == again.module.dump_state()
+    assert len(own.lm.requests) == count  # the second run found every prediction of the first
+
+
+@dataclass
+class Sends:
+    """Submits predictions, ends the server before the third, and notes that one couldn't be sent."""
+
+    submit: Callable[..., Handle]
+    server: EmbeddedRedis
+    count: int = 0
+    failed: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, *args: Any, **options: Any) -> Handle:
+        self.count += 1
+        if self.count == 3:
+            self.server.kill()
+        try:
+            return self.submit(*args, **options)
+        except StoreUnavailableError:
+            self.failed.set()
+            raise
+
+
+def bootstrap(fleet: Fleet) -> Any:
+    options = {"max_bootstrapped_demos": 6, "max_labeled_demos": 0}
+    return fleet.optimize(
+        "qa:1", TRAINSET, exact, optimizer="BootstrapFewShot", options=options, run_id="restart", label=None
+    )
+
+
+def test_what_is_found_is_a_version_with_a_label_and_says_where_it_comes_from(play: Stage) -> None:
+    found = play.fleet.optimize(
+        "qa:1", TRAINSET, exact, optimizer=dspy.BootstrapFewShotWithRandomSearch,
+        options={"max_bootstrapped_demos": 2, "max_labeled_demos": 2, "num_candidate_programs": 1}, valset=VALSET,
+        author="ann",
+    )  # fmt: skip
+    assert found.registered is not None
+    assert play.fleet.submit("qa@candidate", {"question": "1 plus 1?"}).get(60).provenance.digest == (
+        found.registered.digest
+    )
+    lineage = play.fleet.lineage(f"qa:{found.registered.version}")
+    assert lineage is not None
+    assert (lineage.parent, lineage.optimizer, lineage.author) == ("qa:1", "BootstrapFewShotWithRandomSearch", "ann")
+    assert (lineage.metric, lineage.score) == ("exact", found.score)
+    assert lineage.score == max(trial.mean for trial in found.trials if len(trial.scores) == len(VALSET))
+    assert play.fleet.lineage("qa:1") is None
+
+
+def test_at_the_end_of_its_budget_the_best_program_so_far_is_returned(play: Stage) -> None:
+    found = play.fleet.optimize(
+        "qa:1", TRAINSET, exact, optimizer="BootstrapFewShotWithRandomSearch", valset=VALSET,
+        options={"max_bootstrapped_demos": 2, "max_labeled_demos": 2, "num_candidate_programs": 9},
+        budget=Budget(max_predictions=20), in_flight=2, label=None,
+    )  # fmt: skip
+    assert found.predictions == 20
+    assert found.stopped == "20 predictions were made"
+    scored = [trial for trial in found.trials if 2 * len(trial.scores) > len(VALSET)]
+    assert found.score == max(trial.mean for trial in scored)
+    spent = play.fleet.optimize(
+        "qa:1", TRAINSET, exact, optimizer="BootstrapFewShot", budget=Budget(max_usd=0.5), label=None
+    )
+    assert "of 0.5 USD were spent" in spent.stopped
+
+
+def test_what_can_not_run_on_the_fleet_is_said_before_the_first_call(play: Stage) -> None:
+    count_before = len(play.lm.requests)
+    unmarked = [dspy.Example(question="?", answer="!")]
+    other = [dspy.Example(text="?", answer="!").with_inputs("text")]
+    for problem, trainset, changed in (
+        ("trainset: it is empty", [], {}),
+        (r"trainset\[0\]: it must be a dspy.Example whose inputs are marked", unmarked, {}),
+        (r"trainset\[0\]: its inputs are text, and the program's are question", other, {}),
+        ("BootstrapFinetune: it trains weights", TRAINSET, {"optimizer": "BootstrapFinetune"}),
+        ("KNNFewShot: it chooses demos at each call", TRAINSET, {"optimizer": dspy.KNNFewShot}),
+        ("'Nobody': it must be a dspy Teleprompter", TRAINSET, {"optimizer": "Nobody"}),
+        ("it can't be constructed: .*surprise", TRAINSET, {"options": {"surprise": 1}}),
+        ("valset: BootstrapFewShot takes none", TRAINSET, {"valset": VALSET}),
+    ):
+        given: dict[str, Any] = {"optimizer": "BootstrapFewShot", **changed}
+        with pytest.raises(OptimizationError, match=problem):
+            play.fleet.optimize("qa:1", trainset, exact, **given)
+    with pytest.raises(ProgramNotFoundError):
+        play.fleet.optimize("nobody", TRAINSET, exact, optimizer="BootstrapFewShot")
+    with pytest.raises(ValueError, match="max_usd is above 0"):
+        Budget(max_usd=0.0)
+    assert len(play.lm.requests) == count_before
+
+
+def test_an_optimizer_that_asks_an_lm_itself_says_where_to_get_it(play: Stage) -> None:
+    with pytest.raises(Exception, match="stands for one of the fleet's"):
+        play.fleet.optimize("qa:1", TRAINSET, exact, optimizer="COPRO", options={"breadth": 2, "depth": 1}, label=None)
+
+
+def test_a_teacher_on_an_lm_that_is_not_the_fleets_is_refused_by_name(play: Stage, local_lm: dspy.LM) -> None:
+    settings = {"lm": dspy.LM("openai/elsewhere", api_base=play.lm.url, api_key=LM_KEY)}
+    options = {"max_bootstrapped_demos": 1, "teacher_settings": settings, "max_errors": 1}
+    with dspy.context(lm=local_lm), pytest.raises(OptimizationError, match=r"FleetLM\('PROFILE'\)"):
+        play.fleet.optimize("qa:1", TRAINSET, exact, optimizer="BootstrapFewShot", options=options)

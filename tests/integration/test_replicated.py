@@ -1,0 +1,130 @@
+"""Publishes and submits that wait for a replica: an error where none has them, no loss by a failover where one has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import dspy
+import pytest
+
+from config.settings import FleetSettings
+from snakepit_bridge.cli import main
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.exceptions import ConfigurationError, NotReplicatedError, StoreUnavailableError
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.session_context import SessionContext
+from snakepit_bridge.snapshots import MemoryStore
+from tests.harness.sentinel import SentinelDeployment, sentinel_deployment
+from tests.harness.stage import fresh
+from tests.harness.waiting import wait_until, within
+from workers.server_checks import check_servers
+
+WAIT_S = 0.3
+REPLICATED = f"replicated(1, {WAIT_S})"
+
+
+@pytest.fixture(scope="module")
+def deployment() -> Generator[SentinelDeployment]:
+    with sentinel_deployment() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def fleet(deployment: SentinelDeployment) -> Fleet:
+    fleet = Fleet(deployment.url, timeout_s=2, durability=REPLICATED)
+    fleet.register("plain", dspy.Predict("question -> answer"))
+    return fleet
+
+
+@contextmanager
+def paused_replica(deployment: SentinelDeployment) -> Generator[None]:
+    with deployment.other.standing_still():
+        yield
+
+
+def test_what_no_replica_has_in_time_is_an_error_that_says_what_was_found(
+    deployment: SentinelDeployment, fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session, name = fleet.session(fresh("s")), "n"
+    before = session.blocking.set_variable(name, 1)
+    with paused_replica(deployment):
+        with (
+            within(WAIT_S + 2),
+            pytest.raises(NotReplicatedError, match="0 of 1 replicas have it after 0.3 s") as error,
+        ):
+            session.blocking.set_variable(name, 2)
+        # The revision that the error names is in force, on the primary.
+        assert Token.parse(error.value.token) == session.blocking.snapshot().token > before
+        assert (error.value.confirmed, error.value.wanted) == (0, 1)
+        with pytest.raises(NotReplicatedError):  # an equal publish is no new revision, and waits all the same
+            session.blocking.set_variable(name, 2)
+        with pytest.raises(NotReplicatedError):
+            session.blocking.rollback(before)
+        with pytest.raises(NotReplicatedError, match="The prediction's message"):
+            fleet.submit("plain", {"question": fresh("q")})
+        plain = session.blocking.set_variables({name: 3}, durability="primary")
+        with pytest.raises(SystemExit):
+            main(["--redis-url", deployment.url, "--durability", REPLICATED, "publish", "shop", "n=1"])
+        assert "0 of 1 replicas" in capsys.readouterr().err
+    assert session.blocking.set_variable(name, 3) == plain
+
+
+def doctor(url: str, capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
+    """Return what doctor says of each thing: its level, and what was found."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["--redis-url", url, "doctor", "--json"])
+    return {check["what"]: (check["level"], check["found"]) for check in json.loads(capsys.readouterr().out)}
+
+
+async def test_doctor_and_workers_say_what_is_wrong_with_sentinel_and_replicas(
+    deployment: SentinelDeployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = await asyncio.to_thread(doctor, deployment.url, capsys)
+    assert found["Sentinel"] == ("ok", f"3 name 127.0.0.1:{deployment.primary.port} as the primary of 'fleet'")
+    assert found["replicas"][0] == "warn"
+    assert "goes on accepting writes" in found["replicas"][1]
+    unknown = deployment.url.replace("/fleet/", "/other/")
+    level, problem = (await asyncio.to_thread(doctor, unknown, capsys))["Sentinel"]
+    assert level == "fail"
+    assert "doesn't know the service 'other', but fleet" in problem
+    with pytest.raises(ConfigurationError, match="knows the service 'other'; they know: fleet"):
+        await check_servers(FleetSettings.model_validate({"redis_url": unknown}))
+    replica = f"redis://127.0.0.1:{deployment.other.port}/0"
+    level, problem = (await asyncio.to_thread(doctor, replica, capsys))["replicas"]
+    assert (level, problem) == (
+        "fail",
+        f"this server is a replica of 127.0.0.1:{deployment.primary.port}, and accepts no writes",
+    )
+
+
+def test_what_a_replica_has_is_kept_over_a_failover(deployment: SentinelDeployment, fleet: Fleet) -> None:
+    session, old = fleet.session(fresh("s")), deployment.primary
+    tokens = [session.blocking.set_variable("n", number) for number in range(20)]
+    for key in [*(fresh("k") for _ in range(5)), *[None] * 5]:
+        fleet.submit("plain", {"question": fresh("q")}, idempotency_key=key)
+    old.kill()
+    deployment.await_failover(old)
+
+    def kept() -> list[Token] | None:
+        try:
+            return [change.token for change in session.blocking.history(100)]
+        except StoreUnavailableError:
+            return None
+
+    assert wait_until(kept, "the client to follow") == tokens[::-1]
+    new = deployment.primary
+    assert new.execute("LLEN", "predictions\x06\x166") + new.execute("LLEN", "predictions\x06\x163") >= 10
+
+
+def test_a_store_without_replicas_and_a_word_that_is_no_durability_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="has no replicas"):
+        SessionContext("s", MemoryStore()).blocking.set_variables({"n": 1}, durability="replicated")
+    for wrong in ("forever", "replicated(0)", "replicated(1, 0)", "replicated(1, 61)"):
+        with pytest.raises(ValueError, match="A durability is primary, replicated"):
+            Fleet(durability=wrong)
+    with pytest.raises(ConfigurationError, match="a cluster"):
+        Fleet("redis+cluster://127.0.0.1:1", durability="replicated").session("s").blocking.set_variable("n", 1)

@@ -1,0 +1,121 @@
+"""Plots of intervals, as the positions that a template draws: what is measured of each arm, and what is plausible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snakepit_bridge.evaluations.plots import PlotAxis
+from snakepit_bridge.rollouts.units import FORMATS
+
+WIDTH = 400.0
+_MARGIN, _ROW, _TOP = 6.0, 22.0, 14.0
+# The least that an axis shows, so that equal values aren't at its two ends.
+_LEAST_SPREADS = {"share": 0.01, "s": 0.05, "USD": 0.0001, "score": 0.05}
+
+
+@dataclass(frozen=True, slots=True)
+class PlotRow:
+    """One interval: positions of its ends and of the measured value, and the same as text."""
+
+    name: str
+    y: float
+    low: float
+    value: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalPlot:
+    """Intervals on one axis.
+
+    Attributes:
+        rows: the intervals.
+        limit: the position of what is allowed, or of zero; None if there is none.
+        edges: the values at the ends of the axis, as text.
+        height: of the plot.
+    """
+
+    rows: Sequence[PlotRow]
+    limit: float | None
+    edges: tuple[str, str]
+    height: float
+
+
+def plot_guard(guard: Mapping[str, Any]) -> IntervalPlot | None:
+    """Return the plot of what a guard says of the arms; None without values.
+
+    Args:
+        guard: of a rollout's report, as JSON values.
+    """
+    arms = [(name, guard[name]) for name in ("baseline", "candidate") if guard[name] is not None]
+    measured = [(name, figure) for name, figure in arms if figure["value"] is not None]
+    if not measured:
+        return None
+    limit = _find_limit(guard)
+    return _plot(measured, guard["unit"], _choose_axis(measured, guard["unit"], limit), limit)
+
+
+def plot_shares(figures: Sequence[tuple[str, Mapping[str, Any]]]) -> IntervalPlot:
+    """Return the plot of mean scores as percentages, from 0 to 100 % if they are among these.
+
+    Args:
+        figures: names, and ``value``, ``count`` and ``bounds``.
+    """
+    bounds = [bound for _, figure in figures for bound in (*figure["bounds"], figure["value"])]
+    axis = PlotAxis(min(0.0, *bounds), max(1.0, *bounds), _MARGIN, WIDTH - _MARGIN)
+    return _plot(figures, "share", axis, None)
+
+
+def _plot(
+    figures: Sequence[tuple[str, Mapping[str, Any]]], unit: str, axis: PlotAxis, limit: float | None
+) -> IntervalPlot:
+    show = FORMATS[unit]
+
+    def place(value: float) -> float:
+        return axis.place(min(axis.high, max(axis.low, value)))
+
+    def describe(figure: Mapping[str, Any]) -> str:
+        low, high = ("∞" if bound is None else show(bound) for bound in figure["bounds"])
+        return f"{show(figure['value'])} ({low} to {high}) of {figure['count']:,}"
+
+    rows = [
+        PlotRow(
+            name,
+            _TOP + _ROW * number,
+            place(axis.low if figure["bounds"][0] is None else figure["bounds"][0]),
+            place(figure["value"]),
+            place(axis.high if figure["bounds"][1] is None else figure["bounds"][1]),
+            describe(figure),
+        )
+        for number, (name, figure) in enumerate(figures)
+    ]
+    edges = (show(axis.low), show(axis.high))
+    return IntervalPlot(rows, None if limit is None else place(limit), edges, _TOP + _ROW * len(rows))
+
+
+def _choose_axis(figures: Sequence[tuple[str, Mapping[str, Any]]], unit: str, limit: float | None) -> PlotAxis:
+    """Return the axis that shows what matters: the values, the limit, and as much of the bounds as fits."""
+    points = [figure["value"] for _, figure in figures] + ([] if limit is None else [limit])
+    bounds = [bound for _, figure in figures for bound in figure["bounds"] if bound is not None]
+    least = _LEAST_SPREADS[unit]
+    spread = max(max(points) - min(points), max(map(abs, points)) / 4, least)
+    low = max(min([*bounds, *points]), min(points) - 2 * spread)
+    high = max(max(points) + least / 2, min(max([*bounds, *points]), max(points) + 2 * spread))
+    if unit in ("share", "score"):
+        low, high = max(0.0, low), min(1.0, high)
+    return PlotAxis(low, high, _MARGIN, WIDTH - _MARGIN)
+
+
+def _find_limit(guard: Mapping[str, Any]) -> float | None:
+    """Return the candidate's value up to which a guard allows it, as measured; None if there is none yet."""
+    baseline, allowed = guard["baseline"], guard["allowed"]
+    if baseline is None:
+        return allowed
+    if baseline["value"] is None:
+        return None
+    if "max_ratio" in guard["guard"]:
+        return baseline["value"] * allowed
+    return baseline["value"] + (-allowed if guard["unit"] == "score" else allowed)

@@ -1,0 +1,103 @@
+"""Sign in and out of the console, and allow changes: it is read-only until a visitor says otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from workers.gateway.console.forms import last_value, read_form
+from workers.gateway.console.page import PAGE_TYPE
+from workers.gateway.console.rendering import PageRenderer
+from workers.gateway.console.security import CookieJar
+from workers.gateway.console.sign_ins import SignIns, Visitor
+from workers.gateway.http.requests import RequestReceiver
+
+SIGN_IN = "/sign-in"
+# Of this site, in printable ASCII: browsers skip tabs, and take // and /\\ for another host.
+_LOCAL_PATH = re.compile(r"/(?![/\\])[!-~]*")
+
+SignInAnswer = tuple[str, str, Callable[[Request, Visitor], Awaitable[Response]]]
+
+
+class SignInPages:
+    """The pages that need no operation.
+
+    Args:
+        receiver: reads the forms.
+        sign_ins: who is signed in.
+        cookies: sets the visitors' cookies.
+        renderer: of the pages.
+        requires_token: whether the gateway has tokens; otherwise everybody on the machine may do everything.
+    """
+
+    def __init__(
+        self,
+        receiver: RequestReceiver,
+        sign_ins: SignIns,
+        cookies: CookieJar,
+        renderer: PageRenderer,
+        *,
+        requires_token: bool,
+    ) -> None:
+        self._receiver = receiver
+        self._sign_ins = sign_ins
+        self._cookies = cookies
+        self._renderer = renderer
+        self._requires_token = requires_token
+
+    def answers(self) -> Iterable[SignInAnswer]:
+        """Return each page's path, method and function."""
+        return (
+            (SIGN_IN, "GET", self.show),
+            (SIGN_IN, "POST", self.sign_in),
+            ("/sign-out", "POST", self.sign_out),
+            ("/changes", "POST", self.allow_changes),
+        )
+
+    async def show(self, request: Request, visitor: Visitor) -> Response:
+        """Show the form."""
+        if visitor.grant is not None:
+            return RedirectResponse(_local_path(request.query_params.get("next", "")), 303)
+        return self._render(request, visitor, problem="", status=200)
+
+    async def sign_in(self, request: Request, visitor: Visitor) -> Response:
+        """Sign a visitor in under a new id, so that nobody else knows it."""
+        form = await read_form(self._receiver, request, visitor)
+        signed_in = await self._sign_ins.sign_in(last_value(form, "token").strip())
+        if signed_in is None:
+            return self._render(request, visitor, problem="This gateway doesn't know the token.", status=401)
+        if visitor.grant is not None:
+            await self._sign_ins.sign_out(visitor)
+        response = RedirectResponse(_local_path(request.query_params.get("next", "")), 303)
+        self._cookies.set(response, signed_in)
+        return response
+
+    async def sign_out(self, request: Request, visitor: Visitor) -> Response:
+        """Sign a visitor out."""
+        await read_form(self._receiver, request, visitor)
+        await self._sign_ins.sign_out(visitor)
+        response = RedirectResponse(SIGN_IN if self._requires_token else "/", 303)
+        self._cookies.remove(response)
+        return response
+
+    async def allow_changes(self, request: Request, visitor: Visitor) -> Response:
+        """Allow changes, or make the console read-only again."""
+        form = await read_form(self._receiver, request, visitor)
+        if visitor.grant is None:
+            return RedirectResponse(SIGN_IN, 303)
+        await self._sign_ins.allow_changes(visitor, allow=last_value(form, "allow") == "yes")
+        return RedirectResponse(_local_path(last_value(form, "next")), 303)
+
+    def _render(self, request: Request, visitor: Visitor, *, problem: str, status: int) -> Response:
+        text = self._renderer.render(
+            "sign_in.html.j2", visitor=visitor, problem=problem, next=request.query_params.get("next", "")
+        )
+        return Response(text, status, media_type=PAGE_TYPE)
+
+
+def _local_path(path: str) -> str:
+    """Return where a visitor goes on: a path of the console, never another site."""
+    return path if _LOCAL_PATH.fullmatch(path) else "/"

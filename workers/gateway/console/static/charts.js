@@ -1,0 +1,86 @@
+// Draws the charts of a page with uPlot: an element's data-chart is JSON with times, a unit and series.
+"use strict";
+
+(() => {
+  const HEIGHT_PX = 200;
+  const drawn = new Map();
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+
+  function showTime(seconds) {
+    return seconds == null ? "" : clock.format(new Date(seconds * 1000));
+  }
+
+  // Variables with both themes' colours are resolved by an element that has them.
+  function colour(name) {
+    const probe = document.createElement("span");
+    probe.style.color = `var(${name})`;
+    document.body.append(probe);
+    const found = getComputedStyle(probe).color;
+    probe.remove();
+    return found;
+  }
+
+  function transparent(rgb) {
+    return rgb.replace("rgb(", "rgba(").replace(")", ", 0.12)");
+  }
+
+  // A value without neighbours has no line, so it is drawn as a point.
+  function isolated(values) {
+    return values.flatMap((value, at) => (value != null && values[at - 1] == null && values[at + 1] == null ? [at] : []));
+  }
+
+  function format(value, unit) {
+    if (value == null) return "–";
+    if (unit !== "s") return `${Math.round(value * 10) / 10} ${unit}`;
+    return value < 1 ? `${Math.round(value * 1000)} ms` : `${Math.round(value * 100) / 100} s`;
+  }
+
+  function tick(value, unit) {
+    return unit === "s" ? format(value, unit) : String(value);
+  }
+
+  function draw(element) {
+    const { times, unit, series } = JSON.parse(element.dataset.chart);
+    const lines = series.map((line) => {
+      const stroke = colour(line.colour);
+      return {
+        label: line.label,
+        stroke,
+        width: 1.5,
+        fill: line.fill ? transparent(stroke) : undefined,
+        points: { show: true, size: 5, filter: () => isolated(line.values) },
+        value: (_, value) => format(value, unit),
+        spanGaps: false,
+      };
+    });
+    const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
+    const options = {
+      width: Math.max(200, element.clientWidth),
+      height: HEIGHT_PX,
+      cursor: { points: { size: 6 }, drag: { x: false, y: false } },
+      legend: { live: true },
+      padding: [12, 28, 0, 4],
+      scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.15 : 1] } },
+      series: [{ label: "at", value: (_, seconds) => showTime(seconds) || "–" }, ...lines],
+      axes: [{ ...axis, space: 64, values: (_, times) => times.map(showTime) }, { ...axis, size: 62, values: (_, values) => values.map((value) => tick(value, unit)) }],
+    };
+    element.replaceChildren();
+    drawn.set(element, new uPlot(options, [times, ...series.map((line) => line.values)], element));
+  }
+
+  function drawAll(root) {
+    for (const element of drawn.keys()) {
+      if (element.isConnected) continue;
+      drawn.get(element).destroy();
+      drawn.delete(element);
+    }
+    root.querySelectorAll("[data-chart]").forEach(draw);
+  }
+
+  document.addEventListener("enhance", (event) => drawAll(event.detail));
+  document.addEventListener("themechange", () => drawAll(document));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(document));
+  addEventListener("resize", () => {
+    for (const [element, chart] of drawn) chart.setSize({ width: Math.max(200, element.clientWidth), height: HEIGHT_PX });
+  });
+})();
