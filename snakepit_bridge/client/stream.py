@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from typing import Any, cast
 
@@ -33,7 +33,8 @@ class StreamChunk:
         predictor: the program's part that writes it, as DSPy names it.
         call: number of the LM call that it answers, from 1. If a later call writes the same field, discard the
             earlier chunks.
-        attempt: 1 for the first try. When a later one begins, discard all chunks of earlier ones.
+        attempt: 1 for the first try. When a later one begins, discard all chunks of earlier ones. Where two deliveries
+            bear one number, since Redis lost the count of the first, the second shows the next.
         position: where it stands among the prediction's pieces; a reader goes on behind it. Two pieces of the same text
             are equal wherever they stand.
         replaced: whether it takes back, instead of adding text, what this call has written of the field: the answer
@@ -91,8 +92,10 @@ class ChunkStream:
         self._wait_s = wait_s
         self._replies = replies
         self._key = chunks_key(pieces.namespace, task_id)
-        self._min_position = f"({after}" if after else "-"
+        self._after = _parse_position(after) if after else None
+        self._min_position = "-"
         self._numbers: dict[bytes, int] = {}
+        self._attempts: dict[bytes, int] = {}
         self._wakeup = asyncio.Event()
         self._end: asyncio.Task[TaskResult] | None = None
         self._unsubscribe: Callable[[], Any] | None = None
@@ -165,8 +168,11 @@ class ChunkStream:
             if not entries:
                 return []
             self._min_position = f"({entries[-1][0].decode()}"
-            if new := [self._decode(position, fields) for position, fields in entries if self._is_new(fields)]:
-                return new
+            # Read from the first entry even behind a position, since an attempt's number depends on those before it.
+            new = [(position, fields) for position, fields in entries if self._is_new(fields)]
+            chunks = [self._decode(position, fields) for position, fields in new]
+            if wanted := [chunk for chunk in chunks if self._is_behind(chunk)]:
+                return wanted
 
     def _decode(self, position: bytes, fields: dict[bytes, bytes]) -> StreamChunk:
         """Return the chunk of an entry.
@@ -176,7 +182,18 @@ class ChunkStream:
         """
         place = _place_chunk(self._key, fields.get(b"writer", b"").decode(), int(fields.get(b"number", 0)))
         text = self._reader.cipher.decrypt(_CHUNK, place, fields[b"text"])
-        return _decode_chunk(position, {**fields, b"text": text})
+        chunk = _decode_chunk(position, {**fields, b"text": text})
+        return replace(chunk, attempt=self._number_attempt(fields.get(b"writer", b""), chunk.attempt))
+
+    def _number_attempt(self, writer: bytes, attempt: int) -> int:
+        """Return the attempt to show for a writer: its own number, or the next if another writer has that."""
+        if writer not in self._attempts:
+            shown = self._attempts.values()
+            self._attempts[writer] = attempt if attempt not in shown else max(shown) + 1
+        return self._attempts[writer]
+
+    def _is_behind(self, chunk: StreamChunk) -> bool:
+        return self._after is None or _parse_position(chunk.position) > self._after
 
     def _is_new(self, fields: dict[bytes, bytes]) -> bool:
         """Return whether a piece is one that wasn't read before: a writer that lost an answer writes it once more."""
@@ -204,6 +221,11 @@ def encrypt_chunk(cipher: Cipher, key: str, writer: str, number: int, text: str)
 
 def _place_chunk(key: str, writer: str, number: int) -> tuple[str, ...]:
     return (key, writer, str(number))
+
+
+def _parse_position(position: str) -> tuple[int, int]:
+    milliseconds, _, number = position.partition("-")
+    return int(milliseconds), int(number or 0)
 
 
 def _decode_chunk(position: bytes, fields: dict[bytes, bytes]) -> StreamChunk:

@@ -141,7 +141,7 @@ class Run:
             pieces: dict[tuple[int, int], str] = {}
             async for piece in self.patient.handle(handle.id).stream():
                 where = (piece.attempt, piece.call)
-                pieces[where] = pieces.get(where, "") + piece.text
+                pieces[where] = "" if piece.replaced else pieces.get(where, "") + piece.text
             return pieces[max(pieces)] if pieces else ""
 
         try:

@@ -40,6 +40,33 @@ async def test_a_writer_of_nothing_writes_nothing(redis_url: str) -> None:
     assert written(redis_url) == []
 
 
+async def test_two_writers_of_one_attempt_are_two_attempts_to_a_reader(redis_url: str) -> None:
+    """A Redis that lost the tail of its log counts two deliveries as the same attempt."""
+    connection = RedisConnection(redis_url)
+    for texts in (("a", "b"), ("a", "b", "c")):
+        writer = ChunkWriter(connection, "dspex:pieces:t", 1)
+        for text in texts:
+            writer.put(StreamChunk("answer", text))
+            await writer.drain()
+    reader = ChunkReader(connection, cast(Any, None), "dspex")
+    chunks = await ChunkStream(reader, "t", None, None)._read()
+    assert [(chunk.attempt, chunk.text) for chunk in chunks] == [(1, "a"), (1, "b"), (2, "a"), (2, "b"), (2, "c")]
+    resumed = await ChunkStream(reader, "t", None, None, after=chunks[2].position)._read()
+    assert resumed == chunks[3:], "a reader that goes on behind a chunk sees the same numbers"
+    await connection.aclose()
+
+
+async def test_an_earlier_attempt_that_writes_late_keeps_its_number(redis_url: str) -> None:
+    connection = RedisConnection(redis_url)
+    for attempt in (2, 1, 3):
+        writer = ChunkWriter(connection, "dspex:pieces:t", attempt)
+        writer.put(StreamChunk("answer", str(attempt)))
+        await writer.drain()
+    chunks = await ChunkStream(ChunkReader(connection, cast(Any, None), "dspex"), "t", None, None)._read()
+    assert [chunk.attempt for chunk in chunks] == [2, 1, 3]
+    await connection.aclose()
+
+
 async def test_pieces_are_written_behind_an_outage_and_each_is_read_once(redis_url: str) -> None:
     """An answer that was lost makes the writer write again, and the reader leaves out what it has read."""
     connection = RedisConnection(redis_url)
