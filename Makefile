@@ -28,9 +28,9 @@ endef
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 # A file's tests stay in one process, which has servers of its own; the files keep their order, in which the slow ones
-# come first. There are three processes per core, since most of these tests wait for a worker more than they compute.
+# come first. There are two processes per core: these tests start other processes, which share the cores with them.
 CORES := $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
-PROCESSES ?= $(shell $(PYTHON) -c 'print(min(8, 3 * $(CORES)))')
+PROCESSES ?= $(shell $(PYTHON) -c 'print(min(8, 2 * $(CORES)))')
 XDIST = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 PYTEST = $(BIN)/python -m pytest $(XDIST)
 

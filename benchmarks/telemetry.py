@@ -24,6 +24,7 @@ from benchmarks._parts import Bench, bench, cpu_s, free_port, lm_server
 from snakepit_bridge.client import Fleet
 
 _ROUNDS, _COUNT, _IN_FLIGHT = 15, 600, 100
+_QUICK_ROUNDS, _QUICK_COUNT = 2, 150
 _BASELINE = "unrecorded"
 
 
@@ -47,7 +48,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     """Return the ratios of CPU time to that of a worker without telemetry, and its CPU milliseconds per prediction.
 
     Args:
-        quick: 2 rounds instead of 15.
+        quick: few and short rounds, which show that it runs.
     """
     with bench(fast=True) as parts, ExitStack() as stack:
         parts.fleet.session("bench").blocking.set_variable("temperature", TEMPERATURE)
@@ -58,7 +59,8 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         workers = {name: _start(stack, parts, name, env) for name, env in _environments(collector).items()}
         for worker in workers.values():
             worker.cpu_ms(_IN_FLIGHT if quick else _COUNT)
-        rounds = [_measure(workers, number) for number in range(2 if quick else _ROUNDS)]
+        count = _QUICK_COUNT if quick else _COUNT
+        rounds = [_measure(workers, number, count) for number in range(_QUICK_ROUNDS if quick else _ROUNDS)]
     ratios = {
         f"{name}_ratio": round(median(costs[name] / costs[_BASELINE] for costs in rounds), 3)
         for name in workers
@@ -83,10 +85,10 @@ def _start(stack: ExitStack, parts: Bench, name: str, environment: Mapping[str, 
     return _Worker(fleet, stack.enter_context(running)[0])
 
 
-def _measure(workers: Mapping[str, _Worker], number: int) -> Mapping[str, float]:
+def _measure(workers: Mapping[str, _Worker], number: int, count: int) -> Mapping[str, float]:
     names = list(workers)
     start = number % len(names)
-    costs = {name: workers[name].cpu_ms(_COUNT) for name in names[start:] + names[:start]}
+    costs = {name: workers[name].cpu_ms(count) for name in names[start:] + names[:start]}
     shown = ", ".join(f"{name} {costs[name]:.3f}" for name in names)
     sys.stderr.write(f"  round {number + 1}, CPU ms per prediction: {shown}\n")
     return costs

@@ -23,7 +23,7 @@ from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.protocol.messages import PREDICT, VERSION
 from tests.harness import talkative
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 # What these programs leave behind on purpose, a thread's error and warnings, they leave in this process
 # as well: registering a program runs it.
@@ -95,7 +95,7 @@ class Listener:
 
 def outcome(handle: Handle) -> str:
     try:
-        return str(handle.get(20))
+        return str(handle.get(PATIENCE_S))
     except BridgeError as exc:
         return type(exc).__name__
 

@@ -19,7 +19,7 @@ from snakepit_bridge.exceptions import SessionNotFoundError
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.dev.process import Child
 
 SESSION = "user-shop"
@@ -106,7 +106,7 @@ def check(play: Play, text: str, number: float, vector: list[float]) -> None:
     play.sees(style=text, temp=number, taste=vector)
     question = fresh("q")
     token = play.stage.fleet.session(SESSION).blocking.snapshot().token
-    prediction = play.stage.fleet.submit("qa", {"question": question}, session=SESSION, at_least=token).get(30)
+    prediction = play.stage.fleet.submit("qa", {"question": question}, session=SESSION, at_least=token).get(PATIENCE_S)
     assert prediction.answer == f"answer of {question}"
     [sent] = play.stage.requests_with(question)
     assert sent.temperature == number

@@ -9,8 +9,9 @@ import pytest
 
 from tests.harness import lag, threaded
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
-WAIT_S = 60
+WAIT_S = PATIENCE_S
 BLOCKING = ("Agent", "Rewarded", "Blocking")
 
 

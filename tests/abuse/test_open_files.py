@@ -22,12 +22,12 @@ from snakepit_bridge.process.home_loop import run_blocking
 from tests.harness.containers import limited
 from tests.harness.hoarding import Hoarding
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 BATCH = 2_000
 # Below what Redis, the broker and LMs would take with so many predictions, by far.
 LOW = 256
-WAIT_S = 100
+WAIT_S = PATIENCE_S
 
 
 @pytest.fixture

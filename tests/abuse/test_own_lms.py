@@ -10,11 +10,12 @@ import pytest
 from snakepit_bridge.exceptions import DeadlineExceededError, OwnLMError, PredictionCancelledError
 from tests.harness import own_lms
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
 # Registering a program runs it without an LM, so that threads of its own fail in this process.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception in thread:pytest.PytestUnhandledThreadExceptionWarning")
 
-WAIT_S = 30
+WAIT_S = PATIENCE_S
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import pytest
 from snakepit_bridge.exceptions import LMCallOutsidePredictionError, PredictionCancelledError
 from tests.harness import threaded
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 # Registering a program runs it without an LM, so that threads of its own fail in this process.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception in thread:pytest.PytestUnhandledThreadExceptionWarning")
 
-WAIT_S = 60
+WAIT_S = PATIENCE_S
 
 
 OTHERS = (threaded.InForeignThread, threaded.Lingering, threaded.ComesLast)

@@ -18,6 +18,7 @@ import pytest
 from snakepit_bridge.client import Handle
 from snakepit_bridge.exceptions import LMAnswerError, LMError, LMRefusedError, LMUnavailableError
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
 SSE, PLAIN = "text/event-stream", "application/json"
 TRIES = 2
@@ -77,7 +78,7 @@ def ask(play: Stage, question: str, reply: Reply, *, stream: bool) -> Handle:
 
 def end(handle: Handle) -> Any:
     try:
-        return handle.get(40).answer
+        return handle.get(PATIENCE_S).answer
     except LMError as failed:
         return failed
 
@@ -222,7 +223,7 @@ def test_no_reply_ends_in_anything_else_than_a_result_or_a_named_error(play: Sta
     run(play, range(CASES))
     # The worker has outlived all of them.
     question = fresh("q")
-    assert play.fleet.submit("odd", {"question": question}).get(20).answer == f"answer of {question}"
+    assert play.fleet.submit("odd", {"question": question}).get(PATIENCE_S).answer == f"answer of {question}"
 
 
 @pytest.mark.soak

@@ -35,7 +35,7 @@ from tests.harness import servers
 from tests.harness.containers import local_redis
 from tests.harness.leaks import leaked_keys
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.dev.redis_server import EmbeddedRedis
 
 LIMITED = "limited"
@@ -255,7 +255,7 @@ def played(run: Run, rounds: int, longest_s: float) -> None:
         asking.start()
         troubles = run.trouble(rounds, longest_s)
         run.over.set()
-        asking.join(60)
+        asking.join(PATIENCE_S)
         print(f"seed {run.seed}: {len(run.sent)} predictions, {troubles}")
         wait_until(lambda: len(run.ends) == len(run.sent), f"the ends (seed {run.seed})", timeout_s=100)
     assert_all_is_well(run)

@@ -28,7 +28,7 @@ from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutState, assi
 from tests.harness import servers
 from tests.harness.containers import LocalTestWorker, local_redis
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.dev.redis_server import EmbeddedRedis
 
 SESSION = "staged"
@@ -170,7 +170,7 @@ def played(
 ) -> None:
     variables = play.fleet.session(SESSION).blocking
     variables.set_variables({"warmth": 0.1, POLICY_VARIABLE: policy(min_s, min_predictions)})
-    play.fleet.submit("qa", {"question": "first"}, session=SESSION).get(60)
+    play.fleet.submit("qa", {"question": "first"}, session=SESSION).get(PATIENCE_S)
     variables.set_variable("warmth", 0.2)
     traffic = Traffic(Fleet(play.url, wait_s=120))
     with ThreadPoolExecutor(in_flight) as threads:
@@ -214,7 +214,7 @@ def test_a_candidate_that_fails_is_rolled_back_by_itself(play: Stage) -> None:
     variables = play.fleet.session(SESSION).blocking
     play.fleet.register("qa", dspy.Predict("question -> answer"), bindings={"temperature": "warmth", "model": "model"})
     variables.set_variables({"warmth": 0.1, "model": "demo", POLICY_VARIABLE: policy(3_600, 10)})
-    play.fleet.submit("qa", {"question": "first"}, session=SESSION).get(60)
+    play.fleet.submit("qa", {"question": "first"}, session=SESSION).get(PATIENCE_S)
     traffic = Traffic(Fleet(play.url, wait_s=60))
     with ThreadPoolExecutor(IN_FLIGHT) as threads:
         for _ in range(IN_FLIGHT):
@@ -227,5 +227,5 @@ def test_a_candidate_that_fails_is_rolled_back_by_itself(play: Stage) -> None:
         finally:
             traffic.over.set()
     assert {arm["arm"] for _, found in traffic.ended for arm in found.arms} <= {"baseline", "candidate"}
-    late = play.fleet.submit("qa", {"question": fresh("q")}, session=SESSION, key="late").get(30).provenance
+    late = play.fleet.submit("qa", {"question": fresh("q")}, session=SESSION, key="late").get(PATIENCE_S).provenance
     assert (late.variables["model"], list(late.arms)) == ("demo", [])

@@ -25,8 +25,9 @@ from snakepit_bridge.exceptions import PredictionTimeoutError
 from snakepit_bridge.testing import AskedQuestion
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
 from tests.harness.value_types import Colour, Part, Stamp, Ticket
+from tests.harness.waiting import PATIENCE_S
 
-WAIT_S = 100
+WAIT_S = PATIENCE_S
 CODE: Any = cast(Any, dspy.Code)["python"]
 DOCUMENT: Any = dspy.experimental.Document
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

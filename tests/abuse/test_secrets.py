@@ -32,7 +32,7 @@ from tests.harness import programs
 from tests.harness.otlp import Collector, collector
 from tests.harness.redis_dump import dump
 from tests.harness.stage import echo, fresh
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
 from workers.gateway import new_token, to_toml
@@ -178,9 +178,9 @@ def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
     batch = fleet.submit_batch("blabbing", [{"question": f"one {CONTENT}"}, {"question": "two"}])
     for name, handle in [*handles.items(), *((f"batch {number}", single) for number, single in enumerate(batch))]:
         try:
-            seen[f"client: {name}"] = repr(handle.get(30))
+            seen[f"client: {name}"] = repr(handle.get(PATIENCE_S))
             assert name == "answered"
-            seen["provenance"] = repr(handle.get(30).provenance)
+            seen["provenance"] = repr(handle.get(PATIENCE_S).provenance)
         except BridgeError as failed:
             seen[f"client: {name}"] = f"{failed} {failed!r} {failed.args} {failed.__cause__!r}"
     assert "***" in seen["client: refused"], "the provider's words came another way than they should"

@@ -38,11 +38,12 @@ from snakepit_bridge.protocol.token import Token
 from tasks.rate_limits.rules import FLEET_SESSION
 from tests.harness.containers import LocalTestWorker
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
 # By pool: how many predictions it runs at a time, and how many are sent to it together.
 POOLS = {"asyncio": (1_000, 150), "threads": (32, 50), "prefork": (2, 20)}
 LARGE = 4_000
-WAIT_S = 60
+WAIT_S = PATIENCE_S
 ROUNDS = 1
 SOAK_ROUNDS = 300
 # What a worker's log must not hold: each says that one task reached into another.
@@ -252,7 +253,7 @@ def unharmed(ground: Ground) -> Generator[None]:
             written = worker.logs()[logged[pool] :]
             assert not [line for line in written.splitlines() if any(foul in line for foul in FOUL)], pool
     for fleet in ground.fleets.values():
-        assert fleet.submit("plain", {"question": "still there?"}).get(30).answer == "answer of still there?"
+        assert fleet.submit("plain", {"question": "still there?"}).get(PATIENCE_S).answer == "answer of still there?"
 
 
 def fail_together(ground: Ground, reason: Reason, ends: set[str]) -> None:

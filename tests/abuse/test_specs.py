@@ -22,9 +22,10 @@ from tests.harness.spec_fields import TEXTS
 from tests.harness.spec_mutations import MUTATIONS, mutants
 from tests.harness.spec_strategies import EXECUTE_CODE, KINDS, VARIABLES, Drawn, programs
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 from tests.integration.gateway_clients import gateway
 
-WAIT_S = 30
+WAIT_S = PATIENCE_S
 CAREFUL: Any = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 
 

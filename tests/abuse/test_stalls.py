@@ -13,11 +13,11 @@ from snakepit_bridge.exceptions import PredictionGivenUpError
 from tests.harness.containers import LocalTestWorker
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling, StallingInThread
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 LIMIT_S = 4
 HONEST = 300
-WAIT_S = 60
+WAIT_S = PATIENCE_S
 BOUNDS: dict[str, Any] = {"DSPEX_ALLOWED_PACKAGES": "tests", "DSPEX_STALL_LIMIT_S": str(LIMIT_S), "DSPEX_LEASE_S": "2"}
 
 

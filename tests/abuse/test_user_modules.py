@@ -11,9 +11,10 @@ import pytest
 from snakepit_bridge.exceptions import BridgeError, InputError, ProgramSpecError
 from tests.harness import odd_programs
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
 PACKAGES = ("tests.harness.odd_programs", "tests.harness.configures", "tests.harness.configures_too")
-WAIT_S = 20
+WAIT_S = PATIENCE_S
 
 # What a program can't return, and what each comes to.
 NONSENSE = (

@@ -20,8 +20,9 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import InputError, PredictionGivenUpError
 from snakepit_bridge.testing import AskedQuestion
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
-WAIT_S = 20
+WAIT_S = PATIENCE_S
 KEYS = [
     "__type__",
     "__value__",

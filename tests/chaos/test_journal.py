@@ -15,7 +15,7 @@ from snakepit_bridge.client import Fleet
 from tests.harness.broker import held
 from tests.harness.programs import Twice
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 SETTINGS: dict[str, Any] = {"DSPEX_LEASE_S": "1", "DSPEX_ALLOWED_PACKAGES": "tests.harness.programs"}
 
@@ -73,7 +73,7 @@ def test_answers_survive_their_workers(play: Stage) -> None:
         worker.kill(signal.SIGKILL)
     play.start(pool="prefork", concurrency=2)
     for question, handle in zip(questions, handles, strict=True):
-        result = handle.get(60)
+        result = handle.get(PATIENCE_S)
         assert result.answer == f"answer of answer of {question}"
         assert exact_requests(play, question) == 1, "its first answer was there"
         assert exact_requests(play, f"answer of {question}") == 3, "two were in flight when their worker died"
@@ -85,8 +85,8 @@ def test_answers_survive_their_workers(play: Stage) -> None:
     assert journals(play) == []
 
     with journal_events(play) as events:
-        play.fleet.submit("once", {"question": fresh("q")}).get(60)
+        play.fleet.submit("once", {"question": fresh("q")}).get(PATIENCE_S)
     assert events == ["last"], "what the commit follows at once is never written"
     with journal_events(play) as events:
-        play.fleet.submit("twice", {"question": fresh("q")}).get(60)
+        play.fleet.submit("twice", {"question": fresh("q")}).get(PATIENCE_S)
     assert events == ["hset", "expire", "del", "last"]

@@ -13,7 +13,7 @@ from redis import Redis
 from snakepit_bridge.exceptions import PredictionGivenUpError
 from tests.harness.broker import dead, held
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 SETTINGS: dict[str, Any] = {"DSPEX_LEASE_S": "1", "DSPEX_MAX_DELIVERIES": "2"}
 
@@ -47,7 +47,7 @@ def test_a_killed_workers_predictions_are_answered_by_another_and_a_poison_is_gi
     second = play.start(pool="asyncio", concurrency=8)
     first.kill(signal.SIGKILL)
     for question, handle in handles:
-        assert handle.get(60).answer == f"answer of {question}"
+        assert handle.get(PATIENCE_S).answer == f"answer of {question}"
         assert len(play.requests_with(question)) == 2, "nobody had seen the first answer"
     wait_until(lambda: claims(play) == 0, "the acknowledgements")
 
@@ -58,7 +58,7 @@ def test_a_killed_workers_predictions_are_answered_by_another_and_a_poison_is_gi
         worker.kill(signal.SIGKILL)
     play.start(pool="asyncio", concurrency=8)
     with pytest.raises(PredictionGivenUpError, match="missed its heartbeats"):
-        handle.get(60)
+        handle.get(PATIENCE_S)
     with Redis.from_url(play.url) as client:
         (entry,) = dead(client)
     assert (entry["reason"], entry["task_id"], entry["deliveries"]) == ("lost", handle.id, 2)

@@ -13,7 +13,7 @@ import pytest
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.open_files import OPEN_FILES, OpenFiles, count_open_files, open_file_limit
 from snakepit_bridge.redis.connection import RedisConnection
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_work_that_lacks_a_file_is_done_when_there_is_one(low_limit: int) 
         await eventually(lacked, "the work to lack a file")
         assert not working.done()
         os.close(descriptors.pop())
-        assert await asyncio.wait_for(working, 5) == "done"
+        assert await asyncio.wait_for(working, PATIENCE_S) == "done"
 
 
 async def test_idle_connections_make_room(low_limit: int) -> None:
@@ -98,7 +98,7 @@ async def test_idle_connections_make_room(low_limit: int) -> None:
     with all_taken() as descriptors:
         idle = Idle(descriptors)
         files.register_idle(idle)
-        assert await asyncio.wait_for(files.wait_for_files(work), 5) == "done"
+        assert await asyncio.wait_for(files.wait_for_files(work), PATIENCE_S) == "done"
         assert len(descriptors) == 5
 
 
@@ -111,7 +111,7 @@ async def test_redis_is_asked_once_there_is_a_file_to_connect_by(redis_url: str,
         assert not asking.done()
         while len(descriptors) > 5:
             os.close(descriptors.pop())
-        assert await asyncio.wait_for(asking, 10) == [True, None]
+        assert await asyncio.wait_for(asking, PATIENCE_S) == [True, None]
     await connection.aclose()
 
 

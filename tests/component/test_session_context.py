@@ -24,6 +24,7 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import MemoryStore, SnapshotStore, open_store
 from snakepit_bridge.variables import Variable
+from tests.harness.waiting import PATIENCE_S
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -299,7 +300,7 @@ def test_the_twin_works_in_many_threads_at_once(ctx: SessionContext) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
 
     assert faults == []
     assert ctx.blocking.get_variables() == {f"v{n}": n for n in range(12)}

@@ -14,7 +14,7 @@ from tasks.rate_limits.protocol import Estimate, Permit, Used
 from tasks.rate_limits.rules import LimitValues, Rules
 from tasks.rate_limits.store import LimitStore
 from tests.component.tasks.rate_limits.conftest import Task
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 
 
 async def test_tasks_wait_their_turn_and_pauses_are_heard(cluster_url: str) -> None:
@@ -32,11 +32,11 @@ async def test_tasks_wait_their_turn_and_pauses_are_heard(cluster_url: str) -> N
 
     await eventually(waits, "it stands in its lane")
     await admission.settle(first, Used(1, 1))
-    answer = await asyncio.wait_for(second, 5)
+    answer = await asyncio.wait_for(second, PATIENCE_S)
     assert isinstance(answer, Permit)
     await admission.pause("demo", 0.2)
     await admission.settle(answer, Used(1, 1))
-    assert isinstance(await asyncio.wait_for(admission.admit(Task("third"), "demo", Estimate(10)), 5), Permit)
+    assert isinstance(await asyncio.wait_for(admission.admit(Task("third"), "demo", Estimate(10)), PATIENCE_S), Permit)
     await admission.aclose()
     await cancels.aclose()
     await replica.aclose()

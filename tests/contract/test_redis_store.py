@@ -24,7 +24,7 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import RedisStore, Retention
 from snakepit_bridge.variables import Variable
 from tests.harness.servers import await_log_written
-from tests.harness.waiting import Stopwatch, eventually
+from tests.harness.waiting import PATIENCE_S, Stopwatch, eventually
 from workers.dev.redis_server import EmbeddedRedis
 
 SECRET = "s3cret/p#ss"
@@ -221,7 +221,7 @@ class TestAway:
         os.kill(forgetful.pid, signal.SIGSTOP)
         try:
             with pytest.raises(StoreUnavailableError, match=r"no answer within 0\.3 s"):
-                await asyncio.wait_for(store.read("s"), 10)
+                await asyncio.wait_for(store.read("s"), PATIENCE_S)
         finally:
             os.kill(forgetful.pid, signal.SIGCONT)
         await patient.head("s")

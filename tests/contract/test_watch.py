@@ -14,7 +14,7 @@ from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import MemoryStore, Moves, RedisStore, SnapshotStore, Watch
 from snakepit_bridge.variables import Variable
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 from workers.dev.redis_server import EmbeddedRedis
 
 
@@ -37,7 +37,7 @@ async def soon(tokens: AsyncIterator[Token], timeout_s: float = 5) -> Token:
 async def expect(watch: Watch, expected: Moves) -> None:
     """Return once exactly these moves were told, together or not: each node of a cluster tells in its own time."""
     seen: dict[str, Token | None] = {}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while seen != expected:
             seen |= await watch.moves()
             assert seen.keys() <= expected.keys()
@@ -148,7 +148,7 @@ class TestServer:
             server.kill()
             for question in (waiting, watch.ping(), watch.add(["t"]), watch.discard(["s"])):
                 with pytest.raises(StoreUnavailableError, match=r"Redis at redis://127\.0\.0\.1"):
-                    await asyncio.wait_for(question, 5)
+                    await asyncio.wait_for(question, PATIENCE_S)
         await store.aclose()
 
     async def test_a_store_that_stays_unreachable_raises(self, server: EmbeddedRedis) -> None:

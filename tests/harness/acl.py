@@ -19,6 +19,7 @@ from redis import Redis
 from snakepit_bridge.redis.acl import Rights, Role, rights_of, setuser
 from tests.harness import servers
 from tests.harness.cluster import free_ports, local_server
+from tests.harness.waiting import PATIENCE_S
 
 # What redis-py asks a server for when it may, and does without; and what `doctor` does.
 UNASKED = frozenset({"client|maint_notifications", "config|get", "acl|getuser"})
@@ -123,7 +124,7 @@ class Usage:
                 self._ended.set()
                 self._admin.execute_command("ECHO", "recorded")
                 for thread in threads:
-                    thread.join(30)
+                    thread.join(PATIENCE_S)
                     assert not thread.is_alive()
         assert self._is_complete
         self._attribute()

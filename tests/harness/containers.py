@@ -21,12 +21,12 @@ from redis.exceptions import RedisError
 from tests.harness import servers
 from tests.harness.local import LocalServer, LocalWorker
 from tests.harness.preloaded import LOADED_WITH, start_preloaded
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.dev.redis_server import EmbeddedRedis
 from workers.pools import Pool
 
 ROOT = Path(__file__).parents[2]
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = PATIENCE_S
 PING_TIMEOUT_S = 1.0
 _READY = b" ready."
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 _READY_S = 300
@@ -86,7 +86,7 @@ class InstalledWheel:
             assert process.poll() is None, log.read_text(encoding="utf-8")
             yield log
             process.terminate()
-            assert process.wait(60) == 0, log.read_text(encoding="utf-8")
+            assert process.wait(PATIENCE_S) == 0, log.read_text(encoding="utf-8")
         finally:
             process.kill()
             process.wait()

@@ -9,6 +9,8 @@ from typing import Any
 
 import dspy
 
+from tests.harness.waiting import PATIENCE_S
+
 _EVERY_S = 0.01
 
 _stopped = threading.Event()
@@ -109,7 +111,7 @@ class Held(dspy.Module):
 
     def forward(self, question: str) -> Any:
         before = self.answer(question=f"{question} before")
-        if not _let_go.wait(60):
+        if not _let_go.wait(PATIENCE_S):
             raise TimeoutError("nobody lets it go")
         return before
 

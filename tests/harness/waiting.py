@@ -11,6 +11,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# The bound of a wait that ends well: a busy machine keeps to it, and a hanging test ends before pytest's own limit.
+PATIENCE_S = 120.0
 # https://docs.kernel.org/accounting/psi.html: "some" is when at least one task of the machine had to wait for a CPU.
 _PRESSURE = Path("/proc/pressure/cpu")
 # However busy the machine is, so much of the time that passes counts.

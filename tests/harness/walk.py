@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tests.harness.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 PRODUCT = tuple(f"{ROOT / package}/" for package in ("snakepit_bridge", "tasks", "workers", "config"))
 # The first predictions load, connect and build what later ones find.
@@ -67,7 +69,7 @@ def main(url: str, count: int) -> None:
     starts: list[float] = []
     for number in range(WARM_UP + count):
         starts.append(time.monotonic())
-        fleet.submit("qa", {"question": f"walk {number}"}, session="walk").get(30)
+        fleet.submit("qa", {"question": f"walk {number}"}, session="walk").get(PATIENCE_S)
     warm = starts[WARM_UP:]
     sys.setprofile(None)
     print(json.dumps({"starts": warm, "files": recorder.files_of_each(warm)}))

@@ -16,6 +16,7 @@ from google.rpc.status_pb2 import Status
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2_grpc as rpc
+from tests.harness.waiting import PATIENCE_S
 from workers.gateway import Gateway, GatewaySettings, Grants, hash_token
 
 TOKENS = {
@@ -133,7 +134,7 @@ async def refused(call: Any) -> tuple[str, str, list[Any]]:
 async def first(stream: Any, count: int) -> list[Any]:
     """Return the first messages of a stream."""
     found = []
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         async for message in stream:
             found.append(message)
             if len(found) == count:

@@ -57,7 +57,7 @@ from tasks.rate_limits.usage import read_limits
 from tests.harness import servers
 from tests.harness.acl import RightsServer, Usage, rights_server
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import eventually, wait_until
+from tests.harness.waiting import PATIENCE_S, eventually, wait_until
 from tests.integration.gateway_clients import Client, connected, first, gateway, refused
 from workers.refresher import Refresher, RefresherSettings
 from workers.session_reports import SessionsReader
@@ -615,7 +615,7 @@ COMMANDS = (
 
 def batches_are_awaited(fleet: Fleet) -> None:
     fleet.register("nightly", dspy.Predict("question -> answer"), lm="night")
-    assert fleet.submit("nightly", {"question": fresh("q")}).get(60).answer
+    assert fleet.submit("nightly", {"question": fresh("q")}).get(PATIENCE_S).answer
     [batch] = fleet.lm_batches.list().batches
     with pytest.raises(BridgeError, match="has ended"):
         fleet.lm_batches.cancel(batch.id)

@@ -27,13 +27,13 @@ from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.preloaded import PythonProcess, start_preloaded
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until, within
+from tests.harness.waiting import PATIENCE_S, wait_until, within
 from tests.integration.gateway_clients import connected, gateway, grants, http
 
 ROOT = Path(__file__).parents[2]
 SESSION, OWN = "user-shop", "user-own"
 # A new process takes seconds to load on a busy machine.
-START_S = 60.0
+START_S = PATIENCE_S
 # Short, so that Elixir counts as away after about five seconds.
 QUICK = {"poll-s": 0.1, "poll-max-s": 0.2, "timeout-s": 1, "lease-s": 1}
 

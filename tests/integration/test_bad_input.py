@@ -40,7 +40,7 @@ from snakepit_bridge.redis.connection import RedisConnection
 from tests.conftest import wait_until
 from tests.harness.containers import local_redis
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import within
+from tests.harness.waiting import PATIENCE_S, within
 
 # Longer than any bound that the stage's settings add up to, and far from a hang.
 SOON_S = 8.0
@@ -379,7 +379,7 @@ def test_an_answer_that_cannot_be_parsed(play: Stage) -> None:
 CALLS: dict[str, Callable[[Fleet], Any]] = {
     "submit": lambda fleet: fleet.submit("qa", {"question": "why?"}),
     "submit with a key": lambda fleet: fleet.submit("qa", {"question": "why?"}, idempotency_key="key"),
-    "get": lambda fleet: fleet.handle("some-task").get(60),
+    "get": lambda fleet: fleet.handle("some-task").get(PATIENCE_S),
     "status": lambda fleet: fleet.handle("some-task").status,
     "ready": lambda fleet: fleet.handle("some-task").ready(),
     "cancel": lambda fleet: fleet.handle("some-task").cancel(),

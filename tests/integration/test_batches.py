@@ -26,7 +26,7 @@ from snakepit_bridge.exceptions import (
 )
 from tests.harness.poison import POISON, Poisonable
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until, within
+from tests.harness.waiting import PATIENCE_S, wait_until, within
 
 SETTINGS: dict[str, Any] = {"DSPEX_RETRY_BACKOFF_S": "0.01", "DSPEX_RESULT_EXPIRES_S": "4000"}
 
@@ -53,7 +53,7 @@ def questions(count: int) -> list[dict[str, str]]:
 
 def error_of(handle: Handle) -> BridgeError | None:
     try:
-        handle.get(20)
+        handle.get(PATIENCE_S)
     except BridgeError as error:
         return error
     return None
@@ -62,7 +62,9 @@ def error_of(handle: Handle) -> BridgeError | None:
 def test_each_input_has_its_own_answer_under_its_own_id(play: Stage) -> None:
     inputs = questions(60)
     handles = play.fleet.submit_batch("plain", inputs)
-    assert [handle.get(20).answer for handle in handles] == [f"answer of {value['question']}" for value in inputs]
+    assert [handle.get(PATIENCE_S).answer for handle in handles] == [
+        f"answer of {value['question']}" for value in inputs
+    ]
     assert [handle.get().provenance.task_id for handle in handles] == [handle.id for handle in handles]
 
 
@@ -73,7 +75,7 @@ def test_a_batch_runs_concurrently_and_under_one_revision(play: Stage) -> None:
     inputs = questions(40)
     with within(6):
         handles = play.fleet.submit_batch("bound", inputs, session=session, at_least=token)
-        predictions = [handle.get(20) for handle in handles]
+        predictions = [handle.get(PATIENCE_S) for handle in handles]
     assert {prediction.provenance.token for prediction in predictions} == {str(token)}
     assert {play.requests_with(value["question"])[0].body["temperature"] for value in inputs} == {0.25}
 
@@ -101,8 +103,8 @@ def test_an_input_whose_lm_is_away_is_tried_again_by_itself(play: Stage) -> None
     play.lm.fail(1, status=503, retry_after_s=2.2, containing=unlucky)
     handles = play.fleet.submit_batch("plain", inputs)
     with within(2):
-        assert [handles[place].get(20).provenance.attempt for place in (0, 1, 3, 4, 5)] == [1] * 5
-    assert handles[2].get(20).provenance.attempt == 2
+        assert [handles[place].get(PATIENCE_S).provenance.attempt for place in (0, 1, 3, 4, 5)] == [1] * 5
+    assert handles[2].get(PATIENCE_S).provenance.attempt == 2
     assert [len(play.requests_with(value["question"])) for value in inputs] == [1, 1, 2, 1, 1, 1]
 
 
@@ -148,7 +150,7 @@ def test_a_deadline_holds_for_each_input(play: Stage) -> None:
 
 def test_a_batch_itself_leaves_nothing_behind(play: Stage) -> None:
     handles = play.fleet.submit_batch("plain", questions(3))
-    [handle.get(20) for handle in handles]
+    [handle.get(PATIENCE_S) for handle in handles]
     with Redis.from_url(play.url) as client:
         keys: Any = client.keys("celery-task-meta-*")
         stored = {key.decode().removeprefix("celery-task-meta-") for key in keys}
@@ -195,7 +197,9 @@ def test_a_batch_whose_worker_was_killed_goes_on_as_single_predictions(tmp_path:
         wait_until(lambda: all(handle.ready() for handle in handles[:6]), "half of it to end")
         play.worker.container.kill()
         play.start(pool="asyncio", concurrency=4)
-        assert [handle.get(60).answer for handle in handles] == [f"answer of {value['question']}" for value in inputs]
+        assert [handle.get(PATIENCE_S).answer for handle in handles] == [
+            f"answer of {value['question']}" for value in inputs
+        ]
         # What had ended isn't asked again; the rest is.
         assert [len(play.requests_with(value["question"])) for value in inputs] == [1] * 6 + [2] * 6
 

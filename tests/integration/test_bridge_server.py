@@ -14,6 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.elixir.generated.snakepit_bridge_pb2_grpc import BridgeServiceStub
 from snakepit_bridge.testing.elixir.server import BridgeServer
+from tests.harness.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -264,6 +265,6 @@ def test_it_runs_as_a_process_that_says_where_it_listens() -> None:
             with grpc.insecure_channel(address) as channel:
                 assert BridgeServiceStub(channel).Ping(pb.PingRequest(message="hi"), timeout=5).message == "pong: hi"
             process.terminate()
-            assert process.wait(10) == 0
+            assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()

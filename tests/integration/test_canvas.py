@@ -12,8 +12,9 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, InputError, ProgramNotFoundError
 from snakepit_bridge.protocol.messages import Result
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
-WAIT_S = 20
+WAIT_S = PATIENCE_S
 
 
 @pytest.fixture(scope="module", params=["asyncio", "threads", "prefork"])

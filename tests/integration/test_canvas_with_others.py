@@ -13,9 +13,9 @@ from redis import Redis
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import InputError
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
-WAIT_S = 30
+WAIT_S = PATIENCE_S
 LIMIT = 2_000
 
 

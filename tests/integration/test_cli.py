@@ -18,6 +18,7 @@ from snakepit_bridge.cli import main
 from snakepit_bridge.dspy_integration import unregister_target
 from tests.conftest import wait_until
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -290,9 +291,9 @@ def test_the_worker_command_runs_a_worker_that_stops_on_sigterm(play: Stage, tmp
         wait_until(lambda: "ready." in log.read_text(encoding="utf-8"), "the worker to be ready", timeout_s=60)
         fleet = type(play.fleet)(play.url, queue=queue)
         play.fleet.register("over-there", {"module": "Predict", "signature": "question -> answer"})
-        assert fleet.submit("over-there", {"question": "who?"}).get(20).answer == "answer of who?"
+        assert fleet.submit("over-there", {"question": "who?"}).get(PATIENCE_S).answer == "answer of who?"
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0, log.read_text(encoding="utf-8")
+        assert worker.wait(PATIENCE_S) == 0, log.read_text(encoding="utf-8")
     finally:
         worker.kill()
         worker.wait()
@@ -359,7 +360,7 @@ def test_watch_prints_the_present_and_each_change(play: Stage, run: Run, revisio
         token = run("publish", session, "warmth=4", "style=terse").out.strip()
         change = json.loads(watching.stdout.readline())
         assert change == {"token": token, "changed": {"warmth": [3, 4], "style": [None, "terse"]}}
-        assert watching.wait(20) == 0
+        assert watching.wait(PATIENCE_S) == 0
 
 
 def test_promote_moves_a_label_once_every_process_applies_the_revision(play: Stage, run: Run, spec: Path) -> None:

@@ -14,9 +14,9 @@ from snakepit_bridge.cli.doctor import _code
 from snakepit_bridge.cli.status import collect_status
 from snakepit_bridge.client import Fleet
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
-WAIT_S = 30
+WAIT_S = PATIENCE_S
 
 
 @pytest.fixture(scope="module", params=["asyncio", "threads"])

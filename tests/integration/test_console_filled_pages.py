@@ -18,6 +18,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from tests.harness import servers
 from tests.harness.console_fleet import FilledFleet, filled_fleet
 from tests.harness.stage import fresh
+from tests.harness.waiting import PATIENCE_S
 from tests.integration.gateway_clients import connected, gateway, grants
 from tests.integration.test_console_access import csrf, sign_in, visitor
 from tests.integration.test_console_pages import LOOKS, SHOTS, allow_changes, problem_of, served_gateway, tab_to
@@ -240,7 +241,7 @@ async def test_values_are_shown_as_text_and_large_ones_are_cut(browser: httpx.As
 async def test_a_prediction_is_made_again_beside_the_first(browser: httpx.AsyncClient, filled: FilledFleet) -> None:
     answer = await send(browser, "/prediction/replay", id=filled.answered[-1])
     assert answer.status_code == 303
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while "goes on" in (page := (await browser.get(answer.headers["location"])).text):
             assert "/prediction/replay/live" in page
     assert "The same" in page

@@ -23,7 +23,7 @@ from tests.harness import servers
 from tests.harness.broker import channel, put
 from tests.harness.containers import local_redis
 from tests.harness.stage import Stage, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.integration.gateway_clients import grants
 from workers.gateway import Gateway, GatewaySettings
 
@@ -86,11 +86,11 @@ def served_gateway(redis_url: str) -> Generator[str]:
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
     try:
-        assert started.wait(30)
+        assert started.wait(PATIENCE_S)
         yield addresses[0]
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(30)
+        thread.join(PATIENCE_S)
         loop.close()
 
 

@@ -21,7 +21,7 @@ from snakepit_bridge.exceptions import LMAnswerError, LMContentRefusedError, Pre
 from snakepit_bridge.protocol.provenance import Provenance
 from tests.harness.cluster import free_ports
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.integration.gateway_clients import connected, gateway, grants, http
 
 PRICED = """
@@ -83,7 +83,7 @@ def ask(play: Stage, program: str, question: str = "", **options: Any) -> Handle
 
 
 def await_provenances(handles: Iterable[Handle]) -> list[Provenance]:
-    return [handle.get(60).provenance for handle in handles]
+    return [handle.get(PATIENCE_S).provenance for handle in handles]
 
 
 def expected_rows(provenances: Iterable[Provenance], by: str) -> dict[Any, tuple[int, LMUsage]]:
@@ -138,7 +138,7 @@ def test_a_streamed_answer_costs_as_much(play: Stage) -> None:
 def test_an_unpriced_call_has_an_unknown_cost_and_a_cached_answer_none(play: Stage) -> None:
     question = fresh("cached")
     first, again, unpriced = (
-        ask(play, *arguments).get(30).provenance for arguments in (("cached", question),) * 2 + (("unpriced",),)
+        ask(play, *arguments).get(PATIENCE_S).provenance for arguments in (("cached", question),) * 2 + (("unpriced",),)
     )
     assert first.cost_usd != "0"
     assert (again.cached, again.cost_usd, again.lm_usage) == (1, "0", {})
@@ -196,11 +196,11 @@ def test_what_a_failed_prediction_used_stands_apart(play: Stage) -> None:
     play.fleet.register(program, dspy.Predict("question -> answer"), lm="smart")
     says(play, refused, USAGE, finish_reason="content_filter")
     with pytest.raises(LMContentRefusedError):
-        ask(play, program, refused).get(30)
+        ask(play, program, refused).get(PATIENCE_S)
     for _ in range(2):  # DSPy asks once more, in JSON
         says(play, garbled, USAGE, content="I would rather not.")
     with pytest.raises(LMAnswerError):
-        ask(play, program, garbled).get(30)
+        ask(play, program, garbled).get(PATIENCE_S)
     (row,) = [row for row in play.fleet.cost().rows if row.program == program]
     assert (row.predictions, row.usage, row.failed) == (0, LMUsage(), 2)
     assert (row.failed_usage.calls, row.failed_usage.cost_pico) == (3, 3 * 143_700_000)
@@ -243,7 +243,7 @@ def test_the_report_is_the_sum_of_the_provenances_in_every_dimension(tmp_path: P
             handles += [ask(play, "cached", same, session="a") for _ in range(5)]
             handles += play.fleet.submit_batch("smart", [{"question": fresh("b")} for _ in range(10)], session="b")
         for handle in handles:
-            handle.get(60)
+            handle.get(PATIENCE_S)
         cancelled, killed = ask(play, "smart", hang(play), session="b"), ask(play, "smart", hang(play), session="a")
         wait_until(lambda: sum(request.status is None for request in play.lm.requests) == 2, "both to be asked")
         cancelled.cancel()
@@ -251,10 +251,10 @@ def test_the_report_is_the_sum_of_the_provenances_in_every_dimension(tmp_path: P
         worker.container.kill()
         play.start()
         with pytest.raises(PredictionCancelledError):
-            cancelled.get(30)
+            cancelled.get(PATIENCE_S)
         handles.append(killed)
         found = await_provenances(handles)
-        assert killed.get(60).provenance.attempt == 1
+        assert killed.get(PATIENCE_S).provenance.attempt == 1
         assert sum(each.cached + each.shared for each in found) >= 9
         assert {name for each in found for name in each.lm_usage} == {"smart", "unpriced"}
         for by in ("program", "session", "revision", "profile"):
@@ -283,7 +283,7 @@ def test_the_counter_grows_with_each_paid_call(play: Stage, port: int) -> None:
     program, question = fresh("counted"), fresh("counted")
     play.fleet.register(program, dspy.Predict("question -> answer"), lm="smart")
     says(play, question, USAGE)
-    ask(play, program, question).get(30)
+    ask(play, program, question).get(PATIENCE_S)
     assert scraped("dspex_cost_total") == pytest.approx(float(ITS_COST))
     assert scraped("dspex_cost_total") == pytest.approx(float(play_cost(play, program)))
 
@@ -333,8 +333,8 @@ def test_the_command_shows_the_report(play: Stage, capsys: pytest.CaptureFixture
     session, question = fresh("shown"), fresh("shown")
     play.fleet.session(session).blocking.register_variable("m", "string", "smart")
     says(play, question, USAGE)
-    ask(play, "choosing", question, session=session).get(30)
-    ask(play, "unpriced").get(30)
+    ask(play, "choosing", question, session=session).get(PATIENCE_S)
+    ask(play, "unpriced").get(PATIENCE_S)
     code, table, _ = run_command(play, capsys, "--by", "revision", "--since", "1.5h")
     (line,) = [line for line in table.splitlines() if session in line]
     assert (code, line.split()[2:]) == (0, ["1", "1", "0", "1003", "640", "77", "33", ITS_COST, "0", "0"])

@@ -24,10 +24,11 @@ from snakepit_bridge.testing import AskedQuestion, BridgeServer, RecordingLM
 from snakepit_bridge.testing.lm.answers import Raw
 from tests.conftest import wait_until
 from tests.harness.leaks import leaked_keys
+from tests.harness.waiting import PATIENCE_S
 from workers.dev.stand_in_lm import QUESTIONS, demo_answerer
 
 ROOT = Path(__file__).parents[2]
-DONE_S = 60
+DONE_S = PATIENCE_S
 
 RUN = """
 import sys

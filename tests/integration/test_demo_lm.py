@@ -17,6 +17,7 @@ import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.testing import STAND_IN, RecordingLM, read_ask
+from tests.harness.waiting import PATIENCE_S
 from workers.dev.stand_in_lm import QUESTIONS, demo_answerer
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,7 @@ def test_the_process_answers_logs_and_stops_cleanly(
     assert STAND_IN in prediction.reasoning
     recorded = httpx.get(f"http://127.0.0.1:{ready['port']}/requests").json()
     process.send_signal(stop)
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE_S) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == recorded
@@ -88,11 +89,11 @@ def test_the_process_answers_logs_and_stops_cleanly(
 
 def test_the_process_says_in_one_line_why_it_can_not_start(tmp_path: Path) -> None:
     with RecordingLM() as other_server, launch("--port", str(other_server.port)) as process:
-        assert process.wait(20) == 1
+        assert process.wait(PATIENCE_S) == 1
         assert process.stderr is not None
         assert "can't listen on" in process.stderr.read()
     with launch("--questions", str(tmp_path / "none.jsonl")) as process:
-        assert process.wait(20) == 1
+        assert process.wait(PATIENCE_S) == 1
         assert process.stderr is not None
         assert len(process.stderr.read().splitlines()) == 1
 

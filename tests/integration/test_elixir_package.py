@@ -21,7 +21,7 @@ import trustme
 
 from tests.harness.otlp import Collector, ExportedSpan, collector
 from tests.harness.stage import Stage, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.gateway import new_token, to_toml
 
 ROOT = Path(__file__).parents[2]
@@ -180,7 +180,7 @@ def gateway(play: Stage, *options: str, env: Mapping[str, str] | None = None) ->
         yield json.loads(line)["http"]
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def gateway_command(play: Stage) -> list[str]:

@@ -21,7 +21,7 @@ from snakepit_bridge.process.home_loop import run_blocking
 from tests.harness import programs
 from tests.harness.redis_dump import dump
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.integration.gateway_clients import connected, gateway
 
 CANARY = "canary-0815"
@@ -142,9 +142,9 @@ def test_inputs_moved_to_another_message_or_unencrypted_ones_are_not_run(play: S
             client.lpush(queued, json.dumps(own))
     assert moved.get().answer == f"answer of {question}"
     with pytest.raises(PredictionGivenUpError, match="moved here from another place"):
-        play.fleet.handle(other).get(20)
+        play.fleet.handle(other).get(PATIENCE_S)
     with pytest.raises(PredictionGivenUpError, match="DSPEX_ENCRYPTION_ACCEPTS_PLAIN"):
-        play.fleet.handle(unencrypted.id).get(20)
+        play.fleet.handle(unencrypted.id).get(PATIENCE_S)
 
 
 def test_a_result_put_in_anothers_place_is_refused(play: Stage) -> None:
@@ -155,7 +155,7 @@ def test_a_result_put_in_anothers_place_is_refused(play: Stage) -> None:
     with Redis.from_url(play.url) as client:
         client.copy(f"celery-task-meta-{first.id}", f"celery-task-meta-{second.id}", replace=True)
     with pytest.raises(DecryptionError, match="another prediction's"):
-        play.fleet.handle(second.id).get(5)
+        play.fleet.handle(second.id).get(PATIENCE_S)
 
 
 def test_a_client_without_keys_names_the_key_that_it_lacks(play: Stage) -> None:

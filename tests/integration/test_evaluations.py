@@ -32,7 +32,7 @@ from snakepit_bridge.exceptions import (
 from tests.harness.metrics import closeness, exact, explained, not_a_number, raising, text
 from tests.harness.programs import Twice, double, reward
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 METRICS = "tests.harness.metrics"
@@ -170,7 +170,7 @@ def test_a_killed_client_resumes_and_no_lm_call_is_paid_twice(play: Stage, metri
     process = subprocess.Popen([sys.executable, "-c", CLIENT, play.url, name, metric], cwd=ROOT)
     play.await_asked(question, 10)
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(PATIENCE_S)
     asked_before = len(play.requests_with(question))
     assert asked_before < 40
     found = play.fleet.evaluate("qa", name, metric)
@@ -404,7 +404,7 @@ def test_an_evaluation_outlives_the_worker_that_runs_it_and_is_another_one_by_an
         play.await_asked(str(devset[0].question).rpartition("-")[0], 20)
         play.start(wait=False, name=fresh("next"), env={"DSPEX_LM_PROFILES": str(changed)})
         play.worker.container.kill()
-        found = running.result(60)
+        found = running.result(PATIENCE_S)
     assert (found.score, found.record.errors) == (50.0, 0)
     assert [example for example, *_ in found.results] == devset
     play.lm.delay(0.0)

@@ -14,7 +14,7 @@ from snakepit_bridge.exceptions import InputError
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.releases.experiment_report import ExperimentReport
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 Submit = Callable[[str], Handle]
 BY_ANN: Any = {"author": "ann", "reason": "which tone do people like"}
@@ -29,7 +29,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 
 
 def provenance(handle: Handle) -> Provenance:
-    return handle.get(60).provenance
+    return handle.get(PATIENCE_S).provenance
 
 
 def predictions(report: ExperimentReport) -> dict[str, int]:
@@ -61,7 +61,7 @@ def test_a_sessions_arms_are_counted_exactly_and_everybody_gets_the_winner(play:
         assert arms_of.setdefault(user, found.arm) == found.arm, "a key keeps its arm"
     failing = next(user for user, arm in arms_of.items() if arm == "cold")
     with pytest.raises(InputError):
-        fleet.submit("qa", {"no_such_field": "x"}, session=session, key=failing).get(60)
+        fleet.submit("qa", {"no_such_field": "x"}, session=session, key=failing).get(PATIENCE_S)
     seen["cold"] += 1
     assert set(seen) == {"cold", "warm", ""}
 

@@ -29,7 +29,7 @@ from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness import servers
 from tests.harness.sentinel import SentinelDeployment, ServerProcess, sentinel_deployment
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import eventually, wait_until
+from tests.harness.waiting import PATIENCE_S, eventually, wait_until
 from tests.integration.gateway_clients import connected, gateway
 from tests.integration.test_refresher import QUICK
 from workers.refresher import Refresher, RefresherSettings
@@ -119,7 +119,7 @@ def collect(traffic: Traffic, since: float) -> dict[str, int]:
     again: list[str] = []
     for question, (handle, at) in traffic.handles.items():
         try:
-            answer = handle.get(20).answer
+            answer = handle.get(PATIENCE_S).answer
         except (PredictionTimeoutError, PredictionUnknownError):
             assert at < since, "a prediction that the new primary acknowledged has no answer"
             again.append(question)
@@ -127,7 +127,7 @@ def collect(traffic: Traffic, since: float) -> dict[str, int]:
             assert answer == f"answer of {question}"
     for question in again:
         handle = traffic.play.fleet.submit("plain", {"question": question}, idempotency_key=question)
-        assert handle.get(20).answer == f"answer of {question}"
+        assert handle.get(PATIENCE_S).answer == f"answer of {question}"
     requests = Counter(value for request in traffic.play.lm.requests for value in request.inputs.values())
     repeated = sum(requests[question] > 1 for question in traffic.handles)
     return {"submitted": len(traffic.handles), "lost with the old primary": len(again), "asked again": repeated}

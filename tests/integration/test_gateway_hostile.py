@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
 from workers.gateway import Gateway, GatewayLimits
 
@@ -202,7 +202,7 @@ async def test_connections_without_a_complete_request_are_closed(redis_url: str)
         for sent in (b"", head, head + b"content-length: 100\r\n\r\n{"):
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(sent)
-            answer = await asyncio.wait_for(reader.read(), 10)
+            answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
             assert not answer or b"504" in answer.splitlines()[0]
             writer.close()
         async with http(served.http_address) as other:
@@ -264,7 +264,7 @@ async def test_a_slow_reader_skips_revisions_and_ends_at_the_last(redis_url: str
             for n in range(1, 60):
                 token = await client.publish("user-1", a=n, b="x" * 150_000)
             seen = []
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 async for snapshot in stream:
                     seen.append(tuple(map(int, snapshot.token.split("."))))
                     if snapshot.token == token:

@@ -19,6 +19,7 @@ from schemathesis.core.transport import Response
 from schemathesis.generation.case import Case
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from tests.harness.waiting import PATIENCE_S
 from workers.dev.redis_server import EmbeddedRedis
 from workers.gateway import new_token, to_toml
 from workers.gateway.http.ofrep import PATH
@@ -81,7 +82,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
             yield Served(f"http://{json.loads(process.stdout.readline())['http']}")
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=PATIENCE_S)
 
 
 DOCUMENT = build_description(build_operations(Mock()))

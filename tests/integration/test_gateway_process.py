@@ -28,7 +28,7 @@ from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.process.aio import OutageLog, every
 from snakepit_bridge.testing.elixir.server import BridgeServer
-from tests.harness.waiting import Stopwatch, eventually
+from tests.harness.waiting import PATIENCE_S, Stopwatch, eventually
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
 from workers.dev.redis_server import EmbeddedRedis
 from workers.gateway import Gateway, GatewaySettings, Grants, Tls
@@ -312,7 +312,7 @@ def refreshing(redis_url: str, bridge: str, session: str) -> Generator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)
 
 
 def test_the_command_refuses_to_listen_off_loopback(redis_url: str) -> None:

@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 from workers.gateway import new_token, to_toml
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +94,7 @@ def reflected(play: Stage, tmp_path_factory: pytest.TempPathFactory) -> Generato
             yield Reflected(channel, token)
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def test_reflection_describes_every_service_and_its_methods(reflected: Reflected) -> None:

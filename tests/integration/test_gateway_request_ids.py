@@ -12,6 +12,7 @@ from snakepit_bridge.exceptions import StaleTokenError, StoreUnavailableError, V
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.variables import Variable
+from tests.harness.waiting import PATIENCE_S
 from workers.gateway.api.idempotent_publish import IdempotentPublisher, PublishCommand
 from workers.gateway.api.request_ids import Attempt, RequestIds
 from workers.gateway.errors import RequestIdConflictError
@@ -173,5 +174,5 @@ async def test_a_caller_that_disconnects_while_acquiring_the_lease_leaves_it_fre
         await asyncio.sleep(pause)
         trying.cancel()
         await asyncio.gather(trying, return_exceptions=True)
-        async with asyncio.timeout(5), ids.attempt("a", "r-1", b"x"):
+        async with asyncio.timeout(PATIENCE_S), ids.attempt("a", "r-1", b"x"):
             pass

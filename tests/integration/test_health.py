@@ -25,7 +25,7 @@ from tests.harness.health import Answer, ask, await_problems, is_refused
 from tests.harness.rabbitmq import rabbit_node
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.broker.lease_settings import HEARTBEATS_PER_LEASE
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +114,7 @@ def test_a_worker_whose_process_computes_for_one_prediction_is_alive(tmp_path: P
                 return waiting.ready()
 
             wait_until(has_ended, "the prediction to be answered", timeout_s=60)
-            assert waiting.get(30).answer
+            assert waiting.get(PATIENCE_S).answer
             assert [answer.problems for answer in found if answer.problems] == []
 
 
@@ -153,7 +153,7 @@ def test_a_worker_that_takes_nothing_while_messages_wait_is_not_ready(play: Stag
             problem = await_problems(port, "readyz", "consumer")["consumer"]
             assert problem == "it takes nothing from 'predictions', messages waiting there: 1"
             assert ask(port, "livez").status == 200
-        assert waiting.get(30).answer
+        assert waiting.get(PATIENCE_S).answer
         await_problems(port, "readyz")
 
 
@@ -169,7 +169,7 @@ def test_a_worker_of_rabbitmq_names_what_is_away_and_what_waits(tmp_path: Path, 
                 with playing.held():
                     waiting = playing.fleet.submit("qa", {"question": fresh("q")})
                     await_problems(port, "readyz", "consumer")
-                assert waiting.get(30).answer
+                assert waiting.get(PATIENCE_S).answer
                 await_problems(port, "readyz")
                 node.kill()
                 await_problems(port, "readyz", "broker")
@@ -233,7 +233,7 @@ def test_a_refresher_names_the_server_that_is_away(port: int) -> None:
             await_problems(port, "readyz", "elixir", "store")
             assert ask(port, "livez").status == 200
             refresher.send_signal(signal.SIGTERM)
-            assert refresher.wait(30) == 0
+            assert refresher.wait(PATIENCE_S) == 0
 
 
 def test_a_gateway_names_the_store_that_is_away(port: int) -> None:
@@ -247,4 +247,4 @@ def test_a_gateway_names_the_store_that_is_away(port: int) -> None:
             await_problems(port, "readyz", "store")
             assert (ask(port, "livez").status, ask(port, "livez").checks) == (200, {"event_loop"})
             gateway.send_signal(signal.SIGTERM)
-            assert gateway.wait(30) == 0
+            assert gateway.wait(PATIENCE_S) == 0

@@ -16,7 +16,7 @@ from snakepit_bridge.exceptions import PredictionFailedError
 from snakepit_bridge.testing import AskedQuestion
 from tests.harness.image_steps import ImageStage, built_image, cannot_run
 from tests.harness.stage import LM_KEY, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 pytestmark = [
     pytest.mark.skipif(bool(cannot_run()), reason=cannot_run() or "it can run"),
@@ -86,7 +86,7 @@ def code_worker(image: ImageStage, url: str, settings: dict[str, str]) -> Genera
         yield
     finally:
         os.killpg(worker.pid, 15)
-        worker.wait(60)
+        worker.wait(PATIENCE_S)
 
 
 def test_code_that_an_lm_has_written_runs_in_the_sandbox_and_nowhere_else(image: ImageStage, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from snakepit_bridge.testing import AskedQuestion
 from tests.harness.containers import LocalTestWorker
 from tests.harness.metrics import exact
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 METRIC = "tests.harness.metrics:exact"
@@ -127,7 +127,9 @@ def test_an_optimization_outlives_its_worker_and_pays_for_nothing_twice(play: St
     lineage = play.fleet.lineage(f"qa:{found.version}")
     assert lineage is not None
     assert (lineage.run_id, lineage.metric, lineage.author) == (killed.id, "exact", "ann")
-    assert play.fleet.submit("qa@candidate", {"question": "1 plus 1?"}).get(60).provenance.version == found.version
+    assert (
+        play.fleet.submit("qa@candidate", {"question": "1 plus 1?"}).get(PATIENCE_S).provenance.version == found.version
+    )
 
 
 CLIENT = """
@@ -154,7 +156,7 @@ def test_a_killed_client_goes_on_with_its_optimization_and_pays_for_nothing_twic
     client = subprocess.Popen([sys.executable, "-c", CLIENT, play.url, other, other_val], cwd=ROOT)
     play.await_asked(mark_of_other, len(play.requests_with(mark)) // 2)
     client.kill()
-    client.wait(10)
+    client.wait(PATIENCE_S)
     play.lm.delay(0.0)
     resumed = optimize(other, other_val)
     assert len(play.requests_with(mark_of_other)) == len(play.requests_with(mark))

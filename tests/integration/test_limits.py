@@ -16,7 +16,7 @@ from snakepit_bridge.testing.lm.faults import Fault
 from tests.conftest import wait_until
 from tests.harness.programs import Twice
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import Stopwatch, within
+from tests.harness.waiting import PATIENCE_S, Stopwatch, within
 
 FLEET = "dspex.fleet"
 SLOTS = 4
@@ -108,10 +108,10 @@ def test_tasks_that_wait_hold_no_slot_and_come_back_once_the_limit_is_lifted(pla
     waiting = [ask(play)[1] for _ in range(3 * SLOTS)]
     wait_until(lambda: parked(play) == {"demo": 3 * SLOTS}, "all wait in their lane")
     with within(5):
-        assert ask(play, "chosen", session=session)[1].get(5).answer
+        assert ask(play, "chosen", session=session)[1].get(PATIENCE_S).answer
     limit(play, concurrency=-1)
     with within(10):
-        assert all(handle.get(10).answer for handle in waiting)
+        assert all(handle.get(PATIENCE_S).answer for handle in waiting)
 
 
 def is_parked_at_once(play: Stage) -> bool:
@@ -131,7 +131,7 @@ def test_a_changed_limit_is_in_force_within_a_second(play: Stage) -> None:
     wait_until(lambda: parked(play), "it waits")
     limit(play, concurrency=5)
     started = Stopwatch()
-    handle.get(5)
+    handle.get(PATIENCE_S)
     assert started.elapsed_s < 2, "a second, and the prediction itself"
     limit(play, concurrency=0)
     started = Stopwatch()
@@ -151,7 +151,7 @@ def test_sessions_get_their_turns_though_one_floods_first(play: Stage) -> None:
     mark = len(play.lm.requests)
     limit(play, concurrency=1)
     for _, handle in (*flood, *others):
-        handle.get(30)
+        handle.get(PATIENCE_S)
     order = asked_since(play, mark)
     theirs = {question for question, _ in others}
     assert max(order.index(question) for question in theirs) < 25, "not behind the flood of 30"
@@ -166,10 +166,10 @@ def test_a_session_that_has_used_up_its_own_limit_holds_up_nobody_else(play: Sta
     wait_until(lambda: parked(play) == {"demo": 6}, "the busy session waits")
     with within(5):
         for _ in range(5):
-            assert ask(play, session=other)[1].get(5).answer
+            assert ask(play, session=other)[1].get(PATIENCE_S).answer
     limit_session(play, busy, concurrency=1)
     for handle in waiting:
-        handle.get(10)
+        handle.get(PATIENCE_S)
 
 
 def test_no_more_calls_are_under_way_than_the_limit_says(play: Stage) -> None:
@@ -179,7 +179,7 @@ def test_no_more_calls_are_under_way_than_the_limit_says(play: Stage) -> None:
     handles = [ask(play)[1] for _ in range(12)]
     limit(play, concurrency=2)
     for handle in handles:
-        handle.get(20)
+        handle.get(PATIENCE_S)
     starts = [request.received_at for request in play.lm.requests[mark:]]
     assert len(starts) == 12
     assert all(third - first > 0.09 for first, third in zip(starts, starts[2:], strict=False))
@@ -199,7 +199,7 @@ def test_spend_stops_at_the_hours_budget(play: Stage) -> None:
     assert answered, "the budget allows some"
     assert waiting is not None, "and then no more"
     limit_session(play, session, spend_per_hour=100.0)
-    assert waiting.get(10).answer
+    assert waiting.get(PATIENCE_S).answer
 
 
 # ---------------------------------------------------------------- ends
@@ -212,10 +212,10 @@ def test_a_cancelled_task_that_was_parked_ends_at_once_and_leaves_its_lane(play:
     with within(1):
         handle.cancel()
         with pytest.raises(PredictionCancelledError):
-            handle.get(5)
+            handle.get(PATIENCE_S)
     wait_until(lambda: not parked(play), "its place is free")
     limit(play, concurrency=-1)
-    ask(play)[1].get(5)
+    ask(play)[1].get(PATIENCE_S)
     assert not play.requests_with(question)
 
 
@@ -223,7 +223,7 @@ def test_a_parked_task_whose_deadline_passes_ends_with_its_named_error(play: Sta
     block(play)
     question, handle = ask(play, deadline=1.0)
     with within(4), pytest.raises(DeadlineExceededError):
-        handle.get(10)
+        handle.get(PATIENCE_S)
     assert not play.requests_with(question)
 
 
@@ -237,7 +237,7 @@ def test_a_retry_after_pauses_the_profile_everywhere(play: Stage) -> None:
     wait_until(lambda: is_paused(play), "the profile is paused")
     others = [ask(play)[1] for _ in range(5)]
     for handle in (refused, *others):
-        handle.get(20)
+        handle.get(PATIENCE_S)
     refused_at, *later = [request.received_at for request in play.lm.requests[mark:]]
     assert min(later) - refused_at > 1.5
 
@@ -251,9 +251,9 @@ def test_a_batch_waits_in_place_and_takes_turns_with_those_that_are_parked(play:
     play.fleet.session(session).blocking.set_variables({"any": 1})
     single = ask(play, session=session)[1]
     limit(play, concurrency=1)
-    single.get(10)
+    single.get(PATIENCE_S)
     for handle in batch:
-        assert handle.get(20).answer
+        assert handle.get(PATIENCE_S).answer
 
 
 def test_later_calls_of_a_task_wait_in_place(play: Stage) -> None:
@@ -262,7 +262,7 @@ def test_later_calls_of_a_task_wait_in_place(play: Stage) -> None:
     handles = [ask(play, "steps")[1] for _ in range(4)]
     limit(play, requests_per_min=240, concurrency=-1)
     for handle in handles:
-        assert handle.get(30)
+        assert handle.get(PATIENCE_S)
     at = [request.received_at for request in play.lm.requests[mark:]]
     assert len(at) == 8
     assert max(at) - min(at) > 1.4, "each of both calls took its turn, four a second"
@@ -308,7 +308,7 @@ def test_a_killed_workers_place_comes_back_and_nothing_parked_is_lost(empty: Sta
     killed.kill()
     play.start(pool="asyncio", concurrency=SLOTS)
     for handle in (*waiting, first):
-        assert handle.get(60).answer
+        assert handle.get(PATIENCE_S).answer
 
 
 def test_another_worker_releases_when_the_one_that_did_is_killed(empty: Stage) -> None:
@@ -321,7 +321,7 @@ def test_another_worker_releases_when_the_one_that_did_is_killed(empty: Stage) -
     killed.kill()
     limit(play, concurrency=2)
     for handle in waiting:
-        assert handle.get(30).answer
+        assert handle.get(PATIENCE_S).answer
 
 
 def test_nothing_is_lost_while_workers_are_killed_again_and_again(empty: Stage) -> None:
@@ -339,5 +339,5 @@ def test_nothing_is_lost_while_workers_are_killed_again_and_again(empty: Stage) 
         workers.pop(0).kill()
         workers.append(play.start(pool="asyncio", concurrency=SLOTS))
     for handle in handles:
-        assert handle.get(60).answer
+        assert handle.get(PATIENCE_S).answer
     wait_until(lambda: not parked(play), "nothing is left in the lanes")

@@ -20,7 +20,7 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.testing import Raw, RecordingLM
 from tests.harness import programs
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
-from tests.harness.waiting import wait_until, within
+from tests.harness.waiting import PATIENCE_S, wait_until, within
 
 _PROFILES = """
 [profiles.patient]
@@ -104,7 +104,7 @@ def test_a_dead_lm_is_unavailable_whatever_tries_it(play: Stage, kind: str, atte
     program, question = swallowing(play, kind, attempts), fresh("q")
     play.lm.fail(None, status=503, containing=question)
     with pytest.raises(LMUnavailableError) as failed:
-        ask(play, program, question).get(30)
+        ask(play, program, question).get(PATIENCE_S)
     assert (failed.value.status, failed.value.profile, failed.value.tries) == (503, "steady", 3)
 
 
@@ -113,7 +113,7 @@ def test_a_refusal_comes_out_by_its_name(play: Stage, kind: str) -> None:
     program, question = swallowing(play, kind), fresh("q")
     play.lm.fail(None, status=401, containing=question)
     with pytest.raises(LMRefusedError) as failed:
-        ask(play, program, question).get(30)
+        ask(play, program, question).get(PATIENCE_S)
     assert (failed.value.status, failed.value.code) == (401, "auth")
 
 
@@ -122,7 +122,7 @@ def test_a_call_for_later_brings_the_whole_task_again(play: Stage, kind: str) ->
     """The failure isn't taken for an answer, and what would be thrown away isn't asked."""
     program, question = swallowing(play, kind), fresh("q")
     play.lm.fail(1, status=429, retry_after_s=3, containing=question)
-    prediction = ask(play, program, question).get(30)
+    prediction = ask(play, program, question).get(PATIENCE_S)
     assert prediction.provenance.attempt == 2
     assert prediction.provenance.failed_tries >= 1
     statuses = [request.status for request in play.lm.requests if question in str(request.body)]
@@ -142,11 +142,11 @@ def say(play: Stage, text: str, finish: str, **more: Any) -> None:
 def test_a_truncated_answer_shows(play: Stage, stream: bool) -> None:
     """It is an answer, and says that there was more."""
     say(play, "[[ ## answer ## ]]\nonce upon a", "length")
-    prediction = ask(play, "qa", fresh("q"), stream=stream).get(30)
+    prediction = ask(play, "qa", fresh("q"), stream=stream).get(PATIENCE_S)
     assert prediction.answer == "once upon a"
     assert prediction.truncated
     assert dict(prediction.provenance.finish_reasons) == {"length": 1}
-    whole = ask(play, "qa", fresh("q"), stream=stream).get(30)
+    whole = ask(play, "qa", fresh("q"), stream=stream).get(PATIENCE_S)
     assert (whole.truncated, dict(whole.provenance.finish_reasons)) == (False, {"stop": 1})
 
 
@@ -156,7 +156,7 @@ def test_a_truncated_answer_that_cannot_be_parsed_is_asked_for_once(play: Stage,
     question = fresh("q")
     say(play, "Let me think about what was asked", "length")
     with pytest.raises(LMAnswerTruncatedError, match="Let me think about what was asked") as failed:
-        ask(play, "qa", question, stream=stream).get(30)
+        ask(play, "qa", question, stream=stream).get(PATIENCE_S)
     assert isinstance(failed.value, LMAnswerError)
     assert len(play.requests_with(question)) == 1
 
@@ -175,7 +175,7 @@ def test_a_refusal_is_an_error_of_its_own_with_its_text(
     question = fresh("q")
     say(play, text, finish, **more)
     with pytest.raises(LMContentRefusedError, match="I was about to") as failed:
-        ask(play, "qa", question, stream=stream).get(30)
+        ask(play, "qa", question, stream=stream).get(PATIENCE_S)
     assert failed.value.code == code
     assert len(play.requests_with(question)) == 1
 
@@ -188,7 +188,7 @@ def test_an_answer_in_no_form_is_asked_for_in_another(play: Stage, stream: bool)
     """The same answer either way."""
     question = fresh("q")
     say(play, "[[ ## response ## ]]\nnot the field", "stop")
-    assert ask(play, "qa", question, stream=stream).get(30).answer == f"answer of {question}"
+    assert ask(play, "qa", question, stream=stream).get(PATIENCE_S).answer == f"answer of {question}"
     assert len(play.requests_with(question)) == 2
 
 
@@ -199,12 +199,12 @@ def test_a_temperature_never_reaches_a_model_that_takes_none(play: Stage) -> Non
     """A session that changes over to it goes on, and its provenance says what was left out."""
     session, question = fresh("s"), fresh("q")
     play.fleet.session(session).blocking.set_variables({"t": 0.7, "m": "reasoning"})
-    prediction = ask(play, "warm", question, session=session).get(30)
+    prediction = ask(play, "warm", question, session=session).get(PATIENCE_S)
     [sent] = play.requests_with(question)
     assert "temperature" not in sent.body
     assert dict(prediction.provenance.dropped) == {"temperature": "openai/o3-mini"}
     token = play.fleet.session(session).blocking.set_variables({"m": "demo"})
-    again = ask(play, "warm", question, session=session, at_least=token).get(30)
+    again = ask(play, "warm", question, session=session, at_least=token).get(PATIENCE_S)
     assert play.requests_with(question)[-1].temperature == 0.7
     assert dict(again.provenance.dropped) == {}
 
@@ -226,7 +226,7 @@ def test_an_lm_that_is_down_for_seconds_fails_nobody(play: Stage) -> None:
         handles = [ask(play, "on-patient", f"{name} {number}") for number in range(40)]
         wait_until(lambda: failing_s(play, name) > 2, "tries over two seconds, all of which failed")
         play.lm.faults.clear()
-        answers = [handle.get(40).answer for handle in handles]
+        answers = [handle.get(PATIENCE_S).answer for handle in handles]
     assert answers == [f"answer of {name} {number}" for number in range(40)]
 
 
@@ -245,5 +245,5 @@ def test_an_lm_server_that_restarts_fails_nobody(play: Stage, port: int) -> None
     opened = times_opened(play)
     wait_until(lambda: times_opened(play) >= opened + 3, "tries to fail, and two probes after them")
     with RecordingLM(lambda ask: Raw("[[ ## answer ## ]]\ntwo"), port=port, api_key=LM_KEY), within(40):
-        answers = {handle.get(40).answer for handle in handles}
+        answers = {handle.get(PATIENCE_S).answer for handle in handles}
     assert answers <= {"one", "two"}

@@ -10,8 +10,9 @@ import pytest
 
 from snakepit_bridge.testing import Fault
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
-WAIT_S = 20
+WAIT_S = PATIENCE_S
 
 GUARDS = """
 from dataclasses import replace

@@ -23,7 +23,7 @@ from tests.harness.logging_programs import LoggingProgram
 from tests.harness.otlp import Collector, collector
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 COUNTS = {"asyncio": 200, "threads": 40, "prefork": 20}
@@ -75,7 +75,7 @@ def test_each_line_has_the_fields_of_its_own_prediction(play: Stage, exported: C
             play.fleet.submit("logging", {"question": f"logged-{run}-{number}"}, session=f"session-{number % SESSIONS}")
             for number in range(count)
         ]
-        tokens = [each.get(60).provenance.token for each in submitted]
+        tokens = [each.get(PATIENCE_S).provenance.token for each in submitted]
         play.lm.delay(0)
         wait_until(lambda: worker.logs().count('"outcome": "ok"') == count, "the end of each to be logged")
         seen = Counter[tuple[str, int]]()
@@ -110,7 +110,7 @@ def test_celerys_own_lines_are_of_the_same_form_and_show_neither_inputs_nor_outp
     try:
         question = fresh("private")
         result = play.fleet.submit("logging", {"question": question})
-        assert question in result.get(30).answer
+        assert question in result.get(PATIENCE_S).answer
         wait_until(lambda: f"{result.id}] succeeded" in worker.logs(), "Celery's line")
         lines = [line for line in json_lines(worker) if line.get("task_id") == result.id]
         texts = [line["message"] for line in lines]
@@ -132,11 +132,11 @@ def test_a_failure_and_each_input_of_a_batch_have_lines_of_their_own(play: Stage
         play.lm.fail(None, status=503, containing=question)
         failed = play.fleet.submit("qa", {"question": question}, session="session-1")
         with pytest.raises(LMUnavailableError):
-            failed.get(30)
+            failed.get(PATIENCE_S)
         play.lm.faults.clear()
         batch = play.fleet.submit_batch("qa", [{"question": fresh("q")} for _ in range(3)], session="session-2")
         for each in batch:
-            each.get(30)
+            each.get(PATIENCE_S)
         ids = {failed.id, *(each.id for each in batch)}
         wait_until(lambda: ids <= {line["task_id"] for line in json_lines(worker) if line.get("outcome")}, "the ends")
         ends = {line["task_id"]: line for line in json_lines(worker) if line.get("outcome")}
@@ -155,7 +155,7 @@ def test_on_the_console_the_fields_stand_behind_the_message_and_the_setting_mask
     try:
         question = fresh("q")
         result = play.fleet.submit("logging", {"question": f"{question} card4711"}, session="session-3")
-        token = result.get(30).provenance.token
+        token = result.get(PATIENCE_S).provenance.token
         fields = rf"\[task_id={result.id} session=\*\*\* token={re.escape(token)} program=logging\]"
         wait_until(lambda: re.search(rf"Prediction ok in .* tokens.* {fields}", worker.logs()), "the end's line")
         assert re.search(rf"WARNING/\S+\] the program ends {question} \*\*\* {fields}", worker.logs())
@@ -188,7 +188,7 @@ def run(url: str, *command: str, **settings: str) -> subprocess.Popen[str]:
 
 def test_a_setting_that_is_no_regular_expression_is_named_at_the_start(redis_url: str) -> None:
     process = run(redis_url, "workers.worker_command", "--pool", "solo", DSPEX_LOG_REDACT="(")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "This worker can't start: " in errors
     assert "'(' isn't a regular expression" in errors
@@ -207,4 +207,4 @@ def test_refreshers_and_gateways_log_in_json_too(redis_url: str) -> None:
             line = json.loads(process.stderr.readline())
             assert (line["logger"], line["process"]) == (logger, "MainProcess")
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=30)
+            process.communicate(timeout=PATIENCE_S)

@@ -22,7 +22,7 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 QUEUE = "predictions"
 LIST = "predictions\x06\x163"  # where a priority of 5 waits
@@ -161,7 +161,7 @@ def test_a_prediction_that_runs_into_its_time_limit_counts_for_its_arm(play: Sta
     context.set_variables({"warmth": 0.1, POLICY_VARIABLE: '{"stages": [{"share": 0.5, "min_s": 86400}]}'})
     context.set_variable("warmth", 0.2)
     wait_until(
-        lambda: play.fleet.submit("qa", {"question": fresh("q")}, session=session).get(30).provenance.arms,
+        lambda: play.fleet.submit("qa", {"question": fresh("q")}, session=session).get(PATIENCE_S).provenance.arms,
         "the first stage",
     )
     question = fresh("q")

@@ -10,6 +10,7 @@ import pytest
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import ForeignNamespaceError, PredictionTimeoutError, ProgramNotFoundError
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
 SPEC = {"module": "Predict", "signature": "question -> answer"}
 
@@ -43,7 +44,7 @@ def test_workers_of_one_namespace_take_nothing_of_another(play: Stage, staging: 
     play.start(
         env={"DSPEX_NAMESPACE": staging.namespace}, queues=(staging.queue,), concurrency=2, name="staging", wait=False
     )
-    prediction = handle.get(60)
+    prediction = handle.get(PATIENCE_S)
     assert (prediction.provenance.variables, play.requests_with(question)[0].temperature) == ({"temp": 0.9}, 0.9)
 
 

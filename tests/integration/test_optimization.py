@@ -20,6 +20,7 @@ from snakepit_bridge.client.optimization.budget import Budget
 from snakepit_bridge.exceptions import OptimizationError, ProgramNotFoundError, StoreUnavailableError
 from snakepit_bridge.testing import AskedQuestion
 from tests.harness.stage import LM_KEY, Stage, stage
+from tests.harness.waiting import PATIENCE_S
 from workers.dev.redis_server import EmbeddedRedis
 
 NUMBERS = {f"{a} plus {b}?": str(a + b) for a in range(5) for b in range(3)}
@@ -158,7 +159,7 @@ def test_a_restart_of_redis_in_the_middle_changes_nothing_that_is_found(
         monkeypatch.setattr(own.fleet, "submit", sends)
         with ThreadPoolExecutor(1) as threads:
             running = threads.submit(bootstrap, own.fleet)
-            assert sends.failed.wait(60)
+            assert sends.failed.wait(PATIENCE_S)
             server.restart()
             found = running.result(120)
         count = len(own.lm.requests)
@@ -201,7 +202,7 @@ def test_what_is_found_is_a_version_with_a_label_and_says_where_it_comes_from(pl
         author="ann",
     )  # fmt: skip
     assert found.registered is not None
-    assert play.fleet.submit("qa@candidate", {"question": "1 plus 1?"}).get(60).provenance.digest == (
+    assert play.fleet.submit("qa@candidate", {"question": "1 plus 1?"}).get(PATIENCE_S).provenance.digest == (
         found.registered.digest
     )
     lineage = play.fleet.lineage(f"qa:{found.registered.version}")

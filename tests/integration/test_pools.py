@@ -22,10 +22,10 @@ from redis import Redis
 from config.settings import FleetSettings
 from tests.harness.containers import LocalTestWorker, WorkerSpec, local_redis, local_worker
 from tests.harness.stage import fresh
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.app import FleetApp
 
-WAIT_S = 60
+WAIT_S = PATIENCE_S
 POOLS = ("asyncio", "threads", "prefork")
 SPEC = WorkerSpec(app="tests.harness.pool_app", concurrency=4, queues=("pools",), preloaded=True)
 

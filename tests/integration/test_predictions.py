@@ -31,7 +31,7 @@ from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.protocol.token import Token
 from tests.conftest import wait_until
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import within
+from tests.harness.waiting import PATIENCE_S, within
 
 BINDINGS = {"temperature": "temp", "max_tokens": "limit", "top_p": "nucleus", "model": "llm", "instructions": "style"}
 VALUES: dict[str, Any] = {
@@ -79,7 +79,7 @@ def publish(play: Stage, session: str, **values: Any) -> Token:
 
 def test_a_prediction_comes_back_as_dspys_own(play: Stage) -> None:
     question, handle = ask(play)
-    prediction = handle.get(20)
+    prediction = handle.get(PATIENCE_S)
     assert isinstance(prediction, dspy.Prediction)
     assert prediction.answer == f"answer of {question}"
     assert prediction.toDict() == {"answer": f"answer of {question}"}
@@ -103,7 +103,7 @@ def test_a_handle_tells_pending_until_there_is_a_result(play: Stage) -> None:
 def test_a_handle_is_reattached_by_its_id_from_another_fleet(play: Stage) -> None:
     question, handle = ask(play)
     other = Fleet(play.url).handle(handle.id)
-    assert other.get(20).answer == f"answer of {question}"
+    assert other.get(PATIENCE_S).answer == f"answer of {question}"
     assert other.status == "SUCCESS"
 
 
@@ -123,7 +123,7 @@ def test_the_provenance_is_complete_and_is_what_the_lm_received(play: Stage) -> 
     program = play.fleet.register("full", dspy.Predict("question -> answer"), bindings=BINDINGS)
     before = time.time()
     question, handle = ask(play, "full", session=session, at_least=token)
-    prediction = handle.get(20)
+    prediction = handle.get(PATIENCE_S)
     provenance = prediction.provenance
 
     [sent] = play.requests_with(question)
@@ -151,20 +151,20 @@ def test_the_provenance_is_complete_and_is_what_the_lm_received(play: Stage) -> 
 def test_the_same_question_twice_reaches_the_lm_twice(play: Stage) -> None:
     question = fresh("q")
     for _ in range(2):
-        assert play.fleet.submit("plain", {"question": question}).get(20)
+        assert play.fleet.submit("plain", {"question": question}).get(PATIENCE_S)
     assert len(play.requests_with(question)) == 2
 
 
 def test_a_result_expires_and_so_does_everything_of_a_prediction(play: Stage) -> None:
     _, handle = ask(play, idempotency_key=fresh("key"))
-    handle.get(20)
+    handle.get(PATIENCE_S)
     with Redis.from_url(play.url) as client:
         assert 3900 < client.ttl(f"celery-task-meta-{handle.id}") <= 4000
 
 
 def test_a_prediction_without_a_published_session_runs_as_registered(play: Stage) -> None:
     question, handle = ask(play)
-    assert handle.get(20).provenance.variables == {}
+    assert handle.get(PATIENCE_S).provenance.variables == {}
     assert play.requests_with(question)[0].temperature is None
 
 
@@ -178,7 +178,7 @@ def test_every_submit_reads_at_least_what_was_published_before_it(play: Stage) -
         published[str(token)] = step / 50
         submitted.append((*ask(play, "qa", session=session, at_least=token), token))
     for question, handle, token in submitted:
-        provenance = handle.get(30).provenance
+        provenance = handle.get(PATIENCE_S).provenance
         assert Token.parse(provenance.token) >= token
         [sent] = play.requests_with(question)
         assert sent.temperature == provenance.variables["temp"] == published[provenance.token]
@@ -189,7 +189,7 @@ def test_latest_comes_to_each_publish_by_itself_and_never_goes_back(play: Stage)
 
     def latest() -> Token:
         question, handle = ask(play, "qa", session=session)
-        provenance = handle.get(20).provenance
+        provenance = handle.get(PATIENCE_S).provenance
         [sent] = play.requests_with(question)
         assert sent.temperature == provenance.variables["temp"]
         seen.setdefault(provenance.pid, []).append(Token.parse(provenance.token))
@@ -207,10 +207,10 @@ def test_an_exact_revision_is_pinned_while_newer_ones_exist(play: Stage) -> None
     tokens = [publish(play, session, temp=step / 10) for step in range(5)]
     for step in (1, 4, 0):
         question, handle = ask(play, "qa", session=session, exactly=tokens[step])
-        assert handle.get(20).provenance.token == str(tokens[step])
+        assert handle.get(PATIENCE_S).provenance.token == str(tokens[step])
         assert play.requests_with(question)[0].temperature == step / 10
     # A pin is no step back for the process that served it.
-    assert ask(play, "qa", session=session)[1].get(20).provenance.token == str(tokens[-1])
+    assert ask(play, "qa", session=session)[1].get(PATIENCE_S).provenance.token == str(tokens[-1])
 
 
 def test_a_revision_that_comes_while_the_prediction_waits_for_it_is_met(play: Stage) -> None:
@@ -219,10 +219,10 @@ def test_a_revision_that_comes_while_the_prediction_waits_for_it_is_met(play: St
     with play.held():
         _, handle = ask(play, "qa", session=session, at_least=Token(first.epoch, first.revision + 1))
         second = publish(play, session, temp=0.9)
-    assert handle.get(20).provenance.token == str(second)
+    assert handle.get(PATIENCE_S).provenance.token == str(second)
     _, handle = ask(play, "qa", session=session, at_least=Token(first.epoch, first.revision + 99))
     with within(5), pytest.raises(RevisionNotReachedError):
-        handle.get(20)
+        handle.get(PATIENCE_S)
 
 
 def test_the_module_type_switches_while_predictions_run(play: Stage) -> None:
@@ -235,7 +235,7 @@ def test_the_module_type_switches_while_predictions_run(play: Stage) -> None:
     after = [ask(play, "chosen", session=session, at_least=stepwise) for _ in range(10)]
     modules = {str(plain): "Predict", str(stepwise): "ChainOfThought"}
     for question, handle in before + after:
-        prediction = handle.get(30)
+        prediction = handle.get(PATIENCE_S)
         provenance = prediction.provenance
         assert provenance.module == modules[provenance.token]
         assert [("reasoning" in sent.outputs) for sent in play.requests_with(question)] == [
@@ -266,12 +266,12 @@ def test_the_most_urgent_is_served_first(play: Stage) -> None:
     with play.held():
         patient = [ask(play, priority=1) for _ in range(12)]
         urgent = ask(play, priority=9)
-    urgent[1].get(20)
+    urgent[1].get(PATIENCE_S)
     place = play.requests_with(urgent[0])[0].index
     # Four run at a time, and which of those asks first is chance.
     assert sum(sent.index < place for question, _ in patient for sent in play.requests_with(question)) < 4
     for _, handle in patient:
-        handle.get(20)
+        handle.get(PATIENCE_S)
 
 
 def test_a_priority_means_the_same_by_whatever_it_was_sent(play: Stage) -> None:
@@ -300,12 +300,12 @@ def test_an_urgent_signature_overtakes_patient_ones(play: Stage) -> None:
         sent = [play.fleet.signature("plain", {"question": question}).set(priority=1) for question in questions[:-1]]
         patient = [play.fleet.handle(signature.apply_async().id) for signature in sent]
         urgent = play.fleet.signature("plain", {"question": questions[-1]}).set(priority=9).apply_async()
-    play.fleet.handle(urgent.id).get(20)
+    play.fleet.handle(urgent.id).get(PATIENCE_S)
     place = play.requests_with(questions[-1])[0].index
     # Four run at a time, and which of those asks first is chance.
     assert sum(sent.index < place for question in questions[:-1] for sent in play.requests_with(question)) < 4
     for handle in patient:
-        handle.get(20)
+        handle.get(PATIENCE_S)
 
 
 def test_a_deadline_ends_a_prediction_whose_lm_is_slow(play: Stage) -> None:
@@ -316,7 +316,7 @@ def test_a_deadline_ends_a_prediction_whose_lm_is_slow(play: Stage) -> None:
         within(8),
         pytest.raises(DeadlineExceededError, match=r"missed its deadline by .* Add workers or a later deadline"),
     ):
-        handle.get(20)
+        handle.get(PATIENCE_S)
     assert len(play.requests_with(question)) == 1
 
 
@@ -324,7 +324,7 @@ def test_a_prediction_past_its_deadline_never_reaches_the_lm(play: Stage) -> Non
     question, handle = ask(play, deadline=1e-6)
     late, _ = ask(play)
     with pytest.raises(DeadlineExceededError):
-        handle.get(20)
+        handle.get(PATIENCE_S)
     play.await_asked(late)
     assert play.requests_with(question) == []
 
@@ -338,10 +338,10 @@ def test_a_prediction_cancelled_before_it_starts_never_reaches_the_lm(play: Stag
         with pytest.raises(PredictionCancelledError, match=handle.id):
             handle.get(1)
         _, next_one = ask(play)
-    next_one.get(20)
+    next_one.get(PATIENCE_S)
     # All of the queue has passed the workers once the later ones are done.
     for _ in range(4):
-        ask(play)[1].get(20)
+        ask(play)[1].get(PATIENCE_S)
     assert play.requests_with(question) == []
     with pytest.raises(PredictionCancelledError):
         handle.get(1)
@@ -349,7 +349,7 @@ def test_a_prediction_cancelled_before_it_starts_never_reaches_the_lm(play: Stag
 
 def test_one_that_has_ended_is_not_cancelled(play: Stage) -> None:
     question, handle = ask(play)
-    handle.get(20)
+    handle.get(PATIENCE_S)
     assert not handle.cancel()
     assert handle.get(1).answer == f"answer of {question}"
 
@@ -363,15 +363,15 @@ def test_one_key_is_one_prediction_however_often_it_is_submitted(play: Stage) ->
 
     def submit(_: int) -> Handle:
         fleet = Fleet(play.url)
-        start.wait(10)
+        start.wait(PATIENCE_S)
         return fleet.submit("plain", {"question": question}, idempotency_key=key)
 
     with ThreadPoolExecutor(8) as pool:
         handles = list(pool.map(submit, range(8)))
-    assert {handle.get(20).answer for handle in handles} == {f"answer of {question}"}
+    assert {handle.get(PATIENCE_S).answer for handle in handles} == {f"answer of {question}"}
     handles.append(play.fleet.submit("plain", {"question": question}, idempotency_key=key))
     assert len({handle.id for handle in handles}) == 1
-    ask(play)[1].get(20)
+    ask(play)[1].get(PATIENCE_S)
     assert len(play.requests_with(question)) == 1
 
 
@@ -386,7 +386,7 @@ def test_one_key_for_two_requests_is_a_conflict(play: Stage) -> None:
         request: dict[str, Any] = {"program": "plain", "inputs": {"question": "one"}, **changed}
         with pytest.raises(IdempotencyConflictError, match=rf"'{key}' belongs to prediction {first.id}.*Use a new key"):
             play.fleet.submit(**request, idempotency_key=key)
-    assert first.get(20).answer == "answer of one"
+    assert first.get(PATIENCE_S).answer == "answer of one"
 
 
 # ---------------------------------------------------------------- many
@@ -431,19 +431,19 @@ def test_a_fleet_sends_with_an_app_that_is_there_already(play: Stage) -> None:
     question = fresh("q")
     fleet = Fleet(app=app)
     assert fleet.app is app
-    assert fleet.submit("plain", {"question": question}).get(20).answer == f"answer of {question}"
+    assert fleet.submit("plain", {"question": question}).get(PATIENCE_S).answer == f"answer of {question}"
     assert (app.conf.task_default_queue, app.conf.result_expires) == ("shop", 123)
 
 
 def test_a_fleet_goes_on_in_both_processes_after_a_fork(play: Stage) -> None:
     question, _ = ask(play)
-    assert play.fleet.submit("plain", {"question": question}).get(20)
+    assert play.fleet.submit("plain", {"question": question}).get(PATIENCE_S)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         signal.alarm(30)  # a child that hangs must not outlive the test
         try:
-            answer = play.fleet.submit("plain", {"question": question}).get(20).answer
+            answer = play.fleet.submit("plain", {"question": question}).get(PATIENCE_S).answer
             os.write(writing, answer.encode())
         finally:
             os._exit(0)
@@ -451,7 +451,9 @@ def test_a_fleet_goes_on_in_both_processes_after_a_fork(play: Stage) -> None:
     in_parent = [ask(play) for _ in range(5)]
     # Told of their results, and not only at the next look, which is seconds away.
     with within(3):
-        assert [handle.get(20).answer for _, handle in in_parent] == [f"answer of {text}" for text, _ in in_parent]
+        assert [handle.get(PATIENCE_S).answer for _, handle in in_parent] == [
+            f"answer of {text}" for text, _ in in_parent
+        ]
         with os.fdopen(reading) as from_child:
             assert from_child.read() == f"answer of {question}"
     os.waitpid(child, 0)
@@ -461,7 +463,7 @@ def test_a_fleet_is_shared_by_sixteen_threads(play: Stage) -> None:
     fleet, start = Fleet(play.url, wait_s=30), threading.Barrier(16)
 
     def work(_: int) -> bool:
-        start.wait(10)
+        start.wait(PATIENCE_S)
         questions = [fresh("q") for _ in range(3)]
         handles = [fleet.submit("plain", {"question": question}) for question in questions]
         return [handle.get().answer for handle in handles] == [f"answer of {question}" for question in questions]
@@ -521,7 +523,7 @@ def test_a_killed_workers_prediction_is_answered_and_a_stored_cancellation_holds
     worker.kill()
     assert handle.status == "PENDING"
     worker.restart()
-    prediction = handle.get(30)
+    prediction = handle.get(PATIENCE_S)
     assert prediction.answer == f"answer of {question}"
     assert len(play.requests_with(question)) == 2
     wait_until(lambda: play.worker.container.status == "running", "the worker to run")

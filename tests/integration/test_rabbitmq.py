@@ -37,7 +37,7 @@ from tests.harness.leaks import leaked_keys
 from tests.harness.poison import POISON, Poisonable
 from tests.harness.rabbitmq import RabbitNode, rabbit_node
 from tests.harness.stage import Stage, echo, fresh, stage
-from tests.harness.waiting import wait_until, within
+from tests.harness.waiting import PATIENCE_S, wait_until, within
 
 # Each pool's worker has a queue of its own, and so many places.
 POOLS = {"asyncio": 80, "threads": 12, "prefork": 3}
@@ -53,7 +53,7 @@ _ARRIVE_S = 3.0
 
 def gated(ask: AskedQuestion) -> Mapping[str, Any]:
     """Answer as ``echo`` does, once the gate is open."""
-    GATE.wait(60)
+    GATE.wait(PATIENCE_S)
     return echo(ask)
 
 
@@ -234,7 +234,7 @@ def test_a_broker_that_stands_still_holds_up_nothing_that_runs(play: Stage, node
     play.await_asked(honest)
     with node.standing_still():
         # By then the first two have ended their first try and step, and want to send.
-        assert handle.get(8).answer == f"answer of {honest}"
+        assert handle.get(PATIENCE_S).answer == f"answer of {honest}"
         assert again.status == "PENDING"
     play.lm.delay(0)
     assert again.get().answer == f"answer of {tried}"

@@ -16,7 +16,7 @@ from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.exceptions import LMRefusedError, RecorderError
 from snakepit_bridge.redis.key_names import FleetKeys
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -153,5 +153,5 @@ def test_a_prediction_is_recorded_once_if_its_worker_is_killed(tmp_path: Path) -
         os.kill(play.workers[0].container.pid, signal.SIGKILL)
         play.start()
         for handle in handles:
-            assert handle.get(60)
+            assert handle.get(PATIENCE_S)
         assert count(play.fleet, name) == before + len(handles)

@@ -20,13 +20,13 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.preloaded import PythonProcess, start_preloaded
-from tests.harness.waiting import Stopwatch, wait_until, within
+from tests.harness.waiting import PATIENCE_S, Stopwatch, wait_until, within
 from workers.refresher.leases import RefresherLeases
 
 ROOT = Path(__file__).parents[2]
 SESSION, LEASE = "shop", "dspex:{s:shop}:lease"
 # A new process takes seconds to load on a busy machine.
-START_S = 60.0
+START_S = PATIENCE_S
 
 Start = Callable[..., PythonProcess]
 

@@ -21,7 +21,7 @@ from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutState
 from snakepit_bridge.testing import AskedQuestion, Raw
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import Stopwatch, wait_until
+from tests.harness.waiting import PATIENCE_S, Stopwatch, wait_until
 
 HARMFUL = 0.9
 LEASE_S = 3.0
@@ -60,7 +60,7 @@ def traffic(play: Stage, session: str) -> Generator[None]:
                 handles = [play.fleet.submit("qa", {"question": fresh("q")}, session=session) for _ in range(8)]
                 for handle in handles:
                     with suppress(BridgeError):
-                        handle.get(30)
+                        handle.get(PATIENCE_S)
 
     threads = [threading.Thread(target=submit) for _ in range(2)]
     for thread in threads:
@@ -98,7 +98,7 @@ def tokens(play: Stage, session: str) -> set[str]:
     found: set[str] = set()
     for handle in [play.fleet.submit("qa", {"question": fresh("q")}, session=session) for _ in range(20)]:
         try:
-            found.add(handle.get(30).provenance.token)
+            found.add(handle.get(PATIENCE_S).provenance.token)
         except BridgeError:
             found.add("")
     return found
@@ -126,7 +126,7 @@ def test_a_candidate_that_a_worker_refuses_is_rolled_back_before_a_prediction_is
     session = fresh("session")
     context = play.fleet.session(session).blocking
     context.set_variables({"warmth": 0.1, POLICY_VARIABLE: '{"stages": [{"share": 0.5}]}'})
-    play.fleet.submit("qa", {"question": "?"}, session=session).get(30)
+    play.fleet.submit("qa", {"question": "?"}, session=session).get(PATIENCE_S)
     context.set_variables({"warmth": 77.0})
     report = shows(play, session, RolloutState.ROLLED_BACK)
     assert report.events[-1].reason.startswith("the candidate is refused: ")

@@ -16,6 +16,7 @@ from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE
 from snakepit_bridge.testing import BridgeServer
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 from tests.integration.gateway_clients import Client, connected, gateway
 from workers.refresher import Refresher, RefresherSettings
 
@@ -62,7 +63,7 @@ async def until_rolled_back(client: Client, session: str) -> list[pb.RolloutEven
     try:
         events = []
         watching = client.rollouts.Watch(pb.WatchRolloutRequest(target=session), metadata=client.metadata)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             async for event in watching:
                 events.append(event)
                 if event.kind == pb.ROLLOUT_EVENT_KIND_ROLLED_BACK:
@@ -85,7 +86,7 @@ def check_events(events: list[pb.RolloutEvent]) -> None:
 
 async def check_everybody_is_back(client: Client, session: str) -> None:
     """Check that all get the baseline, once every worker knows of it."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while {temperature(await predict(client, session, f"later-{n}")) for n in range(10)} != {FINE}:
             pass
 
@@ -135,7 +136,7 @@ async def test_a_harmful_value_that_elixir_owns_is_rolled_back_and_stays_as_it_i
 async def value_in_the_fleet(client: Client, session: str, value: float) -> None:
     """Wait until the fleet has a value of Elixir."""
     watching: Any = client.variables.Watch(pb.WatchRequest(session=session), metadata=client.metadata)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         async for snapshot in watching:
             if {each.name: each.value_json for each in snapshot.variables}["llm_temperature"] == str(value).encode():
                 break

@@ -24,7 +24,7 @@ from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
 from snakepit_bridge.rollouts.experiments import Experiment, assign_experiment, encode_experiments
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutRecord, RolloutState, assign
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 LATER_S = 1e12
 NO_GUARDS = '{"stages": [{"share": 0.5, "min_s": 86400}], "guards": [{"metric": "error_rate", "max_increase": 0.9}]}'
@@ -79,14 +79,14 @@ def staged(play: Stage, share: int) -> tuple[str, Token, Token, RolloutRecord]:
         keys = (f"probe-{number}" for number in range(10**6))
         candidate = next(key for key in keys if assign(record, key, LATER_S, "").arm == "candidate")
         sent = [play.fleet.submit("qa", {"question": fresh("probe")}, session=session, key=candidate) for _ in "12345"]
-        return {each.get(30).provenance.arm for each in sent} == {"candidate"}
+        return {each.get(PATIENCE_S).provenance.arm for each in sent} == {"candidate"}
 
     wait_until(begun, "all workers to know of the stage")
     return session, first, second, record
 
 
 def provenance(handle: Handle) -> Provenance:
-    return handle.get(60).provenance
+    return handle.get(PATIENCE_S).provenance
 
 
 def test_a_key_gets_its_arm_on_every_worker_and_each_end_counts_once(play: Stage) -> None:
@@ -114,7 +114,7 @@ def test_what_reaches_the_lm_is_the_arms(play: Stage) -> None:
     session, _, _, record = staged(play, 500_000)
     for user in (f"user-{number}" for number in range(20)):
         question = fresh("q")
-        play.fleet.submit("qa", {"question": question}, session=session, key=user).get(60)
+        play.fleet.submit("qa", {"question": question}, session=session, key=user).get(PATIENCE_S)
         (sent,) = play.requests_with(question)
         expected = 0.9 if assign(record, user, LATER_S, "").arm == "candidate" else 0.1
         assert sent.body["temperature"] == expected
@@ -151,7 +151,7 @@ def test_a_failure_counts_for_its_arm_by_its_class(play: Stage) -> None:
     failed: Counter[str] = Counter()
     for user in (f"user-{number}" for number in range(12)):
         with pytest.raises(InputError):
-            play.fleet.submit("qa", {"no_such_field": user}, session=session, key=user).get(60)
+            play.fleet.submit("qa", {"no_such_field": user}, session=session, key=user).get(PATIENCE_S)
         failed[assign(record, user, LATER_S, "").arm] += 1
     assert len(failed) == 2
     for arm, number in failed.items():
@@ -180,8 +180,8 @@ def test_a_program_that_fits_neither_arm_tells_nothing_of_the_candidate(play: St
     context = play.fleet.session(session).blocking
     context.set_variables({"warmth": 0.1, POLICY_VARIABLE: NO_GUARDS})
     with pytest.raises(VariableNotFoundError):
-        play.fleet.submit(misfit, {"question": "?"}, session=session).get(30)
-    play.fleet.submit("qa", {"question": fresh("q")}, session=session).get(30)
+        play.fleet.submit(misfit, {"question": "?"}, session=session).get(PATIENCE_S)
+    play.fleet.submit("qa", {"question": fresh("q")}, session=session).get(PATIENCE_S)
     second = context.set_variables({"warmth": 0.9})
     acks = wait_until(
         lambda: [each for each in play.fleet.applied(session) if each.token == second], "a worker to try the candidate"

@@ -21,7 +21,7 @@ from tests.harness.cluster import free_ports
 from tests.harness.otlp import Collector, ExportedSpan, collector
 from tests.harness.spans import recorded_spans
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.integration.gateway_clients import connected, first, gateway, http
 
 CONSUMER, CLIENT = 5, 3
@@ -81,7 +81,7 @@ def test_one_prediction_is_one_trace_from_submit_to_commit(
     play: Stage, exported: Collector, sent: InMemorySpanExporter
 ) -> None:
     result = play.fleet.submit("qa", {"question": fresh("q")})
-    provenance = result.get(30).provenance
+    provenance = result.get(PATIENCE_S).provenance
     trace, submitted = submit_span(sent)
     spans = {span.name: span for span in whole_trace(exported, trace)}
     tree = {
@@ -114,7 +114,7 @@ def test_prompts_answers_and_keys_stay_out_of_spans(
     play: Stage, exported: Collector, sent: InMemorySpanExporter
 ) -> None:
     question = fresh("secret-question")
-    play.fleet.submit("qa", {"question": question}).get(30)
+    play.fleet.submit("qa", {"question": question}).get(PATIENCE_S)
     spans = whole_trace(exported, submit_span(sent)[0])
     texts = repr(spans)
     assert question not in texts
@@ -129,7 +129,7 @@ def test_no_span_of_many_concurrent_predictions_has_a_foreign_parent(
     play.fleet.register(program, dspy.ChainOfThought("question -> answer"))
     results = [play.fleet.submit(program, {"question": f"{program} {number}"}) for number in range(count)]
     for result in results:
-        result.get(60)
+        result.get(PATIENCE_S)
     play.lm.delay(0)
     traces = {f"{span.context.trace_id:032x}" for span in sent.get_finished_spans() if span.context is not None}
     assert len(traces) == count
@@ -147,7 +147,7 @@ def test_a_retried_call_has_events_and_a_failed_prediction_its_error(
     question = fresh("q")
     play.lm.fail(None, status=503, containing=question)
     with pytest.raises(LMUnavailableError):
-        play.fleet.submit("qa", {"question": question}).get(30)
+        play.fleet.submit("qa", {"question": question}).get(PATIENCE_S)
     play.lm.faults.clear()
     spans = {span.name: span for span in whole_trace(exported, submit_span(sent)[0])}
     retries = [(name, attributes["error.type"]) for name, attributes in spans["chat demo"].events]
@@ -161,7 +161,7 @@ def test_each_input_of_a_batch_has_a_trace_that_is_linked_with_the_batch(
 ) -> None:
     results = play.fleet.submit_batch("qa", [{"question": fresh("q")} for _ in range(3)])
     for result in results:
-        result.get(30)
+        result.get(PATIENCE_S)
     trace, submitted = submit_span(sent)
     batch = whole_trace(exported, trace, "tasks.predict_batch")[0]
     assert batch.parent == submitted
@@ -181,7 +181,7 @@ def test_a_redelivered_prediction_is_a_second_attempt_in_the_same_trace(
     trace, submitted = submit_span(sent)
     play.worker.container.kill()
     play.worker.container.restart()
-    result.get(60)
+    result.get(PATIENCE_S)
     # Of the first attempt's spans only those arrived that had ended before the kill.
     (task,) = [span for span in whole_trace(exported, trace) if span.name == "tasks.predict"]
     assert (task.parent, task.links) == (submitted, (submitted,))
@@ -194,7 +194,7 @@ def test_both_exits_count_the_predictions_of_all_processes(
     program, count = fresh("counted"), 5
     play.fleet.register(program, dspy.Predict("question -> answer"))
     for number in range(count):
-        play.fleet.submit(program, {"question": f"{program} {number}"}).get(30)
+        play.fleet.submit(program, {"question": f"{program} {number}"}).get(PATIENCE_S)
     wait_until(lambda: exported.total("dspex.predictions", program, "ok") == count, "the metrics to be exported")
     assert exported.total("dspex.prediction.latency", program) == count
 
@@ -220,8 +220,8 @@ def test_each_kind_of_end_is_counted_once(play: Stage, exported: Collector) -> N
     batch = play.fleet.submit_batch(program, [{"question": fresh("q")} for _ in range(3)], session=session)
     for failed in batch:
         with pytest.raises(SessionNotFoundError):
-            failed.get(30)
-    play.fleet.submit(program, {"question": fresh("q")}).get(30)
+            failed.get(PATIENCE_S)
+    play.fleet.submit(program, {"question": fresh("q")}).get(PATIENCE_S)
     wait_until(lambda: exported.total("dspex.predictions", program, "ok") == 1, "the success to be exported")
     wait_until(
         lambda: exported.total("dspex.predictions", "unknown", "SessionNotFoundError") >= 3, "the failures as well"
@@ -234,7 +234,7 @@ def test_a_prediction_whose_binding_fails_is_counted_with_its_program(play: Stag
     program = fresh("unbound")
     play.fleet.register(program, dspy.Predict("question -> answer"), bindings={"temperature": "no_such_variable"})
     with pytest.raises(BridgeError):
-        play.fleet.submit(program, {"question": fresh("q")}).get(30)
+        play.fleet.submit(program, {"question": fresh("q")}).get(PATIENCE_S)
     wait_until(lambda: exported.total("dspex.predictions", program, "failed") == 1, "the failure to be exported")
 
 

@@ -16,9 +16,10 @@ import pytest
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import InputError, PredictionFailedError, ProgramSpecError
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
 PACKAGE = "acme_desk"
-WAIT_S = 20
+WAIT_S = PATIENCE_S
 
 FILES = {
     "pyproject.toml": """

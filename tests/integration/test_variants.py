@@ -10,6 +10,7 @@ import pytest
 from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError
 from tests.harness.programs import Twice
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,8 @@ def test_a_variant_asks_what_the_registered_program_asks_and_shows_its_steps(pla
     module.predict.demos = [dspy.Example(question="6 times 7?", reasoning="multiply", answer="42")]
     registered = play.fleet.register("qa", module)
     reference = play.fleet.store_variant("qa", module)
-    play.fleet.submit("qa", {"question": question}).get(60)
-    prediction = play.fleet.submit(reference, {"question": question}, trace=True).get(60)
+    play.fleet.submit("qa", {"question": question}).get(PATIENCE_S)
+    prediction = play.fleet.submit(reference, {"question": question}, trace=True).get(PATIENCE_S)
     first, second = play.requests_with(question)
     assert first.body == second.body
     assert (prediction.provenance.version, prediction.provenance.digest) == (0, registered.digest)
@@ -39,7 +40,7 @@ def test_each_input_of_a_batch_has_its_own_steps(play: Stage) -> None:
     questions = [fresh("q") for _ in range(5)]
     handles = play.fleet.submit_batch(reference, [{"question": each} for each in questions], trace=True)
     for question, handle in zip(questions, handles, strict=True):
-        first, second = handle.get(60).trace
+        first, second = handle.get(PATIENCE_S).trace
         assert first.inputs == {"question": question}
         assert second.inputs == {"question": first.outputs["answer"]}
 
@@ -48,4 +49,4 @@ def test_what_can_not_be_a_program_is_refused_before_anything_is_stored(play: St
     with pytest.raises(ProgramSpecError, match="give an instance"):
         play.fleet.store_variant("qa", Twice)
     with pytest.raises(ProgramNotFoundError, match="qa#0000"):
-        play.fleet.submit("qa#" + "0" * 64, {"question": "?"}).get(60)
+        play.fleet.submit("qa#" + "0" * 64, {"question": "?"}).get(PATIENCE_S)

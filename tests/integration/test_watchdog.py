@@ -18,9 +18,9 @@ from tests.harness.broker import held
 from tests.harness.containers import LocalTestWorker
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
-WAIT_S = 60
+WAIT_S = PATIENCE_S
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from celery import Celery
 from snakepit_bridge.testing import BridgeServer
 from tests.harness.installed_wheel import ROOT, InstalledWheel, build, install
 from tests.harness.stage import stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.dev.stand_in_lm import QUESTIONS
 
 # Each environment's first process compiles what it loads; a machine at work takes its time for that.
@@ -93,7 +93,7 @@ def test_the_commands_run_a_fleet(installed: InstalledWheel, tmp_path: Path) -> 
             listening = json.loads(announced)["http"]
             variables = f"http://{listening}/v1/sessions/shop/variables"
             wait_until(lambda: httpx.get(variables).status_code == 200, "the refresher to publish the session")
-            answer = play.fleet.submit("qa", {"question": "from a wheel"}, session="shop").get(60)
+            answer = play.fleet.submit("qa", {"question": "from a wheel"}, session="shop").get(PATIENCE_S)
             assert answer.answer == "answer of from a wheel"
             assert answer.provenance.variables == {"llm_temperature": 0.25}
             (request,) = play.requests_with("from a wheel")
@@ -119,11 +119,13 @@ def test_an_app_of_a_users_own_takes_the_fleet_by_one_call(installed: InstalledW
             "celery", "-A", "shop", "worker", "-l", "INFO", ready=" ready.", cwd=shop, env=env
         ) as log:
             play.fleet.register("qa", dspy.Predict("question -> answer"))
-            assert play.fleet.submit("qa", {"question": "beside tasks"}).get(60).answer == "answer of beside tasks"
-            assert app.send_task("shop.add", [2, 3]).get(10) == 5
+            assert (
+                play.fleet.submit("qa", {"question": "beside tasks"}).get(PATIENCE_S).answer == "answer of beside tasks"
+            )
+            assert app.send_task("shop.add", [2, 3]).get(PATIENCE_S) == 5
             described = app.send_task("shop.describe")
-            assert described.get(10) == {"id": described.id, "queue": "celery", "late": False}
-            assert app.send_task("tasks.total", [[1.25, 2]]).get(10) == "3.25 EUR"
+            assert described.get(PATIENCE_S) == {"id": described.id, "queue": "celery", "late": False}
+            assert app.send_task("tasks.total", [[1.25, 2]]).get(PATIENCE_S) == "3.25 EUR"
             banner = log.read_text(encoding="utf-8")
         assert "1000 (asyncio_pool)" in banner
         assert set(re.findall(r"\.> (\w+) +exchange=", banner)) == {"celery", "predictions"}
@@ -132,7 +134,7 @@ def test_an_app_of_a_users_own_takes_the_fleet_by_one_call(installed: InstalledW
         with installed.running(
             "celery", "-A", "shop", "worker", *queues, "-l", "INFO", ready=" ready.", cwd=shop, env=env
         ):
-            assert app.send_task("tasks.label", ["fragile"], queue="labels").get(30) == "FRAGILE"
+            assert app.send_task("tasks.label", ["fragile"], queue="labels").get(PATIENCE_S) == "FRAGILE"
         assert app.connection_for_read().default_channel.client.llen("labels") == 0
 
 

@@ -25,7 +25,7 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.snapshots.acknowledgements import AckReport, Acks, ProcessAck
 from snakepit_bridge.variables import Variable
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 
 FOR_EVER = 3_600.0
 """Longer than a test may take: what ends well within it didn't wait for the time to pass."""
@@ -61,7 +61,7 @@ class Stage:
         await self.acks.report(process, {"s": AckReport(token, error)})
 
     async def promote(self, at: Token | str = "latest", wait_s: float = SOON) -> Token:
-        return await asyncio.wait_for(promote(self.store, self.acks, "s", "stable", at, wait_s), 30)
+        return await asyncio.wait_for(promote(self.store, self.acks, "s", "stable", at, wait_s), PATIENCE_S)
 
     async def waiting(self, at: Token | str = "latest") -> asyncio.Task[Token]:
         """A promotion that has looked, and found that it has to wait."""

@@ -21,7 +21,7 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.client import publisher as publishing
 from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
 from snakepit_bridge.protocol.messages import PREDICT, PREDICT_BATCH, VERSION
-from tests.harness.waiting import within
+from tests.harness.waiting import PATIENCE_S, within
 
 QUEUE = "predictions\x06\x163"  # where a priority of 5 waits
 INPUTS = {"question": "why?"}
@@ -208,7 +208,7 @@ def test_who_comes_while_another_sends_waits_for_him(
     monkeypatch.setattr(publishing.MessagePublisher, "_send", slowly)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(submit)
-        assert sending.wait(5)
+        assert sending.wait(PATIENCE_S)
         rest = [pool.submit(submit) for _ in range(3)]
         assert {future.result() for future in rest} == {first.result()}
     assert len(queued(other_broker)) == 1

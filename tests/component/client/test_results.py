@@ -26,7 +26,7 @@ from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import VERSION, Result
 from tests.conftest import wait_until
 from tests.harness.stage import fresh
-from tests.harness.waiting import within
+from tests.harness.waiting import PATIENCE_S, within
 from tests.unit.protocol.test_provenance import SAMPLE
 from workers.dev.redis_server import EmbeddedRedis
 
@@ -108,7 +108,7 @@ def test_waiting_costs_no_polling(task: str) -> None:
 
 
 def count_gets_while_waiting(fleet: Fleet, redis_url: str, task: str) -> None:
-    waiting = run_in_background(lambda: fleet.handle(task).get(5))
+    waiting = run_in_background(lambda: fleet.handle(task).get(PATIENCE_S))
     with Redis.from_url(redis_url) as client:
 
         def count_gets() -> int:
@@ -126,7 +126,7 @@ def count_gets_while_waiting(fleet: Fleet, redis_url: str, task: str) -> None:
 
 def test_the_last_waiter_unsubscribes_and_not_the_first(fleet: Fleet, redis_url: str, task: str) -> None:
     short = run_in_background(lambda: fleet.handle(task).get(0.3))
-    long = run_in_background(lambda: fleet.handle(task).get(5))
+    long = run_in_background(lambda: fleet.handle(task).get(PATIENCE_S))
     wait_until(lambda: subscribers(redis_url, task), "the subscription")
     with pytest.raises(BridgeError, match="had no result"):
         short()
@@ -160,7 +160,7 @@ def test_a_thousand_waiters_share_one_connection(fleet: Fleet, redis_url: str) -
 
 
 def test_a_subscription_that_is_lost_comes_back_and_misses_nothing(fleet: Fleet, redis_url: str, task: str) -> None:
-    waiting = run_in_background(lambda: fleet.handle(task).get(10))
+    waiting = run_in_background(lambda: fleet.handle(task).get(PATIENCE_S))
     wait_until(lambda: subscribers(redis_url, task), "the subscription")
     with Redis.from_url(redis_url) as client:
         for connection in client.client_list(_type="pubsub"):
@@ -197,4 +197,4 @@ def run_in_background(work: Callable[[], Any]) -> Callable[[], Any]:
     pool = ThreadPoolExecutor(1)
     future = pool.submit(work)
     pool.shutdown(wait=False)
-    return lambda: future.result(20)
+    return lambda: future.result(PATIENCE_S)

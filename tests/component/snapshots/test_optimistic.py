@@ -10,6 +10,7 @@ from snakepit_bridge import SessionContext
 from snakepit_bridge.exceptions import StaleTokenError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.optimistic import retry_on_conflict
+from tests.harness.waiting import PATIENCE_S
 
 
 async def test_forty_publishers_of_one_session_all_get_through(redis_url: str) -> None:
@@ -24,4 +25,4 @@ async def test_a_race_that_is_always_lost_is_told_in_the_end() -> None:
         raise StaleTokenError("s", "1.1", "1.2")
 
     with pytest.raises(StaleTokenError):
-        await asyncio.wait_for(retry_on_conflict(lose, patience_s=0.05), 5)
+        await asyncio.wait_for(retry_on_conflict(lose, patience_s=0.05), PATIENCE_S)

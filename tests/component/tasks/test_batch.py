@@ -30,7 +30,7 @@ from tasks import batch as module
 from tasks.batch import Batch, Input, ResultCommitter
 from tasks.requests import Delivery
 from tasks.runtime import Runtime
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 from workers.runtime import build_runtime
 
 DELIVERY = Delivery("batch", "worker@host", 1, 0.0, claim="w.1", reply_channel="dspex:replies:me")
@@ -197,7 +197,7 @@ async def test_an_end_that_cannot_be_stored_yet_is_stored_once_it_can(runtime: R
     await eventually(lambda: _equal(set(stored.ends), others), "the ends of the others")
     assert not running.done()
     stored.refuses = set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, PATIENCE_S)
     assert set(stored.ends) == {*others, "task-1"}
 
 

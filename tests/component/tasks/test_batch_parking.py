@@ -19,6 +19,7 @@ from tasks.lm_batches.parking import BatchParking
 from tasks.message_lease import MessageLeases
 from tasks.prediction_context import PredictionContext
 from tests.component.tasks.test_lm_batches import CLAIM_TAKE
+from tests.harness.waiting import PATIENCE_S
 
 DAY_S = 86_400
 
@@ -42,7 +43,7 @@ async def test_inputs_beside_a_parked_message_are_kept_for_as_long_as_it_may_wai
         client.set("held:task", 1)
         assert 0 < client.ttl(payloads.key_of(reference)) <= DAY_S
         waiting = asyncio.create_task(parking.wait(scope, WaitingRequest("r", "task", "night", "/x", {})))
-        await asyncio.wait_for(interrupted.wait(), 10)
+        await asyncio.wait_for(interrupted.wait(), PATIENCE_S)
         assert client.ttl(payloads.key_of(reference)) > 6 * DAY_S
         assert client.hlen("dspex:{lm-batches}:parked") == 1
     waiting.cancel()

@@ -17,7 +17,7 @@ from tasks.prediction_context import PredictionContext
 from tasks.response_cache.cache_key import cache_key
 from tasks.response_cache.single_flight import AnswerCache
 from tasks.response_cache.store import AnswerStore
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 from tests.unit.tasks.callers import call, prediction, response
 
 
@@ -195,7 +195,7 @@ async def test_an_answer_that_middleware_changed_is_shared_once_the_changed_one_
     first.cache.replace_answers(scope, [answer], changed)
     waiting = asyncio.create_task(second.ask(provider))
     first.cache.resolve(scope, changed.text or "", parsed=True)
-    shared, _ = await asyncio.wait_for(waiting, 10)
+    shared, _ = await asyncio.wait_for(waiting, PATIENCE_S)
     assert (shared.text, provider.asked) == (answer.text, 1)
 
 

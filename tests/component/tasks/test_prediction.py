@@ -44,7 +44,7 @@ from tasks.requests import Delivery, fetch_payloads
 from tasks.requests import select_inputs as taken_of
 from tasks.revisions import SessionSnapshots
 from tasks.runtime import Runtime
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 from workers.runtime import build_runtime
 
 DELIVERY = Delivery("task", "worker@host", 1, 0.0)
@@ -290,7 +290,7 @@ async def test_a_session_that_nobody_follows_yet_is_wished_for_and_awaited(redis
 async def test_a_wish_that_nobody_grants_ends_in_time(redis_url: str) -> None:
     sessions = SessionSnapshots(Replica(RedisStore(redis_url), 0.2), SessionDemand(RedisConnection(redis_url)), 0.3)
     with pytest.raises(SessionNotFoundError):
-        await asyncio.wait_for(sessions.serve("never", Requirement(), FreshnessPolicy()), 5)
+        await asyncio.wait_for(sessions.serve("never", Requirement(), FreshnessPolicy()), PATIENCE_S)
     await sessions.replica.aclose()
 
 

@@ -12,6 +12,7 @@ from snakepit_bridge.redis.connection import RedisConnection
 from tasks import quarantine as suspects_module
 from tasks.quarantine import Quarantine
 from tasks.rabbitmq_deliveries import CrashCounter
+from tests.harness.waiting import PATIENCE_S
 
 LEASE_S = 0.4
 MAX = 3
@@ -69,7 +70,7 @@ async def test_a_message_that_comes_again_waits_until_its_run_has_ended(process:
     await asyncio.sleep(3 * LEASE_S)
     assert not again.done()
     await first.end("t")
-    assert await asyncio.wait_for(again, 5) == 0
+    assert await asyncio.wait_for(again, PATIENCE_S) == 0
     await second.end("t")
 
 

@@ -28,6 +28,7 @@ from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.testing import RecordingLM
 from tests.harness.signatures import signature_of
+from tests.harness.waiting import PATIENCE_S
 
 
 # A signature made of a string can't be pickled, in DSPy either.
@@ -366,7 +367,7 @@ def test_parallel_obeys_its_threads(session: SessionContext, how: str) -> None:
 
     class Meeting(dspy.Module):
         def forward(self, at: int) -> int:
-            together.wait(10)  # three threads at once, or it breaks
+            together.wait(PATIENCE_S)  # three threads at once, or it breaks
             return at
 
     pairs = [(Meeting(), {"at": at}) for at in range(3)]

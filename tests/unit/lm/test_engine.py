@@ -21,7 +21,7 @@ from snakepit_bridge.lm.engine import LMCall, LMMiddleware
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
 from snakepit_bridge.testing import RecordingLM
-from tests.harness.waiting import eventually, wait_until
+from tests.harness.waiting import PATIENCE_S, eventually, wait_until
 
 KEY = "sk-hunter2"
 
@@ -180,7 +180,7 @@ def test_a_call_from_a_thread_runs_on_the_home_loop_and_can_be_ended_there(serve
     thread.start()
     server.wait_for_requests(1)
     get_home_loop().call_soon_threadsafe(running[0].cancel)
-    thread.join(5)
+    thread.join(PATIENCE_S)
 
     assert not thread.is_alive()
     assert raised

@@ -9,6 +9,7 @@ import pytest
 
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, cancel_tasks, every, run_together, wait_for_event
+from tests.harness.waiting import PATIENCE_S
 
 LOG = logging.getLogger("of this test")
 
@@ -130,7 +131,7 @@ async def test_an_idle_round_ends_no_outage(caplog: pytest.LogCaptureFixture) ->
 
     log = logging.getLogger("test.idle")
     running = asyncio.create_task(every(0.001, work, OutageLog(log, "Can't look")))
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), PATIENCE_S)
     await cancel_tasks(running)
     assert [message.partition(":")[0] for message in caplog.messages] == ["Can't look", "Recovered"]
 

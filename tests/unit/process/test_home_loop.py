@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from snakepit_bridge.process.home_loop import get_home_loop, run_blocking, run_on_home_loop, share_future
+from tests.harness.waiting import PATIENCE_S
 
 
 async def here() -> asyncio.AbstractEventLoop:
@@ -34,7 +35,7 @@ def test_all_threads_get_the_same_loop() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
 
     assert found == [get_home_loop()] * 8
 

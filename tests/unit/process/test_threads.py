@@ -17,9 +17,9 @@ import pytest
 from snakepit_bridge.process.frames import mark_coroutine
 from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
 from snakepit_bridge.process.threads import HomeThreads, UserThreads, is_library_code, run_in_user_thread
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
-WAIT_S = 10
+WAIT_S = PATIENCE_S
 
 
 def users() -> str:

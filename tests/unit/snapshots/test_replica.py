@@ -35,7 +35,7 @@ from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
 from snakepit_bridge.telemetry.metrics import APPLY_LAG
 from snakepit_bridge.variables import Variable
 from tests.harness.meter import recorded_meter
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 
 LEASE_S = 0.2
 ELIXIR = "elixir.example:50051"
@@ -604,7 +604,7 @@ class TestAuthorityAway:
         await self.grown_up(store, replica)
         token = await self.heard(store, ago_s=46)
         for requirement in (Requirement(), Requirement.of(at_least=token)):
-            async with asyncio.timeout(5):  # far below the wait for a revision
+            async with asyncio.timeout(PATIENCE_S):  # far below the wait for a revision
                 with pytest.raises(AuthorityAwayError, match="last confirmed 46") as raised:
                     await replica.serve("s", requirement, FreshnessPolicy(max_staleness_s=most_s))
         error = raised.value
@@ -667,7 +667,7 @@ class TestAuthorityAway:
     async def test_a_new_process_does_not_wait_forever(self, store: Shaky, replica: Replica) -> None:
         await self.heard(store, ago_s=46)
         with pytest.raises(AuthorityAwayError):
-            await asyncio.wait_for(replica.serve("s"), 5)
+            await asyncio.wait_for(replica.serve("s"), PATIENCE_S)
 
     async def test_an_outage_of_the_store_is_not_one_of_the_authority(self, store: Shaky, replica: Replica) -> None:
         """While Redis is away nobody can confirm anything there; behind it there is time to do so."""
@@ -716,7 +716,7 @@ class TestChanges:
                 await asyncio.wait([waiting], timeout=LEASE_S)
                 assert not waiting.done()
                 first = await store.publish(session, declared(a=1))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_S):
                     assert (await waiting).token == first
                     await store.drop(session)
                     second = await store.publish(session, declared(a=2))
@@ -727,7 +727,7 @@ class TestChanges:
     ) -> None:
         monkeypatch.setattr(follower, "_IDLE_S", 0.0)
         await store.publish("s", declared(a=1))
-        async with aclosing(replica.changes("s")) as changes, asyncio.timeout(5):
+        async with aclosing(replica.changes("s")) as changes, asyncio.timeout(PATIENCE_S):
             await anext(changes)
             token = await store.publish("s", declared(a=2))
             assert (await anext(changes)).token == token
@@ -739,12 +739,12 @@ class TestChanges:
             await asyncio.wait([waiting], timeout=2 * LEASE_S)
             token = await store.publish("s", declared(a=1))
             store.away = False
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 assert (await waiting).token == token
 
     async def test_readers_share_each_read_and_leave_no_subscription(self, store: Shaky, replica: Replica) -> None:
         async def read(changes: AsyncGenerator[Snapshot]) -> Snapshot:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 return await anext(changes)
 
         readers = [replica.changes("new") for _ in range(50)]

@@ -268,7 +268,9 @@ def test_a_demo_needs_nothing_and_its_code_is_the_commands(shown: list[dict[str,
     assert run("demo") == 1
     questions = ROOT / "examples" / "questions.jsonl"
     nothing = dict.fromkeys(("redis_url", "lm", "bridge", "in_flight", "wait_s"))
-    assert shown == [{**nothing, "questions": questions, "out": Path("out"), "workers": 2, "pool": "asyncio", "keep": False}]
+    assert shown == [
+        {**nothing, "questions": questions, "out": Path("out"), "workers": 2, "pool": "asyncio", "keep": False}
+    ]
 
 
 def test_each_option_of_a_demo_arrives(shown: list[dict[str, Any]], tmp_path: Path) -> None:

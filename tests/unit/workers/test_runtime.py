@@ -14,7 +14,7 @@ import pytest
 
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import ConfigurationError
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.harness.worker_settings import KEY_VARIABLE, offline_settings, write_profiles
 from workers import runtime as runtime_module
 from workers.runtime import RuntimeSlot, build_runtime
@@ -101,14 +101,14 @@ def test_a_fork_while_another_thread_builds_does_not_block_the_child(monkeypatch
     def build(_: FleetSettings, **__: bool) -> int:
         if os.getpid() == parent:
             building.set()
-            assert go_on.wait(30)
+            assert go_on.wait(PATIENCE_S)
         return os.getpid()
 
     monkeypatch.setattr(runtime_module, "build_runtime", build)
     slot: Any = RuntimeSlot(offline_settings())
     with ThreadPoolExecutor(1) as threads:
         mine = threads.submit(slot.get)
-        assert building.wait(30)
+        assert building.wait(PATIENCE_S)
         # The lock is held here; in the child nobody would ever give it back.
         assert in_child(lambda: b"built" if slot.get() == os.getpid() else b"not") == b"built"
         go_on.set()

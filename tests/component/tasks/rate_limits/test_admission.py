@@ -24,7 +24,7 @@ from tasks.rate_limits.rules import FLEET_SESSION, LimitValues, Rules
 from tasks.rate_limits.store import Costs, LimitStore
 from tests.component.tasks.rate_limits.conftest import Broker, Task
 from tests.harness.spans import recorded_spans
-from tests.harness.waiting import Stopwatch, eventually
+from tests.harness.waiting import PATIENCE_S, Stopwatch, eventually
 
 SHORT = Estimate(400)
 PRICES = {("demo", ""): Price.of(input=10, output=30), ("demo", "mini"): Price.of(input=1, output=3)}
@@ -351,6 +351,6 @@ async def test_calls_that_come_together_first_fail_alike_where_redis_stays_away(
     monkeypatch.setattr(retry_through_outages, "__kwdefaults__", {"deadline": None, "patience_s": 0.5})
     process = Process(store, "redis://127.0.0.1:9/0")
     calls = [granted(process.admission, Task(f"t{n}")) for n in range(50)]
-    answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 15)
+    answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), PATIENCE_S)
     assert {type(answer) for answer in answers} == {StoreUnavailableError}
     await process.aclose()

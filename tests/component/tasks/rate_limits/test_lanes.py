@@ -14,7 +14,7 @@ from tasks.rate_limits.rules import Bucket, LimitValues, build_buckets
 from tasks.rate_limits.scheduler import SessionQueues
 from tasks.rate_limits.store import Costs, Granted, LimitRefusal, LimitStore, NotHeld, Released
 from tests.component.tasks.rate_limits.conftest import Broker, Clock, Task
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 
 MINUTE = 60_000
 READY = "dspex:{limits}:ready:process"
@@ -256,7 +256,7 @@ async def test_a_task_without_a_claim_waits_in_its_lane_and_its_process_is_told_
     await store.settle("first", FREE)
     assert isinstance(await start(store, Task("second")), LimitRefusal), "its turn is for the mover to give"
     assert (await release(store)).count == 1
-    assert await asyncio.wait_for(heard.get(), 5) == "second"
+    assert await asyncio.wait_for(heard.get(), PATIENCE_S) == "second"
     assert isinstance(await start(store, Task("second"), permit="second"), Granted)
     await signals.aclose()
 

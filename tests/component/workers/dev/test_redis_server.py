@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.exceptions import ConfigurationError
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.dev import redis_server as embedded
 from workers.dev.redis_server import EmbeddedRedis
 
@@ -169,7 +169,7 @@ def test_kill_9_of_the_parent_takes_server_and_folder_along() -> None:
 def test_ctrl_c_in_the_terminal_leaves_the_server_to_its_parents_cleanup() -> None:
     with parent_with_server() as (parent, server):
         os.killpg(parent.pid, signal.SIGINT)
-        output, _ = parent.communicate(timeout=20)
+        output, _ = parent.communicate(timeout=PATIENCE_S)
         assert json.loads(output.splitlines()[-1]) == {"after_ctrl_c": True}
         assert not alive(int(str(server["pid"])))
         assert not Path(str(server["folder"])).exists()

@@ -16,6 +16,7 @@ import pytest
 from snakepit_bridge.dspy_integration import sandbox
 from snakepit_bridge.dspy_integration.compat import find_sandbox_runner
 from snakepit_bridge.dspy_integration.sandbox import Sandbox, SandboxLimits
+from tests.harness.waiting import PATIENCE_S
 
 FOLDER = Path(sandbox.__file__).parent
 LOOK = """
@@ -65,7 +66,7 @@ def test_a_program_gets_its_limits_and_none_of_the_workers_secrets() -> None:
 )
 def test_a_program_beyond_a_limit_ends(limits: dict[str, int], code: str, sign: signal.Signals) -> None:
     with subprocess.Popen(launched(sys.executable, "-c", code, **limits), stdin=subprocess.PIPE) as program:
-        assert program.wait(60) == -sign
+        assert program.wait(PATIENCE_S) == -sign
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")

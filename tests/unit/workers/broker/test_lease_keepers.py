@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from typing import Any
 
+from tests.harness.waiting import PATIENCE_S
 from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_keepers import KeeperRegistry
 from workers.broker.lease_settings import LeaseSettings
@@ -46,5 +47,5 @@ def test_a_forked_child_holds_nothing() -> None:
     child = context.Process(target=_in_child, args=(answer,))
     child.start()
     assert answer.get(timeout=30) == 0
-    child.join(30)
+    child.join(PATIENCE_S)
     assert KEEPERS.get(("nowhere", 1), DeliveryKeys(), LeaseSettings(), connect) is keeper

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from greenlet import GreenletExit, getcurrent
 
+from tests.harness.waiting import PATIENCE_S
 from workers.pool.greenlets import GreenletBridge, run_in_greenlet
 
 BRIDGE = GreenletBridge()
@@ -71,7 +72,7 @@ async def test_closing_it_from_another_greenlet_leaves_that_one_alone() -> None:
         BRIDGE.wait(asyncio.sleep(0))
         return "went on"
 
-    assert await asyncio.wait_for(run_in_greenlet(body), 5) == "went on"
+    assert await asyncio.wait_for(run_in_greenlet(body), PATIENCE_S) == "went on"
 
 
 async def test_a_greenlet_that_is_dropped_in_another_thread_unwinds_in_its_own() -> None:

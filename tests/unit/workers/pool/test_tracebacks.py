@@ -17,7 +17,7 @@ from celery import Celery
 from celery.app import trace
 from celery.exceptions import Ignore, Reject, Retry
 
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 from workers.pool.tracebacks import clear_finished_frames, detach_error, patch_celery_clearing
 
 
@@ -164,7 +164,7 @@ async def test_neither_way_closes_a_coroutine_that_waits(way: str) -> None:
     else:
         trace.traceback_clear(error)
     opened.set()
-    assert await asyncio.wait_for(staying, 5) == "stayed"
+    assert await asyncio.wait_for(staying, PATIENCE_S) == "stayed"
 
 
 async def test_an_error_handled_while_a_chord_is_failed_closes_no_coroutine() -> None:
@@ -177,7 +177,7 @@ async def test_an_error_handled_while_a_chord_is_failed_closes_no_coroutine() ->
     except LookupError as exc:
         backend.fail_from_current_stack("some-task", exc=exc)
     opened.set()
-    assert await asyncio.wait_for(staying, 5) == "stayed"
+    assert await asyncio.wait_for(staying, PATIENCE_S) == "stayed"
     assert backend.get_result("some-task").args == ("shared",)
 
 

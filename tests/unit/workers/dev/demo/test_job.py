@@ -13,7 +13,7 @@ from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots import MemoryStore
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.unit.workers.dev.demo.sample import answer, revisions
 from workers.dev.demo.job import DemoPublisher, Revision, ask_all
 from workers.dev.demo.pace import AskingRate
@@ -136,7 +136,7 @@ class OneHandle:
         self._fleet, self._text = fleet, text
 
     def get(self, timeout: float) -> Any:
-        assert self._fleet.go_on.wait(30)
+        assert self._fleet.go_on.wait(PATIENCE_S)
         self._fleet.done()
         if self._text in self._fleet.refuses:
             raise PredictionTimeoutError("task", timeout)
@@ -199,7 +199,7 @@ def test_only_some_questions_are_under_way_at_a_time(store: MemoryStore) -> None
     asking.start()
     wait_until(lambda: fleet.most >= 16, "the first questions")
     fleet.go_on.set()
-    asking.join(30)
+    asking.join(PATIENCE_S)
     publisher.stop()
     # Fewer than there are, so that the later ones require later versions.
     assert len(fleet.asked) == 60
