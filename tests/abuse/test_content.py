@@ -87,7 +87,7 @@ class Listener:
     def _run(self) -> None:
         with self._app.connection_for_read() as connection:
             receiver = EventReceiver(connection, app=self._app, handlers={"*": self._heard})
-            receiver.capture(limit=None, timeout=120, wakeup=True)
+            receiver.capture(limit=None, timeout=PATIENCE_S, wakeup=True)
 
     def _heard(self, event: dict[str, Any]) -> None:
         self.events.append(json.dumps(event, default=str))

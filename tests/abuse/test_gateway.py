@@ -15,7 +15,7 @@ import pytest
 from grpc.aio import AioRpcError
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from tests.harness.waiting import Stopwatch, eventually
+from tests.harness.waiting import PATIENCE_S, Stopwatch, eventually
 from tests.integration.gateway_clients import Client, connected, gateway, grants, http, refusal
 from workers.gateway import Gateway, GatewayLimits
 
@@ -230,7 +230,9 @@ async def fuzz_grpc(client: Client, chance: random.Random, until: float) -> list
             pb.RegisterRequest(name="p", spec_json=json.dumps(some_json(chance)).encode()).SerializeToString(),
         ])  # fmt: skip
         try:
-            await client.channel.unary_unary(f"/dspex.fleet.v1.{method}")(request, metadata=client.metadata, timeout=5)
+            await client.channel.unary_unary(f"/dspex.fleet.v1.{method}")(
+                request, metadata=client.metadata, timeout=PATIENCE_S
+            )
         except AioRpcError as exc:
             if exc.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
                 failed.append((f"{method}: {exc.details()}", request))

@@ -99,7 +99,7 @@ class House:
     def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "snakepit_bridge.cli", *arguments],
-            capture_output=True, text=True, timeout=120, check=False, env={**self.environment, **(env or {})}, cwd=ROOT,
+            capture_output=True, text=True, timeout=100, check=False, env={**self.environment, **(env or {})}, cwd=ROOT,
         )  # fmt: skip
         return done.stdout + done.stderr
 

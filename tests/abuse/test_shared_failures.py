@@ -161,7 +161,9 @@ def no_payload(ground: Ground) -> list[Handle]:
     """Its inputs travel beside the messages, and are gone before these come."""
     control = ground.play.fleet.app.control
     for pool in POOLS:
-        control.cancel_consumer(pool, destination=[ground.workers[pool].container.node], reply=True, timeout=5, limit=1)
+        control.cancel_consumer(
+            pool, destination=[ground.workers[pool].container.node], reply=True, timeout=PATIENCE_S, limit=1
+        )
     question = fresh("q") + "x" * LARGE
     sent = [
         fleet.submit("plain", {"question": question})
@@ -171,7 +173,9 @@ def no_payload(ground: Ground) -> list[Handle]:
     with Redis.from_url(ground.play.url) as client:
         client.delete(*client.keys("dspex:payload:*"))  # type: ignore[misc]
     for pool in POOLS:
-        control.add_consumer(pool, destination=[ground.workers[pool].container.node], reply=True, timeout=5, limit=1)
+        control.add_consumer(
+            pool, destination=[ground.workers[pool].container.node], reply=True, timeout=PATIENCE_S, limit=1
+        )
     return sent
 
 

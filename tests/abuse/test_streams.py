@@ -16,6 +16,7 @@ import pytest
 from snakepit_bridge.client import Handle
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import PATIENCE_S
 from tests.integration.gateway_clients import Client, connected, gateway, http
 from workers.gateway import Gateway, GatewayLimits
 
@@ -56,7 +57,7 @@ async def ask(play: Stage, client: Client, words: int = 30) -> tuple[str, Handle
 
 async def over_grpc(client: Client, task_id: str, after: str = "") -> list[pb.PredictionEvent]:
     request = pb.StreamRequest(id=task_id, after=after)
-    return [event async for event in client.predictions.Stream(request, metadata=client.metadata, timeout=30)]
+    return [event async for event in client.predictions.Stream(request, metadata=client.metadata, timeout=PATIENCE_S)]
 
 
 async def over_http(web: httpx.AsyncClient, task_id: str, last_event_id: str = "") -> list[tuple[str, Any]]:

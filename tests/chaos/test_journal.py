@@ -51,7 +51,7 @@ def journal_events(play: Stage) -> Generator[list[str]]:
         yield seen
         client.publish(f"__keyspace@{database}__:last:journal", "last")
         while not seen or seen[-1] != "last":
-            message: Any = events.get_message(timeout=5)
+            message: Any = events.get_message(timeout=PATIENCE_S)
             if message is not None and message["type"] == "pmessage":
                 seen.append(message["data"].decode())
 

@@ -293,13 +293,13 @@ class TestServer:
     async def test_each_new_revision_is_announced_and_nothing_else(self, store: RedisStore, redis_url: str) -> None:
         async with AsyncRedis.from_url(redis_url) as client, client.pubsub() as pubsub:
             await pubsub.subscribe(store.channel("s"))
-            assert await pubsub.get_message(timeout=5)
+            assert await pubsub.get_message(timeout=PATIENCE_S)
             first = await store.publish("s", declared(a=1))
             await store.publish("s", declared(a=1))
             await store.publish("other", declared(a=1))
             second = await store.rollback("s", await store.publish("s", declared(a=1, b=2)))
             await store.drop("s")
-            messages: list[Any] = [await pubsub.get_message(timeout=5) or {} for _ in range(3)]
+            messages: list[Any] = [await pubsub.get_message(timeout=PATIENCE_S) or {} for _ in range(3)]
             announced = [message["data"].decode() for message in messages]
             assert announced == [str(first), str(second), ""]
 

@@ -19,6 +19,7 @@ from tests.docs.test_docs import PAGES, ROOT, name
 from tests.harness.cluster import free_ports
 from tests.harness.doc_blocks import PageRun, command_environment, parse_page
 from tests.harness.stage import Stage, stage
+from tests.harness.waiting import PATIENCE_S
 from workers.dev.redis_server import bundled_server
 from workers.dev.stand_in_lm import demo_answerer
 
@@ -94,7 +95,7 @@ def test_what_is_skipped_says_why(page: Path) -> None:
 
 def test_the_keys_of_a_running_fleet_are_those_of_the_reference(fleet: Stage) -> None:
     rows = key_rows()
-    fleet.fleet.submit("qa", {"question": "Why is the sky blue?"}, session="support").get(timeout=30)
+    fleet.fleet.submit("qa", {"question": "Why is the sky blue?"}, session="support").get(timeout=PATIENCE_S)
     with Redis.from_url(fleet.url, decode_responses=True) as client:
         found: dict[str, tuple[Any, bool]] = {
             key: (client.type(key), client.ttl(key) == -1) for key in client.scan_iter()

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.harness.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 SCHEMAS = {
     "workflows/ci.yml": "vendor.github-workflows",
@@ -25,7 +27,7 @@ SCHEMAS = {
 def test_a_file_is_what_the_host_expects(file: str) -> None:
     path = ROOT / ".github" / file
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", SCHEMAS[file], str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

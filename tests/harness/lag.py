@@ -24,7 +24,7 @@ def block_while_measured(moments: int = 100) -> None:
     """Block this thread until so many further moments of a measurement have passed; return at once where none runs."""
     with _measured:
         until = _moments + moments
-        if not _measured.wait_for(lambda: _moments >= until or _stopped.is_set(), timeout=60):
+        if not _measured.wait_for(lambda: _moments >= until or _stopped.is_set(), timeout=PATIENCE_S):
             raise TimeoutError("the measurement stands still")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.preloaded import PythonProcess, start_preloaded
+from tests.harness.waiting import PATIENCE_S
 from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
 
@@ -78,7 +79,7 @@ class LocalProcess(ABC):
 
     def exec_run(self, cmd: str, **_: object) -> tuple[int, bytes]:
         """Return the exit code and the output of a shell command run beside it."""
-        done = subprocess.run(["/bin/sh", "-c", cmd], capture_output=True, timeout=30, check=False)
+        done = subprocess.run(["/bin/sh", "-c", cmd], capture_output=True, timeout=PATIENCE_S, check=False)
         return done.returncode, done.stdout + done.stderr
 
 
@@ -186,7 +187,7 @@ class LocalWorker(LocalProcess):
 
     def exec_run(self, cmd: str, **_: object) -> tuple[int, bytes]:
         done = subprocess.run(
-            ["/bin/sh", "-c", cmd], capture_output=True, timeout=30, check=False, env=self._env, cwd=self._cwd
+            ["/bin/sh", "-c", cmd], capture_output=True, timeout=PATIENCE_S, check=False, env=self._env, cwd=self._cwd
         )
         return done.returncode, done.stdout + done.stderr
 

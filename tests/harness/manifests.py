@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.harness.servers import missing
+from tests.harness.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -42,7 +43,9 @@ def kubectl(*arguments: str) -> str:
         missing("kubectl", "kubernetes-client")
     if (version := _read_version(found)) < _OLDEST_KUBECTL:
         pytest.skip(f"kubectl {'.'.join(map(str, version))} renders no components; 1.21 does")
-    done = subprocess.run([found, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [found, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -50,7 +53,7 @@ def kubectl(*arguments: str) -> str:
 @cache
 def _read_version(executable: str) -> tuple[int, ...]:
     command = [executable, "version", "--client", "--output=json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     client = json.loads(done.stdout)["clientVersion"]
     return int(client["major"]), int(re.sub(r"\D", "", client["minor"]))
 

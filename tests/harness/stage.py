@@ -23,7 +23,7 @@ from snakepit_bridge.testing import Answerer, AskedQuestion, Recorded, Recording
 from tests.harness import servers
 from tests.harness.containers import LocalTestWorker, WorkerSpec, local_redis, local_worker
 from tests.harness.leaks import leaked_keys
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 LM_KEY = "sesame"
 
@@ -102,13 +102,13 @@ class Stage:
     def held(self) -> Generator[None]:
         """Within it the workers take no new predictions; they do again after it."""
         control = self.fleet.app.control
-        assert control.cancel_consumer(self.fleet.queue, reply=True, timeout=5, limit=len(self.workers))
+        assert control.cancel_consumer(self.fleet.queue, reply=True, timeout=PATIENCE_S, limit=len(self.workers))
         # The reply comes before the queue is cancelled, and kombu's hub runs what two commands have asked in any order.
         wait_until(self._takes_nothing, "the queue to be cancelled")
         try:
             yield
         finally:
-            assert control.add_consumer(self.fleet.queue, reply=True, timeout=5, limit=len(self.workers))
+            assert control.add_consumer(self.fleet.queue, reply=True, timeout=PATIENCE_S, limit=len(self.workers))
 
     def _takes_nothing(self) -> bool:
         options = {"reply": True, "timeout": 5, "limit": len(self.workers)}

@@ -14,6 +14,7 @@ from typing import Any
 import dspy
 
 from tests.harness import lag
+from tests.harness.waiting import PATIENCE_S
 
 # Its threads begin with whichever prediction comes first, and serve all that come after it.
 _SHARED = ThreadPoolExecutor(2)
@@ -172,7 +173,7 @@ class ComesLast(_Asks):
 
     def forward(self, question: str) -> Any:
         with _counted:
-            if not _counted.wait_for(lambda: not _running, timeout=60):
+            if not _counted.wait_for(lambda: not _running, timeout=PATIENCE_S):
                 raise TimeoutError("the threads don't end")
         return self.answer(question=question)
 

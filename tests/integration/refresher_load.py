@@ -14,7 +14,7 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.testing.elixir.coercion import RefusedCallError
 from snakepit_bridge.testing.elixir.server import BridgeServer
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 
 
 @dataclass
@@ -64,11 +64,16 @@ class Load:
             self._note(session, number)
 
     @asynccontextmanager
-    async def running(self, every_s: float = 0.005) -> AsyncGenerator[None]:
-        """Write and sample while the block runs."""
+    async def running(self, every_s: float = 0.005, changes: int = 0) -> AsyncGenerator[None]:
+        """Write and sample while the block runs, and on until there are so many changes and a sample for every four."""
+
+        async def enough() -> bool:
+            return self.counts.changes >= changes and self.counts.samples >= changes / 4
+
         tasks = [asyncio.create_task(self._change_all(every_s)), asyncio.create_task(self._sample_all())]
         try:
             yield
+            await eventually(enough, f"{changes} changes", timeout_s=PATIENCE_S)
             failed = [task for task in tasks if task.done()]
             assert not failed, failed
         finally:

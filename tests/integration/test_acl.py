@@ -365,7 +365,7 @@ def answers(play: Stage, session: str, token: Token) -> None:
     assert [handle.get().answer for handle in batch] == [f"answer of q{n}" for n in range(8)]
     large = fleet.submit("qa", {"question": "x" * 400_000}, session=session, priority=9, exactly=token)
     assert large.get().answer.endswith("x")
-    assert fleet.replay(streamed.id, timeout=30)
+    assert fleet.replay(streamed.id, timeout=PATIENCE_S)
     chained = fleet.signature("plain", {"question": "begin"}) | fleet.signature("plain", take={"question": "answer"})
     assert fleet.handle(chained.apply_async().id).get().answer == "answer of answer of begin"
     judged = chord([fleet.signature("plain", {"question": q}) for q in "ab"])(
@@ -373,7 +373,7 @@ def answers(play: Stage, session: str, token: Token) -> None:
     )
     assert fleet.handle(judged.id).get().verdict.startswith("verdict of ")
     both = group([fleet.signature("plain", {"question": q}) for q in "ab"])()
-    assert len(both.get(timeout=30)) == 2
+    assert len(both.get(timeout=PATIENCE_S)) == 2
     both.save()
 
 

@@ -47,7 +47,9 @@ class Play:
     refreshers: list[PythonProcess]
 
     def predict(self, **terms: Any) -> Any:
-        return self.stage.fleet.submit("qa", {"question": fresh("why")}, session=SESSION, **terms).get(timeout=30)
+        return self.stage.fleet.submit("qa", {"question": fresh("why")}, session=SESSION, **terms).get(
+            timeout=PATIENCE_S
+        )
 
     def heard(self) -> AuthoritySign:
         async def read() -> AuthoritySign | None:
@@ -154,7 +156,7 @@ def test_a_batch_fails_in_each_of_its_predictions(without_elixir: Play) -> None:
     )
     for handle in handles:
         with pytest.raises(AuthorityAwayError):
-            handle.get(timeout=30)
+            handle.get(timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("more", [{}, {"max_staleness": 1}], ids=str)
@@ -167,7 +169,9 @@ def test_it_is_served_up_to_the_age_that_its_contract_allows(without_elixir: Pla
 
 def test_sessions_of_the_store_and_pinned_revisions_need_no_elixir(without_elixir: Play) -> None:
     fleet = without_elixir.stage.fleet
-    done = fleet.submit("qa", {"question": fresh("why")}, session=OWN, outage="fail", max_staleness=5).get(timeout=30)
+    done = fleet.submit("qa", {"question": fresh("why")}, session=OWN, outage="fail", max_staleness=5).get(
+        timeout=PATIENCE_S
+    )
     assert done.provenance.outage is False
     token = without_elixir.predict(outage="serve_stale(3600)").provenance.token
     assert without_elixir.predict(exactly=token).provenance.outage is False

@@ -442,12 +442,12 @@ def test_redis_goes_down_while_somebody_waits_and_comes_back() -> None:
         short, waiter = pool.submit(handle.get, 3), pool.submit(handle.get, 60)
         wait_until(lambda: server.server.cli("PUBSUB", "CHANNELS", "dspex:replies:*"), "the client's subscription")
         server.server.kill()
-        assert isinstance(short.exception(timeout=15), StoreUnavailableError)
+        assert isinstance(short.exception(timeout=PATIENCE_S), StoreUnavailableError)
         server.server.restart()
         assert not waiter.done()
         assert handle.status == "PENDING"
         assert handle.cancel()
-        assert isinstance(waiter.exception(timeout=15), PredictionCancelledError)
+        assert isinstance(waiter.exception(timeout=PATIENCE_S), PredictionCancelledError)
         assert fleet.submit("qa", {"question": "why?"}).id != handle.id
 
 

@@ -161,14 +161,14 @@ def test_a_batch_itself_leaves_nothing_behind(play: Stage) -> None:
 
 def test_map_sends_batches_and_keeps_the_order_and_the_bound(play: Stage) -> None:
     inputs = questions(50)
-    found = list(play.fleet.map("plain", inputs, batch=8, in_flight=24, timeout=20))
+    found = list(play.fleet.map("plain", inputs, batch=8, in_flight=24, timeout=PATIENCE_S))
     assert [outcome.answer for outcome in found if isinstance(outcome, dspy.Prediction)] == [
         f"answer of {value['question']}" for value in inputs
     ]
 
 
 def test_map_drops_results_that_were_yielded_where_they_are_not_to_be_kept(play: Stage) -> None:
-    found = list(play.fleet.map("plain", questions(120), batch=8, in_flight=24, timeout=20, keep_results=False))
+    found = list(play.fleet.map("plain", questions(120), batch=8, in_flight=24, timeout=PATIENCE_S, keep_results=False))
     ids = [prediction.provenance.task_id for prediction in found]
     with Redis.from_url(play.url) as client:
         assert all(0 < client.ttl(f"celery-task-meta-{task_id}") <= 120 for task_id in ids)

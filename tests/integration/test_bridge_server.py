@@ -38,23 +38,25 @@ def register(stub: BridgeServiceStub, name: str, kind: str, text: str, rules: st
     request = pb.RegisterVariableRequest(
         session_id="s", name=name, type=kind, initial_value=any_of(kind, text), constraints_json=rules
     )
-    return stub.RegisterVariable(request, timeout=5).variable_id
+    return stub.RegisterVariable(request, timeout=PATIENCE_S).variable_id
 
 
 def get(stub: BridgeServiceStub, identifier: str) -> pb.Variable:
-    return stub.GetVariable(pb.GetVariableRequest(session_id="s", variable_identifier=identifier), timeout=5).variable
+    return stub.GetVariable(
+        pb.GetVariableRequest(session_id="s", variable_identifier=identifier), timeout=PATIENCE_S
+    ).variable
 
 
 def set_to(stub: BridgeServiceStub, name: str, value: AnyMessage, **metadata: str) -> pb.SetVariableResponse:
     request = pb.SetVariableRequest(
         session_id="s", variable_identifier=name, value=value, metadata=metadata, expected_version=99
     )
-    return stub.SetVariable(request, timeout=5)
+    return stub.SetVariable(request, timeout=PATIENCE_S)
 
 
 def listed(stub: BridgeServiceStub, pattern: str = "") -> list[str]:
     request = pb.ListVariablesRequest(session_id="s", pattern=pattern)
-    return [variable.name for variable in stub.ListVariables(request, timeout=5).variables]
+    return [variable.name for variable in stub.ListVariables(request, timeout=PATIENCE_S).variables]
 
 
 def refusal(error: pytest.ExceptionInfo[grpc.RpcError]) -> tuple[grpc.StatusCode, str]:
@@ -75,7 +77,7 @@ def test_ids_and_versions_repeat_after_a_restart_and_sessions_are_gone(
     elixir.restart()
     assert elixir.address == address
     with pytest.raises(grpc.RpcError) as gone:
-        stub.ListVariables(pb.ListVariablesRequest(session_id="s"), timeout=5, wait_for_ready=True)
+        stub.ListVariables(pb.ListVariablesRequest(session_id="s"), timeout=PATIENCE_S, wait_for_ready=True)
     assert refusal(gone) == (grpc.StatusCode.NOT_FOUND, "Session not found: s")
     elixir.begin("s")
     assert register(stub, "x", "float", "2.0") == first == "var_x_1"
@@ -182,7 +184,7 @@ def test_bounds_let_infinities_pass_and_another_prefix_is_taken(stub: BridgeServ
 def test_several_are_got_under_the_identifiers_that_were_sent(stub: BridgeServiceStub) -> None:
     id = register(stub, "x", "float", "1.0")
     request = pb.BatchGetVariablesRequest(session_id="s", variable_identifiers=[id, "x", "y"])
-    answer = stub.GetVariables(request, timeout=5)
+    answer = stub.GetVariables(request, timeout=PATIENCE_S)
     assert set(answer.variables) == {id, "x"}
     assert list(answer.missing_variables) == ["y"]
 
@@ -228,9 +230,9 @@ def test_the_source_and_the_wall_clock_are_in_the_metadata_alone(stub: BridgeSer
 
 def test_what_snakepit_does_not_implement_is_unimplemented(stub: BridgeServiceStub) -> None:
     with pytest.raises(grpc.RpcError) as rollback:
-        stub.RollbackVariable(pb.RollbackVariableRequest(session_id="s"), timeout=5)
+        stub.RollbackVariable(pb.RollbackVariableRequest(session_id="s"), timeout=PATIENCE_S)
     with pytest.raises(grpc.RpcError) as watch:
-        next(stub.WatchVariables(pb.WatchVariablesRequest(session_id="s"), timeout=5))
+        next(stub.WatchVariables(pb.WatchVariablesRequest(session_id="s"), timeout=PATIENCE_S))
     assert {refusal(rollback)[0], refusal(watch)[0]} == {grpc.StatusCode.UNIMPLEMENTED}
 
 
@@ -246,9 +248,9 @@ def test_an_answer_above_four_megabytes_needs_a_higher_limit(elixir: BridgeServe
 def test_a_session_that_nobody_uses_is_gone_and_a_heartbeat_keeps_it(
     elixir: BridgeServer, stub: BridgeServiceStub
 ) -> None:
-    assert stub.Heartbeat(pb.HeartbeatRequest(session_id="s"), timeout=5).session_valid
+    assert stub.Heartbeat(pb.HeartbeatRequest(session_id="s"), timeout=PATIENCE_S).session_valid
     elixir.turn(session_ttl_s=0.0)
-    assert not stub.Heartbeat(pb.HeartbeatRequest(session_id="s"), timeout=5).session_valid
+    assert not stub.Heartbeat(pb.HeartbeatRequest(session_id="s"), timeout=PATIENCE_S).session_valid
 
 
 def test_an_unknown_switch_is_an_error(elixir: BridgeServer) -> None:
@@ -263,7 +265,10 @@ def test_it_runs_as_a_process_that_says_where_it_listens() -> None:
             assert process.stdout is not None
             address = json.loads(process.stdout.readline())["address"]
             with grpc.insecure_channel(address) as channel:
-                assert BridgeServiceStub(channel).Ping(pb.PingRequest(message="hi"), timeout=5).message == "pong: hi"
+                assert (
+                    BridgeServiceStub(channel).Ping(pb.PingRequest(message="hi"), timeout=PATIENCE_S).message
+                    == "pong: hi"
+                )
             process.terminate()
             assert process.wait(PATIENCE_S) == 0
         finally:

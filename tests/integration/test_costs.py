@@ -276,7 +276,7 @@ def hang(play: Stage) -> str:
 
 def test_the_counter_grows_with_each_paid_call(play: Stage, port: int) -> None:
     def scraped(name: str) -> float:
-        with urllib.request.urlopen(f"http://localhost:{port}/metrics", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://localhost:{port}/metrics", timeout=PATIENCE_S) as reply:
             lines = reply.read().decode().splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name + "{") and program in line)
 

@@ -186,7 +186,7 @@ def test_a_kept_demo_shows_its_fleet_in_a_browser_until_ctrl_c(questions: Path, 
         demo.send_signal(signal.SIGINT)
         _, complaints = demo.communicate(timeout=DONE_S)
     assert (demo.returncode, "Traceback" in complaints) == (0, False), complaints
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
     assert not alive
 
 

@@ -44,7 +44,7 @@ def mix() -> str:
     found = shutil.which("mix")
     if found is None:
         pytest.skip("Elixir isn't installed: there is no mix on the PATH")
-    looked = run_mix(found, "do", "deps.loadpaths", "--no-compile", timeout=60)
+    looked = run_mix(found, "do", "deps.loadpaths", "--no-compile", timeout=PATIENCE_S)
     if looked.returncode:
         pytest.skip("the Elixir package's dependencies aren't there: run `mix deps.get` in elixir/")
     return found
@@ -131,7 +131,7 @@ def test_a_trace_goes_from_the_caller_in_elixir_through_the_gateway_to_the_worke
 def test_the_package_builds_for_hex_with_its_licence_changelog_examples_and_links(mix: str, tmp_path: Path) -> None:
     url = "https://example.org/dspex-fleet"
     package = tmp_path / "package.tar"
-    built = run_mix(mix, "hex.build", "--output", str(package), timeout=100, env={"DSPEX_FLEET_SOURCE_URL": url})
+    built = run_mix(mix, "hex.build", "--output", str(package), timeout=PATIENCE_S, env={"DSPEX_FLEET_SOURCE_URL": url})
     if "Could not find Hex" in built.stdout or "could not be found" in built.stdout:
         pytest.skip("Hex isn't there")
     assert built.returncode == 0, built.stdout

@@ -70,7 +70,7 @@ def test_a_prediction_comes_back_and_redis_shows_nothing_of_it(play: Stage) -> N
     assert (
         fleet.submit("styled", {"question": large}, session=session, exactly=token).get().answer == f"answer of {large}"
     )
-    assert fleet.replay(handle.id, timeout=30).first.answer == found.answer
+    assert fleet.replay(handle.id, timeout=PATIENCE_S).first.answer == found.answer
     steps = fleet.signature("qa", {"question": ask()}) | fleet.signature("qa", take={"question": "answer"})
     assert fleet.handle(steps.apply_async().id).get().answer.startswith(f"answer of answer of {CANARY}")
     fleet.register("judge", dspy.Predict("answers: list[str] -> verdict"))

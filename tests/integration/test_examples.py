@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.snapshots import open_store
+from tests.harness.waiting import PATIENCE_S
 
 FOLDER = Path(__file__).parent.parent.parent / "examples"
 
@@ -70,7 +71,7 @@ def run(example: str, folder: Path, *arguments: str) -> subprocess.CompletedProc
     environment = {name: value for name, value in os.environ.items() if "KEY" not in name and "DSPEX" not in name}
     command = [sys.executable, str(FOLDER / f"{example}.py"), *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 

@@ -113,7 +113,7 @@ def test_an_operation_matches_its_description(case: Case[Any], served: Served) -
     hasten(case)
     if excludes_itself(case):
         return
-    response = case.call(base_url=served.url, headers=patience(case), timeout=10)
+    response = case.call(base_url=served.url, headers=patience(case), timeout=PATIENCE_S)
     # A client with so short a timeout may get a timeout.
     late = [not_a_server_error] if case.path in LASTING and response.status_code == 504 else []
     # Its only header is any text, so that none can be wrong.

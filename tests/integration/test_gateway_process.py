@@ -298,10 +298,10 @@ async def test_a_gateway_killed_during_a_request_releases_its_id_within_seconds(
             began = Stopwatch()
             with refreshing(redis_url, elixir.address, "s"):
                 async with connected(addresses["grpc"], None) as client:
-                    token = (await client.variables.Publish(request, timeout=30)).token
+                    token = (await client.variables.Publish(request, timeout=PATIENCE_S)).token
                     assert began.elapsed_s < 15
                     assert await client.values("s", at_least=token) == {"temperature": 1.5}
-                    assert (await client.variables.Publish(request, timeout=30)).token == token
+                    assert (await client.variables.Publish(request, timeout=PATIENCE_S)).token == token
 
 
 @contextmanager
@@ -318,7 +318,7 @@ def refreshing(redis_url: str, bridge: str, session: str) -> Generator[None]:
 def test_the_command_refuses_to_listen_off_loopback(redis_url: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", redis_url, "gateway", "--grpc", "0.0.0.0:0"],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert ran.returncode == 1
     assert "without TLS and a token" in ran.stderr

@@ -60,7 +60,9 @@ class Reflected:
         request, answer = GetMessageClass(found.input_type), GetMessageClass(found.output_type)
         kind: Any = self._channel.unary_stream if found.server_streaming else self._channel.unary_unary
         stub = kind(f"/{method}", lambda message: message.SerializeToString(), answer.FromString)
-        answers = stub(ParseDict(fields, request(), descriptor_pool=self._pool), metadata=self._metadata, timeout=60)
+        answers = stub(
+            ParseDict(fields, request(), descriptor_pool=self._pool), metadata=self._metadata, timeout=PATIENCE_S
+        )
         for reply in answers if found.server_streaming else [answers]:
             yield MessageToDict(reply, preserving_proto_field_name=True, descriptor_pool=self._pool)
 

@@ -404,7 +404,7 @@ def test_a_map_yields_in_order_with_a_bounded_number_in_flight(play: Stage) -> N
             yield {"question": question}
 
     answers = []
-    for prediction in play.fleet.map("plain", source(), in_flight=6, timeout=20):
+    for prediction in play.fleet.map("plain", source(), in_flight=6, timeout=PATIENCE_S):
         yielded += 1
         answers.append(prediction.answer)
     assert answers == [f"answer of {question}" for question in questions]
@@ -413,13 +413,13 @@ def test_a_map_yields_in_order_with_a_bounded_number_in_flight(play: Stage) -> N
 
 def test_a_map_returns_errors_in_their_place_or_raises_the_first(play: Stage) -> None:
     inputs: list[dict[str, Any]] = [{"question": "a"}, {"quesion": "b"}, {"question": "c"}]
-    first, second, third = play.fleet.map("plain", inputs, errors="return", timeout=20)
+    first, second, third = play.fleet.map("plain", inputs, errors="return", timeout=PATIENCE_S)
     assert isinstance(second, InputError)
     assert isinstance(first, FleetPrediction)
     assert isinstance(third, FleetPrediction)
     assert (first.answer, third.answer) == ("answer of a", "answer of c")
     with pytest.raises(InputError):
-        list(play.fleet.map("plain", inputs, timeout=20))
+        list(play.fleet.map("plain", inputs, timeout=PATIENCE_S))
 
 
 # ---------------------------------------------------------------- where a client lives

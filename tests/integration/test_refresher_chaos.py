@@ -30,11 +30,9 @@ QUICK: dict[str, Any] = {"poll_s": 0.02, "poll_max_s": 0.1, "settle_s": 0.3, "le
 StartProcess = Callable[[str], PythonProcess]
 
 
-def nothing_went_wrong(counts: Counts, least_changes: int) -> None:
+def nothing_went_wrong(counts: Counts) -> None:
     sys.stderr.write(f"{counts}\n")
     assert (counts.lost, counts.stale, counts.backward) == (0, 0, 0), counts
-    assert counts.changes >= least_changes, counts
-    assert counts.samples >= least_changes / 4, counts
 
 
 @pytest.fixture
@@ -102,9 +100,9 @@ async def restarts(load: Load, times: int) -> None:
 @pytest.mark.chaos
 @pytest.mark.usefixtures("refresher")
 async def test_restarts_of_elixir_with_repeated_ids_and_other_values_lose_nothing(load: Load) -> None:
-    async with load.running():
+    async with load.running(changes=100):
         await restarts(load, 5)
-    nothing_went_wrong(await load.settle(), 100)
+    nothing_went_wrong(await load.settle())
 
 
 @both_ways
@@ -112,9 +110,9 @@ async def test_restarts_of_elixir_with_repeated_ids_and_other_values_lose_nothin
 @pytest.mark.soak
 @pytest.mark.usefixtures("refresher")
 async def test_a_hundred_restarts_of_elixir_lose_nothing(load: Load) -> None:
-    async with load.running():
+    async with load.running(changes=2_000):
         await restarts(load, 100)
-    nothing_went_wrong(await load.settle(), 2_000)
+    nothing_went_wrong(await load.settle())
 
 
 async def partitions(load: Load, network: Network, lengths_s: tuple[float, ...]) -> None:
@@ -131,9 +129,9 @@ async def partitions(load: Load, network: Network, lengths_s: tuple[float, ...])
 @pytest.mark.chaos
 @pytest.mark.usefixtures("refresher")
 async def test_partitions_lose_nothing_and_nothing_is_confirmed_during_them(load: Load, network: Network) -> None:
-    async with load.running():
+    async with load.running(changes=300):
         await partitions(load, network, (0.3, 1.0, 2.0))
-    nothing_went_wrong(await load.settle(), 300)
+    nothing_went_wrong(await load.settle())
 
 
 @both_ways
@@ -141,9 +139,9 @@ async def test_partitions_lose_nothing_and_nothing_is_confirmed_during_them(load
 @pytest.mark.soak
 @pytest.mark.usefixtures("refresher")
 async def test_partitions_of_up_to_a_minute_lose_nothing(load: Load, network: Network) -> None:
-    async with load.running():
+    async with load.running(changes=5_000):
         await partitions(load, network, (1, 3, 10, 30, 60))
-    nothing_went_wrong(await load.settle(), 5_000)
+    nothing_went_wrong(await load.settle())
 
 
 async def kills(load: Load, start: StartProcess, times: int) -> None:
@@ -167,17 +165,17 @@ async def published(load: Load) -> None:
 @both_ways
 @pytest.mark.chaos
 async def test_a_refresher_killed_under_load_is_replaced_without_loss(load: Load, start_process: StartProcess) -> None:
-    async with load.running():
+    async with load.running(changes=200):
         await kills(load, start_process, 2)
-    nothing_went_wrong(await load.settle(), 200)
+    nothing_went_wrong(await load.settle())
 
 
 @pytest.mark.chaos
 @pytest.mark.soak
 async def test_thirty_kills_of_a_refresher_lose_nothing(load: Load, start_process: StartProcess) -> None:
-    async with load.running():
+    async with load.running(changes=3_000):
         await kills(load, start_process, 30)
-    nothing_went_wrong(await load.settle(), 3_000)
+    nothing_went_wrong(await load.settle())
 
 
 async def holders(connection: RedisConnection) -> set[str]:
@@ -215,9 +213,9 @@ async def pauses(load: Load, redis_url: str, start: StartProcess, times: int) ->
 async def test_a_refresher_that_wakes_from_a_pause_publishes_nothing_old(
     load: Load, redis_url: str, start_process: StartProcess
 ) -> None:
-    async with load.running():
+    async with load.running(changes=300):
         await pauses(load, redis_url, start_process, 2)
-    nothing_went_wrong(await load.settle(), 300)
+    nothing_went_wrong(await load.settle())
 
 
 @pytest.mark.chaos
@@ -225,6 +223,6 @@ async def test_a_refresher_that_wakes_from_a_pause_publishes_nothing_old(
 async def test_twenty_pauses_of_a_refresher_publish_nothing_old(
     load: Load, redis_url: str, start_process: StartProcess
 ) -> None:
-    async with load.running():
+    async with load.running(changes=5_000):
         await pauses(load, redis_url, start_process, 20)
-    nothing_went_wrong(await load.settle(), 5_000)
+    nothing_went_wrong(await load.settle())

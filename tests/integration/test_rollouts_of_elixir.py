@@ -22,7 +22,7 @@ from snakepit_bridge.releases.target_opener import TargetOpener
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutState
 from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.testing.elixir.server import BridgeServer
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 from workers.refresher import Refresher, RefresherSettings
 
 POLICY = json.dumps({"stages": [{"share": 0.1}, {"share": 0.5}]})
@@ -74,7 +74,7 @@ async def followed(redis_url: str) -> AsyncGenerator[Followed]:
         yield Followed(elixir, fleet)
         await controller.aclose()
         stop.set()
-        await asyncio.wait([refreshing], timeout=10)
+        await asyncio.wait([refreshing], timeout=PATIENCE_S)
         await cancel_tasks(refreshing)
         await fleet.store.aclose()
         await fleet.connection.aclose()

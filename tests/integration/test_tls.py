@@ -20,6 +20,7 @@ from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
 from tests.harness.containers import ROOT
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.tls import Certificates, tls_redis
+from tests.harness.waiting import PATIENCE_S
 from tests.integration.gateway_clients import connected, gateway
 
 pytestmark = pytest.mark.keeps_keys(".*")
@@ -44,7 +45,7 @@ def url_of(server: tuple[str, Certificates], *, trusting: bool = True, **options
 def cli(url: str, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", url, *words]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT, env={**os.environ}
+        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT, env={**os.environ}
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.harness.containers import ROOT
 from tests.harness.stage import Stage, stage
+from tests.harness.waiting import PATIENCE_S
 from tests.harness.walk import files_of_each
 
 # A reader of one prediction has as many files to open. A file that would be the next one has to be worth it.
@@ -33,11 +34,11 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 
 def test_a_warm_prediction_enters_a_bounded_number_of_files(play: Stage) -> None:
     command = [sys.executable, "-m", "tests.harness.walk", play.url, str(PREDICTIONS)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     client: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     [reply] = play.fleet.app.control.broadcast(
-        "entered_files", arguments={"starts": client["starts"]}, reply=True, timeout=30, limit=1
+        "entered_files", arguments={"starts": client["starts"]}, reply=True, timeout=PATIENCE_S, limit=1
     )
     [worker] = reply.values()
     assert len(play.requests_with("walk ")) == PREDICTIONS + 2

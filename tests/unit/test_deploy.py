@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from config.lm_profiles import read_profiles
 from config.settings import FleetSettings
 from tests.harness.image_steps import read_stages
+from tests.harness.waiting import PATIENCE_S
 from workers.health.checks import Problems
 from workers.health.server import HealthServer
 
@@ -61,7 +62,7 @@ def compose() -> dict[str, Any]:
 
 def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_the_check_of_a_container_tells_by_its_exit_code(problem: str, healthy: 
     (_, python, *arguments) = compose()["services"]["worker"]["healthcheck"]["test"]
     assert python == "python"
     command = [sys.executable, *(text.replace(HEALTH_ADDRESS, f"127.0.0.1:{server.port}") for text in arguments)]
-    done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)
     server.stop()
     assert (done.returncode == 0) is healthy, done.stderr
 

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from snakepit_bridge.telemetry.metrics import CATALOG, Metric
 from snakepit_bridge.telemetry.prometheus_meter import prometheus_name
 from tests.harness.servers import missing
+from tests.harness.waiting import PATIENCE_S
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "observe"
 DASHBOARDS = sorted((FOLDER / "grafana" / "dashboards").glob("*.json"))
@@ -99,5 +100,7 @@ def test_each_alert_has_a_test_and_a_paragraph_of_advice() -> None:
 def test_promtool_accepts_what_ships(arguments: list[str]) -> None:
     if (promtool := shutil.which("promtool")) is None:
         missing("Prometheus's promtool", "prometheus")
-    done = subprocess.run([promtool, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [promtool, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

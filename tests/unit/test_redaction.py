@@ -24,6 +24,7 @@ from snakepit_bridge.redaction import (
     register_secret,
     register_url,
 )
+from tests.harness.waiting import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +173,9 @@ fail()
 
 
 def test_what_ends_a_process_or_a_thread_is_redacted() -> None:
-    done = subprocess.run([sys.executable, "-c", _PROCESS], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _PROCESS], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.returncode == 1
     assert done.stderr.count("***") >= 4
     assert "RuntimeError: ***" in done.stderr

@@ -26,6 +26,7 @@ from tasks.cancellation import CancellationRegistry
 from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.rules import Rules
 from tasks.rate_limits.store import LimitStore
+from tests.harness.waiting import PATIENCE_S
 
 MANY = 20
 
@@ -62,6 +63,19 @@ class Slow(MemoryStore):
 
     async def read(self, session: str, have: Any = None) -> Any:
         await asyncio.sleep(0.01)
+        return await super().read(session, have)
+
+
+class Held(MemoryStore):
+    """A store whose reads wait until they may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked_for, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def read(self, session: str, have: Any = None) -> Any:
+        self.asked_for.set()
+        await self.go_on.wait()
         return await super().read(session, have)
 
 
@@ -125,10 +139,12 @@ async def test_a_channel_that_cant_be_listened_to(nowhere: RedisConnection) -> N
 
 
 async def test_one_who_leaves_takes_nothing_from_the_others() -> None:
-    replica = Replica(Slow())
+    store = Held()
+    replica = Replica(store)
     asking = [asyncio.ensure_future(replica.snapshot("never")) for _ in range(3)]
-    await asyncio.sleep(0.005)
+    await asyncio.wait_for(store.asked_for.wait(), PATIENCE_S)
     asking[0].cancel()
+    store.go_on.set()
     found = await asyncio.gather(*asking, return_exceptions=True)
     assert [type(each) for each in found] == [asyncio.CancelledError, SessionNotFoundError, SessionNotFoundError]
     await replica.aclose()

@@ -8,7 +8,6 @@ import enum
 import json
 import re
 import socket
-import statistics
 import sys
 import time
 from collections.abc import Generator
@@ -26,7 +25,7 @@ from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.testing import AskedQuestion, Raw, RecordingLM, default_answer, read_ask, scripted
 from snakepit_bridge.testing.lm.rendering import render
 from snakepit_bridge.testing.lm.values import value_for
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 CHAT = dspy.ChatAdapter(use_json_adapter_fallback=False)
 ADAPTERS = pytest.mark.parametrize(
@@ -438,8 +437,8 @@ def test_answers_do_not_wait_for_the_clients_acknowledgement(server: RecordingLM
             started = time.perf_counter()
             client.post(f"{server.url}/chat/completions", json=body)
             times.append(time.perf_counter() - started)
-    # Without TCP_NODELAY nearly each answer takes 40 ms.
-    assert statistics.median(times) < 0.035
+    # Without TCP_NODELAY nearly each answer takes 40 ms; on a busy machine some take as long with it.
+    assert sorted(times)[5] < 0.035
 
 
 # ------------------------------------------------------------------ how it misbehaves
@@ -473,7 +472,7 @@ def test_a_hang_ends_with_the_clients_timeout(server: RecordingLM) -> None:
 
 def test_a_hanging_request_does_not_hold_up_the_stop(server: RecordingLM) -> None:
     server.hang()
-    with socket.create_connection((server.host, server.port), timeout=5) as client:
+    with socket.create_connection((server.host, server.port), timeout=PATIENCE_S) as client:
         body = json.dumps({"messages": []}).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
         client.sendall(head.encode() + body)

@@ -6,6 +6,7 @@ from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.message import Message
 
+from tests.harness.waiting import PATIENCE_S
 from tests.unit.config.test_celery import configured
 
 
@@ -25,5 +26,5 @@ def test_the_queues_of_a_worker_are_served_in_their_order_and_not_in_turn(redis_
         with connection.Consumer(queues, callbacks=[serve]) as consumer:
             consumer.qos(prefetch_count=1)
             while len(served) < 6:
-                connection.drain_events(timeout=5)
+                connection.drain_events(timeout=PATIENCE_S)
     assert served == ["predictions"] * 3 + ["predictions-batch"] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.harness.waiting import PATIENCE_S
 from tests.unit.workers.test_app import app_with
 from workers.broker import Transport
 from workers.dev.redis_server import EmbeddedRedis
@@ -17,7 +18,7 @@ def test_over_a_unix_socket_messages_and_results_arrive(scheme: str, database: s
             assert isinstance(connection.transport, Transport)
             queue.put({"a": 1}, serializer="json")
             assert server.cli("INFO", "keyspace")["db3"]["keys"] > 0
-            message = queue.get(timeout=5)
+            message = queue.get(timeout=PATIENCE_S)
             assert message.payload == {"a": 1}
             message.ack()
         app.backend.set("key", "value")

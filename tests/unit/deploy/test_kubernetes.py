@@ -36,6 +36,7 @@ from tests.harness.manifests import (
     render,
     render_with,
 )
+from tests.harness.waiting import PATIENCE_S
 from workers.health.checks import Problems
 from workers.health.server import HealthServer
 
@@ -302,10 +303,12 @@ def test_probes_ask_where_the_process_answers(production: list[Manifest], name: 
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             request = container[probe]["httpGet"]
             assert address == f"0.0.0.0:{ports[request['port']]}"
-            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{request['path']}", timeout=5) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{server.port}{request['path']}", timeout=PATIENCE_S
+            ) as answer:
                 assert answer.status == 200
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthy", timeout=5)
+            urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthy", timeout=PATIENCE_S)
     finally:
         server.stop()
 

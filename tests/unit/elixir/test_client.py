@@ -22,7 +22,7 @@ from snakepit_bridge.elixir.listing import VariableListing
 from snakepit_bridge.exceptions import ValidationError, VariableNotFoundError
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Tensor, Variable
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 
 
 @pytest.fixture
@@ -142,7 +142,8 @@ async def test_a_handler_that_fails_is_named_with_its_method(client: BridgeClien
 
 async def test_an_answer_above_the_limit_is_named_and_a_higher_limit_takes_it(elixir: BridgeServer) -> None:
     elixir.register("s", "big", "tensor", Tensor(tuple(float(n) + 0.123 for n in range(100_000)), (100_000,)))
-    small, large = BridgeClient(elixir.address, max_answer_bytes=2**19), BridgeClient(elixir.address)
+    small = BridgeClient(elixir.address, max_answer_bytes=2**19, timeout_s=PATIENCE_S)
+    large = BridgeClient(elixir.address, timeout_s=PATIENCE_S)
     with pytest.raises(AnswerTooLargeError, match="larger than 0.5 MiB"):
         await small.list_raw("s")
     assert len((await listed(large)).choose_variables({})["big"].value.data) == 100_000

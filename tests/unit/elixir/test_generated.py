@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[3]
 GENERATED = Path("snakepit_bridge/elixir/generated")
 
@@ -25,7 +27,7 @@ def written(root: Path) -> dict[str, str]:
 @needs_tools
 def test_the_generated_code_is_that_of_the_protos(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "proto" / "generate.py"), "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     fresh, committed = written(tmp_path), written(ROOT)
     assert len(fresh) == 6

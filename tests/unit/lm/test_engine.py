@@ -121,7 +121,7 @@ async def test_more_calls_than_dspys_own_pool_has_connections_are_under_way_at_o
     lm = profile(server).build()
     calls = [asyncio.create_task(ask(lm)) for _ in range(300)]
     try:
-        await asyncio.to_thread(server.wait_for_requests, 300)
+        await asyncio.to_thread(server.wait_for_requests, 300, PATIENCE_S)
     finally:
         for call in calls:
             call.cancel()

@@ -191,6 +191,6 @@ async def test_a_cancellation_is_not_lost_to_a_failure_of_the_same_moment(turns:
     for _ in range(turns):
         await asyncio.sleep(0)
     running.cancel()
-    ended, _ = await asyncio.wait([running], timeout=5)
+    ended, _ = await asyncio.wait([running], timeout=PATIENCE_S)
     assert ended
     assert running.cancelled()

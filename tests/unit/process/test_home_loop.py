@@ -135,7 +135,9 @@ def test_a_forked_child_gets_its_own_loop() -> None:
 def script(code: str) -> str:
     imports = "from snakepit_bridge.process.home_loop import adopt_loop, get_home_loop, run_blocking, run_on_home_loop"
     lines = f"import asyncio, threading\n{imports}\n{code}"
-    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", lines], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     return (done.stdout + done.stderr).strip()
 
 

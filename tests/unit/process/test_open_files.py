@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from snakepit_bridge.process.open_files import OpenFiles, count_open_files, is_out_of_files
+from tests.harness.waiting import PATIENCE_S
 
 
 def no_file() -> OSError:
@@ -33,7 +34,7 @@ def test_the_soft_limit_is_raised_to_the_hard_limit(limits: tuple[int, int]) -> 
         f"resource.setrlimit(resource.RLIMIT_NOFILE, {limits}); "
         "print(json.dumps([raise_open_file_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE)]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert json.loads(done.stdout) == [512, 512, 512]
 
 

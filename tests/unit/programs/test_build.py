@@ -25,6 +25,7 @@ from snakepit_bridge.programs.build import build_module, check_spec, serialize_m
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 from tests.harness.signatures import make_signature, signature_of
+from tests.harness.waiting import PATIENCE_S
 from tests.unit.programs import sample
 
 ALLOWED = AllowedImports(("tests.unit.programs.sample",))
@@ -156,7 +157,7 @@ def test_a_module_rebuilt_in_another_process_asks_the_same_to_the_byte() -> None
     modules = {kind: build() for kind, build in MODULES.items()}
     lines = "\n".join(sent(module).encode().decode() for module in modules.values())
     other_process = subprocess.run(
-        [sys.executable, "-c", SCRIPT], input=lines, capture_output=True, text=True, check=True, timeout=100
+        [sys.executable, "-c", SCRIPT], input=lines, capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
 
     for (kind, module), line in zip(modules.items(), other_process.stdout.splitlines(), strict=True):

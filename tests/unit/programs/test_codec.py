@@ -19,6 +19,7 @@ from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.signature_spec import SignatureSpec
 from snakepit_bridge.testing import RecordingLM, scripted
 from tests.harness.signatures import make_signature
+from tests.harness.waiting import PATIENCE_S
 from tests.unit.programs.sample import Colour, Person
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -251,7 +252,11 @@ def test_a_set_comes_in_the_same_order_from_every_process() -> None:
     )
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", script], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True, timeout=60
+            [sys.executable, "-c", script],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            timeout=PATIENCE_S,
         ).stdout
         for seed in ("1", "2")
     }

@@ -17,6 +17,7 @@ from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError
 from snakepit_bridge.programs.build import check_spec
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
+from tests.harness.waiting import PATIENCE_S
 
 ALLOWED = AllowedImports(("tests.unit.programs.sample",))
 SAMPLE = "tests.unit.programs.sample"
@@ -196,7 +197,9 @@ def test_the_mark_would_be_seen(evil_module: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(evil_module.parent)}
     script = "import dspy; dspy.Signature('x: evil_module -> y')"
     # It does say that a module is no type, but only after it has run it.
-    subprocess.run([sys.executable, "-c", script], env=environment, check=False, timeout=60, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", script], env=environment, check=False, timeout=PATIENCE_S, capture_output=True
+    )
 
     assert evil_module.exists()
 
@@ -221,7 +224,7 @@ print(refused == len(hostile.CORPUS), seen)
 """
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=110, check=True
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
 
     assert done.stdout.splitlines()[-1] == "True []"

@@ -11,6 +11,7 @@ import pytest
 
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.spec import MAX_SPEC_BYTES, CacheSpec, ModuleVariable, ProgramSpec, check_name, digest
+from tests.harness.waiting import PATIENCE_S
 
 QA: dict[str, Any] = {"module": "Predict", "signature": "question -> answer"}
 PREDICTOR = {"traces": [], "train": [], "demos": [], "signature": {"instructions": "x", "fields": []}, "lm": None}
@@ -58,7 +59,7 @@ def test_the_digest_is_the_same_in_another_process() -> None:
     )
     encoded = parse(bindings={"temperature": "t"}).encode()
     other_process = subprocess.run(
-        [sys.executable, "-c", script], input=encoded, capture_output=True, check=True, timeout=60
+        [sys.executable, "-c", script], input=encoded, capture_output=True, check=True, timeout=PATIENCE_S
     )
 
     assert other_process.stdout.decode().strip() == digest(encoded)

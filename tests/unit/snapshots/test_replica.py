@@ -772,7 +772,7 @@ class TestChanges:
         async def forgotten() -> bool:
             return replica._sync._watched == {"s"}
 
-        await eventually(forgotten, "only the session that exists to be watched")
+        await eventually(forgotten, "only the session that exists to be watched", timeout_s=PATIENCE_S)
 
 
 async def _followed(replica: Replica) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
 
 import pytest
@@ -13,7 +14,6 @@ from snakepit_bridge.exceptions import CheckFailedError, ValidationError
 from snakepit_bridge.snapshots.checks import encode_check, enforce_checks
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.patterns import MAX_TEXT_CHARACTERS, UnfitPatternError, check_pattern, search_pattern
-from tests.harness.waiting import Stopwatch
 
 EXPLOSIVE = [
     r"^(a+)+$",
@@ -42,17 +42,17 @@ REFUSED = {
 
 @pytest.mark.parametrize("pattern", EXPLOSIVE)
 def test_a_pattern_that_would_backtrack_runs_fast(pattern: str) -> None:
-    start = Stopwatch()
+    start_s = time.thread_time()
     assert search_pattern(pattern, "a" * (MAX_TEXT_CHARACTERS - 1) + "!") in (True, False)
-    assert start.elapsed_s < 1.0
+    assert time.thread_time() - start_s < 1.0
 
 
 @pytest.mark.parametrize("pattern", [r"(\w{0,9}\s?){0,60}!$", r"[a-z]{0,999}x[a-z]{0,999}!$", "(a?){999}" * 5 + "b"])
 def test_every_accepted_pattern_runs_fast(pattern: str) -> None:
-    start = Stopwatch()
+    start_s = time.thread_time()
     with suppress(UnfitPatternError):
         search_pattern(pattern, "ab " * (MAX_TEXT_CHARACTERS // 3))
-    assert start.elapsed_s < 1.0
+    assert time.thread_time() - start_s < 1.0
 
 
 @pytest.mark.parametrize(("pattern", "reason"), REFUSED.items(), ids=lambda part: str(part)[:20])
@@ -122,7 +122,7 @@ def of(**values: object) -> dict[str, Variable]:
 def test_checks_run_their_patterns_by_the_same_engine() -> None:
     schema = {"properties": {"v": {"pattern": "^(a+)+$"}}, "patternProperties": {"^(n+)+$": {"maximum": 1}},
               "additionalProperties": False}  # fmt: skip
-    start = Stopwatch()
+    start_s = time.thread_time()
     enforce_checks("s", {"c": schema}, of(v="aaa", nnn=1))
     for wrong in ({"v": "a" * 40 + "!"}, {"nn": 2}, {"v": "a", "other": 1}, {"n" * 40 + "!": 1}):
         with pytest.raises(CheckFailedError):
@@ -130,7 +130,7 @@ def test_checks_run_their_patterns_by_the_same_engine() -> None:
     enforce_checks("s", {"c": {"additionalProperties": {"type": "integer"}}}, of(a=1))
     with pytest.raises(CheckFailedError):
         enforce_checks("s", {"c": {"additionalProperties": {"type": "integer"}}}, of(a="x"))
-    assert start.elapsed_s < 2.0
+    assert time.thread_time() - start_s < 2.0
 
 
 def test_a_self_referential_check_is_rejected() -> None:

@@ -12,6 +12,7 @@ import pytest
 from celery.concurrency import get_implementation
 from celery.signals import worker_init, worker_process_init
 
+from tests.harness.waiting import PATIENCE_S
 from tests.harness.worker_settings import offline_settings
 from workers import lifecycle
 from workers.app import FleetApp
@@ -57,7 +58,7 @@ def test_a_forked_process_prepares_dspy_without_a_warning() -> None:
         "lifecycle._before_fork(); lifecycle.load_dspy()"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert (ran.returncode, ran.stderr) == (0, "")
 

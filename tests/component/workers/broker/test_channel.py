@@ -17,7 +17,7 @@ from kombu.connection import Connection
 from redis import Redis
 
 from tests.harness.broker import LEASE_S, OURS, QUEUE, STOCK, Consumer, channel, dead, held, put, take
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.broker import Channel, Transport
 from workers.broker.keys import SEPARATOR, DeliveryKeys
 from workers.dev.redis_server import EmbeddedRedis
@@ -120,7 +120,7 @@ def test_many_messages_are_claimed_in_one_round_trip_but_no_more_than_there_is_r
         for n in range(50):
             put(ours, n)
         consumer = Consumer(ours, room=20)
-        ours.connection.drain_events(ours.connection, timeout=5)
+        ours.connection.drain_events(ours.connection, timeout=PATIENCE_S)
         assert consumer.bodies == list(range(20)), "by the one claim that was answered"
         assert client.llen(QUEUE) == 30
         assert len(held(client)) == 20
@@ -137,7 +137,7 @@ def test_workers_share_what_waits_instead_of_taking_all_that_they_have_room_for(
         assert [*first.drain(), *second.drain()] == []
         for n in range(10):
             put(ours, n)
-        ours.connection.drain_events(ours.connection, timeout=5)
+        ours.connection.drain_events(ours.connection, timeout=PATIENCE_S)
         assert len(first.messages) == 5, "half of what waits, since there are two"
 
 

@@ -10,7 +10,7 @@ from kombu.entity import Queue
 from redis import Redis
 
 from tests.harness.broker import QUEUE, Consumer, channel, held, put
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_consumer_that_ends_the_worker_gets_no_more_and_the_rest_goes_back(red
 
         consume(ours, stop)
         with pytest.raises(SystemExit):
-            ours.connection.drain_events(ours.connection, timeout=5)
+            ours.connection.drain_events(ours.connection, timeout=PATIENCE_S)
         ours.keeper.flush(5)
         assert held(client).keys() == {message.delivery_tag for message in got}
         assert client.llen(QUEUE) == 3
@@ -52,7 +52,7 @@ def test_an_error_of_the_connection_is_not_the_messages_fault(redis_url: str, cl
 
         consume(ours, fail)
         with pytest.raises(ConnectionResetError):
-            ours.connection.drain_events(ours.connection, timeout=5)
+            ours.connection.drain_events(ours.connection, timeout=PATIENCE_S)
         assert client.zcard("dspex:delivery:dead") == 0
     wait_until(lambda: client.llen(QUEUE) == 1, "the message to go back")
 

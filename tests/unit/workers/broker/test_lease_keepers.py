@@ -46,6 +46,6 @@ def test_a_forked_child_holds_nothing() -> None:
     answer: Any = context.Queue()
     child = context.Process(target=_in_child, args=(answer,))
     child.start()
-    assert answer.get(timeout=30) == 0
+    assert answer.get(timeout=PATIENCE_S) == 0
     child.join(PATIENCE_S)
     assert KEEPERS.get(("nowhere", 1), DeliveryKeys(), LeaseSettings(), connect) is keeper
