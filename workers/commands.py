@@ -17,6 +17,7 @@ from snakepit_bridge.protocol.checks import Check
 from snakepit_bridge.protocol.json_values import ValueBounds
 from workers import PACKAGE
 from workers.extras import absent_modules, check_extra
+from workers.node_name import is_named, reserve_node_name
 from workers.pools import Pool
 
 if TYPE_CHECKING:
@@ -49,12 +50,17 @@ def worker(
     loglevel: Annotated[str, typer.Option("--loglevel", "-l", metavar="LEVEL")] = "INFO",
     redis_url: RedisUrl = None,
 ) -> None:  # fmt: skip
-    """Run a worker. Further options go to Celery's worker as they are."""
+    """Run a worker. Further options go to Celery's worker as they are.
+
+    Without -n (--hostname) the first worker on a host is celery@HOST, the second celery2@HOST.
+    """
     check_extra("worker", "worker")
     chosen = resolve_fleet(ctx, redis_url)
     os.environ.update({**chosen.settings(), **pool.environment})
     command = [sys.executable, "-m", f"{PACKAGE}.worker_command", "-Q", pool.queue_names(chosen.queue)]
     command += ["--pool", pool.celery_name, "-c", str(concurrency or pool.concurrency), "-l", loglevel]
+    if not is_named(ctx.args):
+        command += ["-n", reserve_node_name(chosen.namespace)]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, *ctx.args])
 

@@ -140,7 +140,7 @@ def _exit(report: BulkReport, fleet: Fleet, timeout_s: float) -> None:
     """
     if report.stopped == "limit":
         echo("batch: stopped at --limit-spend; run it again with a higher one to go on")
-    elif report.stopped == "stalled" and not find_workers(fleet):
+    elif report.stopped == "stalled" and not find_workers(fleet).workers:
         raise ConfigurationError(
             f"No worker answers, and no prediction arrived within {timeout_s:g} s. "
             "Start one: dspex-fleet worker; then run the batch again: it resumes where it stopped."

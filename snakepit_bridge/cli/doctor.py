@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -13,13 +13,13 @@ import typer
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.fleet_commands import load_fleet_commands
 from snakepit_bridge.cli.fleet_state import (
-    Worker,
+    FoundWorkers,
     find_consumed_queues,
     find_recent_stalls,
     find_workers,
 )
 from snakepit_bridge.cli.lm_call import check_calls
-from snakepit_bridge.cli.output import dump_json, echo, print_table
+from snakepit_bridge.cli.output import dump_json, echo, echo_aside, print_table
 from snakepit_bridge.cli.replication_checks import check_rabbitmq_features, check_replicas, check_sentinel
 from snakepit_bridge.cli.secret_checks import (
     SHELL_KEYS,
@@ -28,7 +28,7 @@ from snakepit_bridge.cli.secret_checks import (
     check_transport,
     check_workers_keys,
 )
-from snakepit_bridge.cli.worker_report import check_workers, worker_reports
+from snakepit_bridge.cli.worker_report import check_workers, collect_reports
 from snakepit_bridge.delivery.dead_letters import DeadLetters
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, StoreForbiddenError
 from snakepit_bridge.process.home_loop import run_blocking
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 _PROFILE = "LM profile "
 _OLDEST = 7
-# A busy worker gets this much longer to answer before doctor reports that none runs.
-_SLOW_ANSWER_S = 3.0
 
 
 def doctor(
@@ -52,6 +50,10 @@ def doctor(
     call: Annotated[
         bool, typer.Option("--call", help="Also make one prediction with each LM profile, which costs a few tokens.")
     ] = False,
+    wait: Annotated[
+        float,
+        typer.Option(min=1.0, metavar="SECONDS", help="How long a worker may take to answer, and then to report."),
+    ] = 20.0,
     redis_url: RedisUrl = None,
 ) -> None:
     """Check Redis, the workers, their LM profiles, packages and versions, and suggest fixes.
@@ -62,7 +64,7 @@ def doctor(
     address, keys = resolve_fleet(ctx, redis_url), list(check_keys())
     has_keys = all(check.level != "fail" or check.what != SHELL_KEYS for check in keys)
     fleet = address.fleet() if has_keys else address.without_keys()
-    found = [*check_transport("way to Redis", address.url), *keys, *_redis(fleet), *_modules(), *_versions()]
+    found = [*check_transport("way to Redis", address.url), *keys, *_redis(fleet, wait), *_modules(), *_versions()]
     if call:
         found += check_calls(fleet, _profiles(found))
     if json:
@@ -76,7 +78,7 @@ def doctor(
         raise BridgeError(f"{len(failed)} failed: {', '.join(failed)}.")
 
 
-def _redis(fleet: Fleet) -> Iterator[Check]:
+def _redis(fleet: Fleet, wait_s: float) -> Iterator[Check]:
     try:
         run_blocking(check_rights(fleet.connection, _rights(fleet)))
         info = run_blocking(_info(fleet))
@@ -97,7 +99,7 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
     yield _eviction(info)
     yield from run_blocking(check_default_user(fleet.connection))
     yield _given_up(dead)
-    yield from _broker(fleet)
+    yield from _broker(fleet, wait_s)
     yield from stalls
 
 
@@ -111,7 +113,7 @@ def _sentinel(fleet: Fleet) -> Iterator[Check]:
         yield from check_sentinel(service)
 
 
-def _broker(fleet: Fleet) -> Iterator[Check]:
+def _broker(fleet: Fleet, wait_s: float) -> Iterator[Check]:
     """Check what needs a broker that answers: workers, and the queues they consume."""
     from snakepit_bridge.client.broker import get_broker_url
     from snakepit_bridge.client.rabbitmq import check_broker, read_features
@@ -121,7 +123,7 @@ def _broker(fleet: Fleet) -> Iterator[Check]:
         if fleet.on_rabbitmq:
             check_broker(get_broker_url(fleet.app), [fleet.queue])
             features = check_rabbitmq_features(*read_features(get_broker_url(fleet.app)))
-        workers = find_workers(fleet) or find_workers(fleet, _SLOW_ANSWER_S)
+        workers = find_workers(fleet, wait_s, on_silence=_announce_wait(wait_s))
         code = _code(fleet)
     except BridgeError as exc:
         fix = "see docs/concepts/delivery.md" if isinstance(exc, ConfigurationError) else "start it, or name another"
@@ -131,26 +133,51 @@ def _broker(fleet: Fleet) -> Iterator[Check]:
         yield features
     elif fleet.on_rabbitmq:
         yield Check("RabbitMQ", "ok", f"{fleet.broker}, queue '{fleet.queue}'")
-    yield from _workers(fleet, workers)
+    yield from _workers(fleet, workers, wait_s)
     yield code
 
 
-def _workers(fleet: Fleet, workers: Sequence[Worker]) -> Iterator[Check]:
+def _announce_wait(wait_s: float) -> Callable[[Sequence[str]], None]:
+    """Return what tells people why ``doctor`` takes longer than usual."""
+    return lambda names: echo_aside(f"doctor: waiting up to {wait_s:g} s for {', '.join(names)}")
+
+
+def _workers(fleet: Fleet, found: FoundWorkers, wait_s: float) -> Iterator[Check]:
     """Check what the workers report; if none does, check what this shell would start one with."""
-    if not workers:
-        yield Check("workers", "warn", "none answers", "start one: dspex-fleet worker")
+    yield from check_answers(found)
+    if not found.workers:
         yield from load_fleet_commands().check_language_models()
         return
-    reports = worker_reports(fleet, len(workers))
-    silent = [worker.name for worker in workers if worker.name not in reports]
-    yield Check("workers", "ok", f"{len(workers)} answer: {', '.join(worker.name for worker in workers)}")
+    names = sorted({worker.name for worker in found.workers})
+    reports = collect_reports(fleet, names, wait_s)
+    silent = [name for name in names if name not in reports]
     if silent:
-        yield Check(
-            "reports", "warn", f"{', '.join(silent)} did not answer in time", "try again; if it stays, check its log"
-        )
+        missing = f"none of {', '.join(silent)} within {wait_s:g} s"
+        yield Check("reports", "warn", missing, "ask again with a longer --wait; if it stays, see the worker's log")
     if reports:
         yield from check_workers(reports, fleet.queue)
         yield from check_workers_keys(reports)
+
+
+def check_answers(found: FoundWorkers) -> Iterator[Check]:
+    """Check which workers answer, and whether each has a name of its own.
+
+    Args:
+        found: the workers.
+    """
+    names = sorted({worker.name for worker in found.workers})
+    if found.workers:
+        verb = "answer" if len(found.workers) > 1 else "answers"
+        yield Check("workers", "ok", f"{len(found.workers)} {verb}: {', '.join(names)}")
+    elif not found.silent:
+        yield Check("workers", "warn", f"none answers within {found.waited_s:.0f} s", "start one: dspex-fleet worker")
+    if found.silent:
+        told = f"{', '.join(found.silent)} reported lately, and gave no answer within {found.waited_s:.0f} s"
+        fix = "it is busy, starting or stopping: ask again with a longer --wait; if it stays, see its log"
+        yield Check("silent workers", "warn", told, fix)
+    if found.shared:
+        fix = "name each: dspex-fleet worker -n NAME@%h; without -n it takes a free name"
+        yield Check("worker names", "warn", f"several workers are called {', '.join(found.shared)}", fix)
 
 
 def _profiles(found: Sequence[Check]) -> list[str]:

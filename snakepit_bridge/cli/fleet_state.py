@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from snakepit_bridge.cli.remote_control import ask_workers, await_answers
 from snakepit_bridge.redis.key_names import FleetKeys
 
 if TYPE_CHECKING:
@@ -42,19 +43,41 @@ class Worker:
     loop_p99_ms: float | None = None
 
 
-def find_workers(fleet: Fleet, wait_s: float = _ANSWER_S) -> list[Worker]:
-    """Return the workers that answer within the wait.
+@dataclass(frozen=True, slots=True)
+class FoundWorkers:
+    """The workers of a fleet.
+
+    Attributes:
+        workers: those that answer, sorted by name.
+        silent: the names of those that report to Redis that they run, and don't answer.
+        shared: names that several workers have.
+        waited_s: seconds for which they were waited for.
+    """
+
+    workers: Sequence[Worker]
+    silent: Sequence[str] = ()
+    shared: Sequence[str] = ()
+    waited_s: float = 0.0
+
+
+def find_workers(
+    fleet: Fleet, wait_s: float = _ANSWER_S, on_silence: Callable[[Sequence[str]], None] = lambda _: None
+) -> FoundWorkers:
+    """Return the workers that answer, and those that run and don't.
+
+    Args:
+        fleet: whose workers.
+        wait_s: most seconds to wait for those that report to Redis that they run.
+        on_silence: is told once which ones are waited for longer than usual, if any.
 
     Raises:
-        StoreUnavailableError: the broker is away.
+        StoreUnavailableError: Redis or the broker is away.
     """
-    from snakepit_bridge.client.broker import get_broker_url
-    from snakepit_bridge.client.rabbitmq import translate_broker_errors
     from snakepit_bridge.protocol.messages import PREDICT
 
-    with translate_broker_errors(get_broker_url(fleet.app)):
-        answers: dict[str, Any] = fleet.app.control.inspect(timeout=wait_s).stats() or {}
-    return [_parse_worker(name, answers[name], PREDICT) for name in sorted(answers)]
+    answers = await_answers(fleet, "stats", wait_s, first_s=_ANSWER_S, on_silence=on_silence)
+    workers = [_parse_worker(name, stats, PREDICT) for name, stats in answers.found]
+    return FoundWorkers(workers, answers.silent, answers.shared, answers.waited_s)
 
 
 def _parse_worker(name: str, stats: dict[str, Any], task: str) -> Worker:
@@ -84,12 +107,8 @@ def find_consumed_queues(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.client.broker import get_broker_url
-    from snakepit_bridge.client.rabbitmq import translate_broker_errors
-
-    with translate_broker_errors(get_broker_url(fleet.app)):
-        answers: dict[str, list[dict[str, Any]]] = fleet.app.control.inspect(timeout=wait_s).active_queues() or {}
-    return {queue["name"] for queues in answers.values() for queue in queues}
+    answers = ask_workers(fleet, "active_queues", wait_s)
+    return {queue["name"] for _, queues in answers for queue in queues or ()}
 
 
 def count_held_by(fleet: Fleet, workers: Sequence[Worker], wait_s: float = _ANSWER_S) -> int:
@@ -98,16 +117,11 @@ def count_held_by(fleet: Fleet, workers: Sequence[Worker], wait_s: float = _ANSW
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.client.broker import get_broker_url
-    from snakepit_bridge.client.rabbitmq import translate_broker_errors
-
     if not workers:
         return 0
     names = [worker.name for worker in workers]
-    ask = fleet.app.control.inspect(destination=names, timeout=wait_s, limit=len(names))
-    with translate_broker_errors(get_broker_url(fleet.app)):
-        answers: list[dict[str, Any]] = [ask.active() or {}, ask.reserved() or {}]
-    return sum(len(tasks) for answer in answers for tasks in answer.values())
+    answers = [answer for kind in ("active", "reserved") for answer in ask_workers(fleet, kind, wait_s, names=names)]
+    return sum(len(tasks) for _, tasks in answers)
 
 
 async def count_parked(connection: RedisConnection, namespace: str) -> dict[str, dict[str, int]]:

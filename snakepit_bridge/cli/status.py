@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def status(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None)
     if json:
         echo(dump_json(found))
         return
-    _show_workers(found["workers"])
+    _show_workers(found["workers"], found["silent_workers"])
     waits = ", ".join(f"{count} at priority {name}" for name, count in found["queue"]["by_priority"].items() if count)
     echo(f"queue {found['queue']['name']}: {found['queue']['waiting']} wait{f' ({waits})' if waits else ''}, "
         f"{found['queue']['taken']} taken by workers")  # fmt: skip
@@ -57,10 +58,10 @@ def collect_status(fleet: Fleet) -> dict[str, Any]:
     found = run_blocking(_collect_from_redis(fleet))
     code = found["code"]
     code["consumed"] = not code["waiting"] or code["name"] in find_consumed_queues(fleet)
-    workers = find_workers(fleet)
+    answers = find_workers(fleet)
     if fleet.on_rabbitmq:  # which tells nobody how many
-        found["queue"]["taken"] = count_held_by(fleet, workers)
-    return {"workers": [_worker(worker) for worker in workers], **found}
+        found["queue"]["taken"] = count_held_by(fleet, answers.workers)
+    return {"workers": [_worker(worker) for worker in answers.workers], "silent_workers": answers.silent, **found}
 
 
 async def _collect_from_redis(fleet: Fleet) -> dict[str, Any]:
@@ -97,13 +98,18 @@ def _session(head: Head, applied: list[ProcessAck]) -> dict[str, Any]:
     }
 
 
-def _show_workers(workers: list[dict[str, Any]]) -> None:
-    if not workers:
+def _show_workers(workers: list[dict[str, Any]], silent: Sequence[str]) -> None:
+    if workers:
+        columns = ("name", "pool", "concurrency", "predictions", "loop_p99_ms")
+        rows = [["-" if worker[column] is None else worker[column] for column in columns] for worker in workers]
+        print_table(("worker", *columns[1:-1], "loop p99 ms"), rows, numbers=columns[2:])
+    elif not silent:
         echo("workers: none answers; start one with: dspex-fleet worker")
-        return
-    columns = ("name", "pool", "concurrency", "predictions", "loop_p99_ms")
-    rows = [["-" if worker[column] is None else worker[column] for column in columns] for worker in workers]
-    print_table(("worker", *columns[1:-1], "loop p99 ms"), rows, numbers=columns[2:])
+    for name in silent:
+        echo(f"worker {name}: reported lately, and doesn't answer at once; it is busy, starting or stopping")
+    names = [worker["name"] for worker in workers]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        echo(f"worker {name}: several have this name, so that remote control takes them for one; name each by -n")
 
 
 def _show_code(code: dict[str, Any]) -> None:

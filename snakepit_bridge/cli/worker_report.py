@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from snakepit_bridge.cli.remote_control import ask_workers
 from snakepit_bridge.process.open_files import FileUsage
 from snakepit_bridge.protocol.checks import PACKAGES, REPORT, Check
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
-
-# A worker's report includes a request to each LM profile's own endpoint, and the first report has imports to load.
-# Waiting ends as soon as all workers have reported.
-_ANSWER_S = 20.0
 
 # Older shortages aren't reported, and neither is a limit that no worker at full load comes near.
 _RECENT_S = 3_600.0
@@ -24,36 +21,29 @@ _FEW_FILES = 4_096
 Reports = Mapping[str, Mapping[str, Any]]
 
 
-def worker_reports(fleet: Fleet, count: int, wait_s: float = _ANSWER_S) -> Reports:
+def collect_reports(fleet: Fleet, names: Sequence[str], wait_s: float) -> Reports:
     """Return what each worker reports, by its name.
+
+    A worker's report includes a request to each LM profile's own endpoint, and the first report has imports to load.
 
     Args:
         fleet: whose workers.
-        count: number of workers that answer; waiting ends with that many reports.
-        wait_s: seconds to wait for them.
+        names: the workers to ask; waiting ends with as many reports.
+        wait_s: seconds to wait for the next one.
 
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.redis.outages import is_outage, to_unavailable_error
-
-    try:
-        answers = fleet.app.control.broadcast(REPORT, reply=True, timeout=wait_s, limit=count) or []
-    except Exception as exc:
-        if not is_outage(exc):
-            raise
-        raise to_unavailable_error(exc, fleet.url, fleet.connection.user) from exc
-    found: dict[str, Any] = {}
-    for answer in answers:
-        found.update({name: report for name, report in answer.items() if "packages" in report})
-    return dict(sorted(found.items()))
+    answers = ask_workers(fleet, REPORT, wait_s, names=names)
+    return {name: report for name, report in answers if "packages" in report}
 
 
 def check_workers(reports: Reports, queue: str) -> Iterator[Check]:
     """Check the workers that sent a report: their queues, profiles, packages and versions."""
     taking = [name for name, report in reports.items() if queue in report["queues"]]
     if taking:
-        yield Check("queue", "ok", f"{len(taking)} workers consume '{queue}'")
+        count = f"{len(taking)} workers consume" if len(taking) > 1 else "1 worker consumes"
+        yield Check("queue", "ok", f"{count} '{queue}'")
     else:
         others = sorted({name for report in reports.values() for name in report["queues"]})
         fix = f"start one: dspex-fleet --queue {queue} worker; or name another with --queue"

@@ -356,7 +356,7 @@ def test_status_and_doctor_see_what_is_there(
 ) -> None:
     """Workers, what waits and what they have taken."""
     # What workers report of themselves takes seconds, and is the same on every broker.
-    monkeypatch.setattr("snakepit_bridge.cli.doctor.worker_reports", lambda *_: {})
+    monkeypatch.setattr("snakepit_bridge.cli.doctor.collect_reports", lambda *_: {})
     idle = fleet_of(play, fresh("idle"))
     for _ in range(3):
         idle.submit("plain", {"question": "q"})

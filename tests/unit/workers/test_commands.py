@@ -75,8 +75,9 @@ def test_a_worker_is_celerys_own_program_on_the_fleets_app(launched: Callable[..
     command = launched("worker")
     assert command[1:] == [
         *("-m", "workers.worker_command", "-Q", "predictions"),
-        *("--pool", "custom", "-c", "1000", "-l", "INFO"),
+        *("--pool", "custom", "-c", "1000", "-l", "INFO", "-n", command[-1]),
     ]
+    assert command[-1].endswith("@%h")
     assert all(isinstance(word, str) for word in command), "execv takes texts alone"
 
 
@@ -91,6 +92,8 @@ def test_a_workers_options_are_celerys(launched: Callable[..., list[str]]) -> No
         "3",
         "-l",
         "DEBUG",
+        "-n",
+        command[-1],
     ]
 
 
@@ -108,6 +111,7 @@ def test_what_the_command_does_not_know_goes_to_celery_as_it_is(launched: Callab
     command = launched("worker", "-c", "1", "--without-gossip", "-n", "w1@%h", "--max-tasks-per-child=10")
     assert command[-3:] == ["-n", "w1@%h", "--max-tasks-per-child=10"]
     assert "--without-gossip" in command
+    assert command.count("-n") == 1
 
 
 def test_a_worker_finds_the_fleet_that_the_command_line_names(launched: Callable[..., list[str]]) -> None:
