@@ -764,6 +764,9 @@ class LMUnavailableError(LMError):
     failing_s: float = 0.0
     """Inside a worker: seconds for which the call has been tried again by then. It doesn't travel."""
 
+    cause: str = ""
+    """Inside a worker: profile, address and reason, for its log; no text of the provider's. It doesn't travel."""
+
 
 class LMRefusedError(LMError):
     """The LM refused the request: unauthorised, out of credit, malformed, unsupported. Retrying won't help."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from tasks.routing import move_to_code_queue, needs_code_queue
 from tasks.runtime import Runtime
 from tasks.spending import track_spending
 from tasks.telemetry import record_input
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,8 @@ class Batch:
         if error.again_in_s is None:
             await self._commit_error(item, error)
             return
+        # As Celery does for a single prediction.
+        _log.info("Input %s is tried again in %.3gs: %s", item.task_id, error.again_in_s, error.cause)
         await self._requeuer.send_all(
             [item],
             countdown=error.again_in_s,

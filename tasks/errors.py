@@ -5,7 +5,13 @@ The kind of an LM error decides whether it is retried; all other errors end the 
 
 from __future__ import annotations
 
+import os
+import socket
+import ssl
+from urllib.parse import urlsplit
+
 from dspy import lm15
+from dspy.lm15 import LM15Error
 from dspy.utils.exceptions import AdapterParseError, DSPyError, is_retryable_lm_error
 from dspy.utils.exceptions import LMError as DSPyLMError
 
@@ -21,11 +27,12 @@ from snakepit_bridge.exceptions import (
     copy_error,
     error_text,
 )
+from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.failures import AnswerRefusedError
 
 _MAX_CHARACTERS = 1_000
 
-_KINDS: tuple[tuple[type[lm15.LM15Error], str], ...] = (
+_KINDS: tuple[tuple[type[LM15Error], str], ...] = (
     (lm15.RateLimitError, "rate_limit"),
     (lm15.TimeoutError, "timeout"),
     (lm15.ServerError, "server"),
@@ -34,12 +41,12 @@ _KINDS: tuple[tuple[type[lm15.LM15Error], str], ...] = (
 )
 
 
-def retryable_kind(error: lm15.LM15Error) -> str | None:
+def retryable_kind(error: LM15Error) -> str | None:
     """Return the kind of a retryable failure, None for all others."""
     return next((kind for cause, kind in _KINDS if isinstance(error, cause)), None)
 
 
-def build_unavailable_error(error: lm15.LM15Error, *, profile: str, model: str, tries: int) -> LMUnavailableError:
+def build_unavailable_error(error: LM15Error, *, profile: str, model: str, tries: int) -> LMUnavailableError:
     """Return the error for an LM that is unavailable.
 
     Args:
@@ -54,7 +61,39 @@ def build_unavailable_error(error: lm15.LM15Error, *, profile: str, model: str, 
     )
 
 
-def build_final_error(error: lm15.LM15Error, *, profile: str, model: str, tries: int) -> BridgeError:
+def describe_cause(error: LM15Error, endpoint: Endpoint) -> str:
+    """Return which LM failed, where it is and why, for a log that shows neither content nor credentials.
+
+    Args:
+        error: the exception of its engine, whose text may quote the prompt.
+        endpoint: of the LM.
+    """
+    reason = f"HTTP {error.status}" if error.status else error.code or retryable_kind(error) or "lm_error"
+    details = _describe_connection(error)
+    where = f" at {_format_address(endpoint.api_base)}" if endpoint.api_base else ""
+    return f"LM profile '{endpoint.profile}' ({endpoint.model}){where}: {reason}{f', {details}' if details else ''}"
+
+
+def _describe_connection(error: BaseException | None) -> str:
+    """Return what the operating system says of a connection, in its own words; empty if it says nothing."""
+    while error is not None:
+        if isinstance(error, socket.gaierror):
+            return "its host name isn't known"
+        if isinstance(error, ssl.SSLError):
+            return f"TLS: {error.reason or type(error).__name__}"
+        if isinstance(error, OSError) and error.errno:
+            return os.strerror(error.errno)
+        error = error.__cause__
+    return ""
+
+
+def _format_address(url: str) -> str:
+    """Return a URL without credentials, query and fragment."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def build_final_error(error: LM15Error, *, profile: str, model: str, tries: int) -> BridgeError:
     """Return the error for an LM call that is not retried.
 
     Args:
@@ -114,7 +153,7 @@ def _translate_lm_error(error: DSPyError, model: str) -> BridgeError:
     kind = LMUnavailableError if is_retryable_lm_error(error) else LMRefusedError
     if isinstance(error.__cause__, AnswerRefusedError):
         kind = LMContentRefusedError
-    code = error.__cause__.code if isinstance(error.__cause__, lm15.LM15Error) else error.code
+    code = error.__cause__.code if isinstance(error.__cause__, LM15Error) else error.code
     return kind(
         error.model or model,
         code or error.code or "lm_error",

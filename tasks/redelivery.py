@@ -35,10 +35,13 @@ async def redeliver_later(task: Task, unavailable: LMUnavailableError, delivery:
     }
     try:
         # Sent from a thread: a broker that doesn't answer would block the event loop.
-        return await asyncio.to_thread(
-            task.retry, exc=unavailable, countdown=unavailable.again_in_s, headers=headers, throw=False
+        retry = await asyncio.to_thread(
+            task.retry, exc=unavailable, countdown=round(unavailable.again_in_s or 0.0, 3), headers=headers, throw=False
         )
     except Exception as exc:
         if not is_outage(exc):
             raise
         raise Reject(type(exc).__name__, requeue=True) from exc
+    # What Celery logs of it; workers.content_privacy leaves the provider's message out.
+    retry.excs = f"{type(unavailable).__name__}: {unavailable.cause}: {unavailable.message}"
+    return retry

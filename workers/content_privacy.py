@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
+from celery.exceptions import Retry
 from celery.utils.saferepr import saferepr
 from celery.worker.consumer import consumer
 
+from snakepit_bridge.exceptions import LMUnavailableError
 from snakepit_bridge.protocol.messages import HIDDEN
 from workers.program_output import format_frames, hide_output
 
@@ -89,8 +92,18 @@ class ContentFilter(logging.Filter):
 
 def _hide_context(context: Mapping[str, Any]) -> dict[str, Any]:
     hidden = dict.fromkeys((name for name in _CONTENT if name in context), HIDDEN)
-    kind = {"exc": exception_name(context["exc"])} if "exc" in context else {}
+    kind = {"exc": f"{exception_name(context['exc'])}{_find_cause()}"} if "exc" in context else {}
     return {**context, **hidden, **kind}
+
+
+def _find_cause() -> str:
+    """Return why the task whose retry Celery logs is run again, as far as an LM is the cause.
+
+    Celery passes a text, which may quote anything; it logs it while it handles the exception.
+    """
+    retry = sys.exc_info()[1]
+    unavailable = retry.exc if isinstance(retry, Retry) else None
+    return f": {unavailable.cause}" if isinstance(unavailable, LMUnavailableError) and unavailable.cause else ""
 
 
 def _hide_argument(record: logging.LogRecord, value: object) -> object:

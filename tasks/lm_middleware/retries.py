@@ -19,7 +19,7 @@ from snakepit_bridge.lm.policies import RetryPolicy
 from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables.codec import shorten_repr
-from tasks.errors import build_final_error, build_unavailable_error, retryable_kind
+from tasks.errors import build_final_error, build_unavailable_error, describe_cause, retryable_kind
 from tasks.lm_middleware.circuit_breaker import CircuitOpenError
 from tasks.lm_middleware.middleware import CallNext, PredictionCall
 from tasks.lm_middleware.telemetry import record_retry
@@ -113,6 +113,7 @@ def _next_pause_s(call: PredictionCall, error: LM15Error, attempts: _Attempts) -
     # Before the first answer nothing is lost by waiting outside of this process.
     if pause_s > policy.in_place_s or (is_open and not scope.tally.answered_calls):
         failure.again_in_s, failure.failing_s = pause_s, failing_s + pause_s
+        failure.cause = describe_cause(error, endpoint)
         raise failure from error
     return pause_s
 

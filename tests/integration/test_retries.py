@@ -168,6 +168,8 @@ def test_tries_are_counted_over_all_deliveries(play: Stage) -> None:
     with pytest.raises(LMUnavailableError, match="after 3 tries"):
         ask(play, "on-patient", question).get(SOON_S)
     assert len(play.requests_with(question)) == 3
+    cause = f"LMUnavailableError: LM profile 'patient' (openai/patient) at {play.lm.url}: HTTP 503"
+    assert cause in play.worker.logs()
 
 
 def test_no_try_is_made_that_would_come_after_the_deadline(play: Stage) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
+from dspy import lm15
 from dspy.utils import exceptions as dspys
 
 from snakepit_bridge.exceptions import (
@@ -16,8 +18,11 @@ from snakepit_bridge.exceptions import (
     LMUnavailableError,
     PredictionFailedError,
 )
-from tasks.errors import translate_error
+from snakepit_bridge.lm.endpoint import Endpoint
+from tasks.errors import describe_cause, translate_error
 from tests.harness.signatures import make_signature
+
+SECRET = "a customer's question"
 
 
 def name(error: Exception) -> Any:
@@ -85,3 +90,21 @@ def test_every_error_is_one_line_of_bounded_length() -> None:
         assert "\n" not in str(named_error)
         assert len(str(named_error)) < 1300
         assert "characters)" in str(named_error)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (lm15.ServerError(SECRET, status=503), "HTTP 503"),
+        (lm15.TransportError(SECRET), "transport, Connection refused"),
+        (lm15.TimeoutError(SECRET), "timeout"),
+    ],
+)
+def test_a_log_shows_profile_address_and_reason_and_neither_content_nor_credentials(
+    error: lm15.LM15Error, reason: str
+) -> None:
+    if isinstance(error, lm15.TransportError):
+        error.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, SECRET)
+    endpoint = Endpoint("smart", "openai/x", api_base="https://me:hunter2@lm.test:8000/v1?key=hunter2")
+    cause = describe_cause(error, endpoint)
+    assert cause == f"LM profile 'smart' (openai/x) at https://lm.test:8000/v1: {reason}"
