@@ -46,7 +46,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast soak coverage check proto lint hooks bench docs lock clean check-elixir audit dist licences sbom
+.PHONY: help demo test test-fast soak coverage check proto reference lint hooks bench docs lock clean check-elixir audit dist licences sbom
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,7 +77,8 @@ check: $(READY) $(DOCS) check-elixir ## Format, lint, spelling, types, import la
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	$(BIN)/python -m pytest -q -k "generated or lock" tests/unit/elixir/test_generated.py tests/unit/test_deploy.py
+	$(BIN)/python -m pytest -q -k "generated or lock" tests/unit/elixir/test_generated.py tests/unit/test_deploy.py \
+		tests/docs/test_docs.py::test_the_generated_tables_of_the_reference_are_those_of_the_code
 	$(BIN)/python deploy/audit.py deploy/requirements.lock
 
 # A machine without Elixir, or with an older one, checks the Python side alone.
@@ -104,6 +105,9 @@ licences: $(READY) ## Writes the page that lists the licences of the image's pac
 	rm -rf out/image && $(PYTHON) -m venv --without-pip out/image
 	$(UV) pip install --quiet --python out/image/bin/python --require-hashes -r deploy/requirements.lock
 	$(BIN)/python deploy/licences.py out/image/lib/python3.*/site-packages docs/reference/licences.md
+
+reference: $(READY) ## Writes the tables of docs/reference that are generated from the code
+	$(BIN)/python docs/reference_tables.py
 
 proto: $(READY) ## Writes the code of proto/ anew
 	$(BIN)/python proto/generate.py

@@ -223,5 +223,5 @@ def read_profiles(path: Path) -> ProfilesFile:
         raise ValueError(f"The LM profiles file {path} isn't TOML: {exc}") from exc
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise ValueError(f"The LM profiles file {path} is wrong at {where}: {first['msg']}") from None
+        where, problem = ".".join(str(step) for step in first["loc"]), first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"The LM profiles file {path} is wrong at {where}: {problem}") from None

@@ -16,6 +16,7 @@ from snakepit_bridge.cli.connection_options import FleetAddress, RedisUrl, resol
 from snakepit_bridge.protocol.checks import Check
 from snakepit_bridge.protocol.json_values import ValueBounds
 from workers import PACKAGE
+from workers.environment import read_settings
 from workers.extras import absent_modules, check_extra
 from workers.node_name import is_named, reserve_node_name
 from workers.pools import Pool
@@ -99,7 +100,7 @@ def refresher(
     from workers.logs.setup import set_up_process_logs
     from workers.refresher import RefresherSettings, run_refresher
 
-    chosen, fleet = resolve_fleet(ctx, redis_url), FleetSettings.model_validate({})
+    chosen, fleet = resolve_fleet(ctx, redis_url), read_settings(FleetSettings)
     set_up_process_logs(fleet, loglevel.value)
     run_refresher(
         RefresherSettings(
@@ -115,7 +116,7 @@ def refresher(
             lease_s=lease,
             broker_url=chosen.broker_url,
             queue=chosen.queue,
-            metric_labels=FleetSettings.model_validate({}).metric_labels,
+            metric_labels=read_settings(FleetSettings).metric_labels,
             health=fleet.health_address,
             encryption=load_encryption(fleet),
         ),
@@ -213,7 +214,7 @@ def build_gateway_settings(chosen: FleetAddress, loglevel: LogLevel, **own: Any)
     from workers.gateway import GatewaySettings
     from workers.logs.setup import set_up_process_logs
 
-    fleet = FleetSettings.model_validate({})
+    fleet = read_settings(FleetSettings)
     set_up_process_logs(fleet, loglevel.value)
     return GatewaySettings(
         redis_url=chosen.url,

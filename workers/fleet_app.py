@@ -20,13 +20,14 @@ from tasks import TASK_MODULES
 from tasks.prediction_log import PREDICTION_LOG
 from tasks.runtime import Runtime
 from tasks.subject import log_fields
-
-# Loading the lifecycle connects the signals of a worker's start.
 from workers import (
     PACKAGE,
     lifecycle,  # noqa: F401  # pyright: ignore[reportUnusedImport]
 )
 from workers import task_ends as endings
+
+# Loading the lifecycle connects the signals of a worker's start.
+from workers.environment import read_settings
 from workers.logs.setup import set_up_worker_logs
 from workers.pool.coroutines import wrap_coroutine_function
 from workers.pool.task_context import key_current_task_by_owner, key_requests_by_owner
@@ -67,7 +68,7 @@ class FleetApp(Celery):
         """
         super().__init__("dspex-fleet")
         # Every field has a default, which pydantic's declared signature doesn't show.
-        settings = settings or FleetSettings.model_validate({})
+        settings = settings or read_settings(FleetSettings)
         self.conf.update(celery_config(settings))
         self.conf.task_routes = (self._route_foreign,)
         self.equip(settings)

@@ -17,6 +17,7 @@ from snakepit_bridge.delivery.keys import REDIS_SCHEMES
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.messages import FLEET_TASKS
 from snakepit_bridge.redis.urls import mask_url
+from workers.environment import read_settings
 from workers.fleet_app import FleetApp
 from workers.pools import ASYNCIO_POOL, Pool
 
@@ -49,7 +50,7 @@ def install(app: Celery, settings: FleetSettings | None = None, *, pool: str = "
     """
     _check_unused(app)
     _check_content(app)
-    settings = _merge_servers(app, settings or FleetSettings.model_validate({}))
+    settings = _merge_servers(app, settings or read_settings(FleetSettings))
     # Without an exchange, a queue gets the app's default one and its routing key.
     own_queues = tuple(app.conf.task_queues or (Queue(app.conf.task_default_queue),))
     queues = (Queue(name, Exchange(name), name) for name in Pool(pool).queue_names(settings.queue).split(","))

@@ -11,6 +11,7 @@ from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.protocol.checks import Check
 from snakepit_bridge.redaction import redact
+from workers.environment import read_settings
 
 # A worker consumes no messages while it reports, so endpoints get little time, and are checked concurrently.
 _ENDPOINT_S = 2.0
@@ -25,7 +26,7 @@ def check_profiles(settings: FleetSettings | None = None) -> Iterator[Check]:
 
     load_dspy()  # also keeps LiteLLM from fetching a list of models
     try:
-        profiles = load_profiles(settings or FleetSettings.model_validate({}))
+        profiles = load_profiles(settings or read_settings(FleetSettings))
     except (BridgeError, ValueError) as exc:
         yield Check("LM profiles", "fail", redact(str(exc)), _UNREADABLE)
         return

@@ -23,7 +23,6 @@ from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.dspy_integration.bounds import TargetBounds
 from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.encryption.cipher import EncryptionOptions
-from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm.engine import LMMiddleware
 from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.lm_batches.store import LMBatchStore
@@ -74,6 +73,7 @@ from workers.broker.claims import BrokerClaims
 from workers.broker.keys import REDIS_SCHEMES, DeliveryKeys
 from workers.broker.lua import SCRIPTS
 from workers.encryption import load_encryption, load_signing_keys
+from workers.environment import read_settings
 from workers.profiles import load_profiles, read_profiles_file
 from workers.server_checks import check_servers
 from workers.telemetry import read_options
@@ -293,10 +293,7 @@ def load_bounds() -> TargetBounds:
     Raises:
         ConfigurationError: a setting isn't a number or is out of range.
     """
-    try:
-        return TargetBounds(**BoundSettings.model_validate({}).model_dump())
-    except ValueError as exc:
-        raise ConfigurationError(f"{exc}. Correct the environment.") from exc
+    return TargetBounds(**read_settings(BoundSettings).model_dump())
 
 
 def _claims(settings: FleetSettings) -> BrokerClaims | None:

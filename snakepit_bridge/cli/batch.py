@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snakepit_bridge.cli.batch_view import describe_cost, describe_errors, show_progress
+from snakepit_bridge.cli.batch_view import describe_cost, list_errors, show_progress
 from snakepit_bridge.cli.connection_options import (
     AtLeast,
     Exactly,
@@ -26,7 +27,8 @@ from snakepit_bridge.cli.connection_options import (
 from snakepit_bridge.cli.fleet_state import find_workers
 from snakepit_bridge.cli.output import echo, echo_aside
 from snakepit_bridge.cli.predict import Program
-from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.cli.remote_control import find_running
+from snakepit_bridge.exceptions import ConfigurationError, StoreForbiddenError
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 
 if TYPE_CHECKING:
@@ -93,7 +95,8 @@ def batch(
     """
     demanded = build_options(at_least, exactly, max_staleness, outage) | build_targeting(key, attributes)
     fleet = resolve_fleet(ctx, redis_url).fleet()
-    with translate_value_errors(), show_progress(program) as on_progress:
+    echo(f"batch: reading {source}")
+    with translate_value_errors(), show_progress(program, partial(_has_workers, fleet)) as on_progress:
         try:
             report = fleet.map_file(
                 program,
@@ -120,12 +123,20 @@ def batch(
     _exit(report, fleet, timeout)
 
 
+def _has_workers(fleet: Fleet) -> bool:
+    """Check whether a worker reports that it runs; a user who may not look isn't bothered with that."""
+    try:
+        return bool(find_running(fleet))
+    except StoreForbiddenError:
+        return True
+
+
 def _print_report(report: BulkReport, output: Path, sample: int | None) -> None:
     answered = report.done - report.failed
     counts = f"{report.done} of {report.total} lines" if report.done < report.total else f"{report.total} lines"
     echo(f"batch: {counts}, {answered} answered, {report.failed} failed, {describe_cost(report)}: {output}")
-    if report.errors:
-        echo(f"batch: errors: {describe_errors(report.errors)}")
+    for line in list_errors(report):
+        echo(f"batch: {line}")
     if sample is not None and answered and report.is_complete:
         echo(f"batch: {report.cost_usd / answered * 1_000_000:.2f} USD per million lines at this rate")
     if report.failed and report.is_complete:

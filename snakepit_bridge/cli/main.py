@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from snakepit_bridge.cli.connection_options import BrokerUrl, Durability, FleetAddress, is_on_command_line
 from snakepit_bridge.cli.fleet_commands import fleet_commands
 from snakepit_bridge.cli.lazy_command import LazyCommand
+from snakepit_bridge.cli.usage_errors import CommandLine
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 
 # The first line of each command's docstring, which isn't loaded for the help.
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def command_line() -> TyperGroup:
     """Return the command line. Each command is imported once it is called."""
     app = typer.Typer(name="dspex-fleet", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-    app.callback()(_root)
+    app.callback(cls=CommandLine)(_root)
     group = cast(TyperGroup, typer.main.get_command(app))
     for panel, summaries in _LIBRARY_COMMANDS.items():
         for target, summary in summaries.items():

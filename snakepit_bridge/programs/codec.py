@@ -20,6 +20,7 @@ from pydantic_core import to_jsonable_python
 from snakepit_bridge.exceptions import InputError, PredictionFailedError
 from snakepit_bridge.protocol.json_values import BOUNDS, find_problem, repair_text
 from snakepit_bridge.protocol.plain_values import UnfitValueError, revive
+from snakepit_bridge.protocol.validation_text import to_plain_text
 
 
 def decode_inputs(program: str, fields: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _decode(program: str, name: str, info: Any, value: Any) -> Any:
             return _decode(program, name, info, {key: getattr(value, key) for key in type(value).model_fields})
         first = exc.errors(include_url=False, include_input=False)[0]
         within = ".".join(str(step) for step in first["loc"][1:])
-        raise InputError(program, name, f"{within + ': ' if within else ''}{first['msg']}") from None
+        raise InputError(program, name, f"{within + ': ' if within else ''}{to_plain_text(first['msg'])}") from None
 
 
 @lru_cache(maxsize=2048)

@@ -16,6 +16,7 @@ from snakepit_bridge.dspy_integration.field_names import find_reserved
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.field_types import format_type, parse_type
 from snakepit_bridge.programs.imports import AllowedImports
+from snakepit_bridge.protocol.validation_text import to_plain_text
 
 Limit = Literal["gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan"]
 _LIMITS: tuple[Limit, ...] = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan")
@@ -132,7 +133,9 @@ def spec_error(exc: PydanticError, program: str, within: str = "") -> ProgramSpe
     where = ".".join(step for step in steps if step) or "the whole"
     if isinstance(inner, ProgramSpecError):
         return ProgramSpecError(program, inner.where, inner.problem)
-    return ProgramSpecError(program, where if len(where) <= _MAX_PATH else f"…{where[-_MAX_PATH:]}", first["msg"])
+    return ProgramSpecError(
+        program, where if len(where) <= _MAX_PATH else f"…{where[-_MAX_PATH:]}", to_plain_text(first["msg"])
+    )
 
 
 def _parse_default(field: FieldSpec, kind: Any, program: str, where: str) -> Any:

@@ -21,6 +21,7 @@ from pydantic import ValidationError as PydanticError
 
 from snakepit_bridge.exceptions import ExperimentError
 from snakepit_bridge.protocol.targeting import Attributes
+from snakepit_bridge.protocol.validation_text import to_plain_text
 from snakepit_bridge.rollouts.assignment import MILLION, bucket, choose_arm, is_within, parse_share
 from snakepit_bridge.rollouts.records import ArmAssignment
 from snakepit_bridge.variables.codec import encode_canonical, parse
@@ -255,7 +256,7 @@ def _translate(exc: PydanticError, document: Any) -> ExperimentError:
     """Return the error for pydantic's first finding."""
     finding = exc.errors(include_url=False)[0]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in finding["loc"])
-    message = finding["msg"].removeprefix("Value error, ").replace("Input ", "it ", 1)
+    message = to_plain_text(finding["msg"])
     problem = "it should be a JSON object" if finding["type"] == "model_type" else message[:1].lower() + message[1:]
     name = document.get("name") if isinstance(document, dict) else None
     return ExperimentError(name[:64] if isinstance(name, str) else "", path.removeprefix(".") or "the whole", problem)

@@ -11,6 +11,7 @@ from pydantic import ValidationError as PydanticError
 from pydantic_core import ErrorDetails
 
 from snakepit_bridge.exceptions import RolloutPolicyError, join_names, suggest_name
+from snakepit_bridge.protocol.validation_text import to_plain_text
 from snakepit_bridge.rollouts.guard_rules import METRICS
 
 
@@ -51,7 +52,8 @@ def _remedy(finding: ErrorDetails) -> str:
         case "string_pattern_mismatch":
             return "A name has up to 64 letters, digits, _ and -, and begins with a letter."
         case _:
-            return finding["msg"].removeprefix("Value error, ").replace("Input ", "It ", 1).rstrip(".") + "."
+            text = to_plain_text(finding["msg"]).rstrip(".")
+            return f"{text[:1].upper()}{text[1:]}."
 
 
 def _path(location: Sequence[int | str]) -> str:

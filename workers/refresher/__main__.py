@@ -10,6 +10,7 @@ from config.settings import FleetSettings
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redaction import redact_logs
 from workers.encryption import load_encryption
+from workers.environment import read_settings
 from workers.logs.setup import set_up_process_logs
 from workers.refresher.service import run_refresher
 from workers.refresher.settings import RefresherSettings
@@ -39,10 +40,10 @@ def _parse_arguments(arguments: list[str] | None, fleet: FleetSettings) -> argpa
 def main(arguments: list[str] | None = None) -> int:
     """Follow sessions until SIGTERM or SIGINT; return the exit status."""
     redact_logs()
-    fleet = FleetSettings.model_validate({})
-    chosen = _parse_arguments(arguments, fleet)
-    set_up_process_logs(fleet, logging.INFO)
     try:
+        fleet = read_settings(FleetSettings)
+        chosen = _parse_arguments(arguments, fleet)
+        set_up_process_logs(fleet, logging.INFO)
         settings = RefresherSettings(
             bridge=chosen.bridge,
             redis_url=chosen.redis_url,

@@ -69,7 +69,7 @@ class BulkState:
         done: lines that have ended, those that wait in the checkpoint included; ``failed`` of them with an error.
         cost_usd: what they have cost together, and ``priced`` for how many of them that is known.
         unpriced: how many were answered without a known price.
-        errors: class of error to the lines that ended with it.
+        errors: class of error to the lines that ended with it, and ``examples`` the first of each.
         round: how often the failed lines have been tried again, and ``retrying`` whether they are now.
         finished: whether no line is left.
     """
@@ -82,6 +82,7 @@ class BulkState:
     priced: int = 0
     unpriced: int = 0
     errors: Mapping[str, int] = field(default_factory=dict[str, int])
+    examples: Mapping[str, str] = field(default_factory=dict[str, str])
     round: int = 0
     retrying: bool = False
     finished: bool = False

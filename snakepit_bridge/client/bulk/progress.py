@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
@@ -59,7 +59,7 @@ class BulkReport:
     Attributes:
         total: its lines.
         done: those that have ended, in this process or an earlier one, and ``failed`` of them with an error.
-        errors: class of error to the lines that ended with it.
+        errors: class of error to the lines that ended with it, and ``examples`` the first of each.
         cost_usd: what the answered ones cost together, as far as that is known; of ``unpriced`` ones it isn't.
         seconds: how long this process took.
         stopped: why it has stopped before its last line; empty if it hasn't.
@@ -73,6 +73,7 @@ class BulkReport:
     unpriced: int
     seconds: float
     stopped: StopReason = ""
+    examples: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def is_complete(self) -> bool:

@@ -19,6 +19,8 @@ from snakepit_bridge.client.results import TaskResult
 from snakepit_bridge.exceptions import BridgeError, BulkError
 from snakepit_bridge.variables.codec import dump_json, parse
 
+_MAX_PROBLEM = 300
+
 
 @dataclass(frozen=True, slots=True)
 class BulkRecord:
@@ -28,12 +30,14 @@ class BulkRecord:
         line: its number.
         raw: the record as it is written, with its line break.
         error: the class of the error that it ended with; empty if it was answered.
+        problem: what that error says.
         cost_usd: what it cost; None if that isn't known, as of a line that failed.
     """
 
     line: int
     raw: bytes
     error: str = ""
+    problem: str = ""
     cost_usd: Decimal | None = None
 
     @classmethod
@@ -50,14 +54,16 @@ class BulkRecord:
     @classmethod
     def of_error(cls, identity: Mapping[str, Any], error: BridgeError) -> Self:
         """Return the record of a line that has failed."""
-        kind = type(error).__name__
-        return cls(identity["line"], _encode({**identity, "error": {"type": kind, "message": str(error)}}), kind)
+        kind, problem = type(error).__name__, str(error)
+        record = {**identity, "error": {"type": kind, "message": problem}}
+        return cls(identity["line"], _encode(record), kind, problem)
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """Return a record that was written before; its cost counted when it ended."""
         found = parse(raw)
-        return cls(found["line"], raw, str(found["error"]["type"]) if "error" in found else "")
+        error = found.get("error", {})
+        return cls(found["line"], raw, str(error.get("type", "")), str(error.get("message", "")))
 
 
 class RecordFile:
@@ -91,14 +97,16 @@ class RecordFile:
     def add(self, record: BulkRecord) -> None:
         """Count a record, and keep it until :meth:`flush`."""
         self._buffered.append(record)
-        state, errors = self.state, dict(self.state.errors)
+        state, errors, examples = self.state, dict(self.state.errors), dict(self.state.examples)
         if record.error:
             errors[record.error] = errors.get(record.error, 0) + 1
+            examples.setdefault(record.error, _describe_example(record))
         self.state = replace(
             state,
             done=state.done + 1,
             failed=state.failed + bool(record.error),
             errors=errors,
+            examples=examples,
             cost_usd=state.cost_usd + (record.cost_usd or 0),
             priced=state.priced + (record.cost_usd is not None),
         )
@@ -153,6 +161,13 @@ def _open_at(path: Path, offset: int) -> BinaryIO:
     file.truncate(offset)
     file.seek(offset)
     return file
+
+
+def _describe_example(record: BulkRecord) -> str:
+    """Return where an error was and what it says, in one line of bounded length."""
+    problem = " ".join(record.problem.split())
+    shown = problem if len(problem) <= _MAX_PROBLEM else f"{problem[:_MAX_PROBLEM]}…"
+    return f"line {record.line}: {shown}"
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:

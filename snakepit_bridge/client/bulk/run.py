@@ -143,9 +143,10 @@ class BulkRun:
             checkpoint.close()
         if self._options.failed is not None:
             export_failed(self._source, self._current_records(state), self._options.failed)
-        errors, cost = dict(state.errors), state.cost_usd
-        passed_s = time.monotonic() - began
-        return BulkReport(settings.lines, state.done, state.failed, errors, cost, state.unpriced, passed_s, stopped)
+        return BulkReport(
+            settings.lines, state.done, state.failed, dict(state.errors), state.cost_usd, state.unpriced,
+            time.monotonic() - began, stopped, dict(state.examples),
+        )  # fmt: skip
 
     def _find_columns(self) -> InputColumns:
         """Return which columns the program takes; the program is looked for here, before anything is sent."""

@@ -7,12 +7,19 @@ from decimal import Decimal
 import pytest
 
 from snakepit_bridge.cli import batch_view
-from snakepit_bridge.cli.batch_view import describe_duration, describe_errors, describe_progress, show_progress
+from snakepit_bridge.cli.batch_view import (
+    describe_duration,
+    describe_errors,
+    describe_progress,
+    describe_start,
+    list_errors,
+    show_progress,
+)
 from snakepit_bridge.client.bulk.checkpoint import BulkState
-from snakepit_bridge.client.bulk.progress import BulkProgress, RateMeter
+from snakepit_bridge.client.bulk.progress import BulkProgress, BulkReport, RateMeter
 
 STATE = BulkState(
-    done=400, failed=8, cost_usd=Decimal("39.2"), priced=392, errors={"LMAnswerError": 5, "InputError": 3}
+    line=398, done=400, failed=8, cost_usd=Decimal("39.2"), priced=392, errors={"LMAnswerError": 5, "InputError": 3}
 )
 
 
@@ -37,12 +44,27 @@ def test_a_duration_is_told_in_the_unit_that_it_has(seconds: float, text: str) -
 
 def test_a_pipe_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_view, "_LINE_INTERVAL_S", 0.0)
-    with show_progress("qa") as tell:
+    with show_progress("qa", lambda: True) as tell:
         tell(BulkProgress(1_000, STATE))
         tell(BulkProgress(1_000, STATE, 3, 2.0))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "batch: 400 of 1000 lines are done already, 8 of them failed"
-    assert lines[1].startswith("batch: 400 of 1000 lines, 2/s, 3 in flight")
+    assert lines[0] == "batch: 400 of 1000 lines are done already, 8 of them failed; resuming at line 399"
+    assert lines[1].startswith("batch: 400 of 1000 lines, 2/s, 3 in flight, waiting for the first answer")
+
+
+def test_a_run_says_at_once_what_it_is_going_to_do() -> None:
+    fresh, over = BulkProgress(1_000, BulkState()), BulkProgress(400, STATE)
+    assert describe_start(fresh, has_workers=True) == "sending 1000 lines"
+    assert describe_start(fresh, has_workers=False).endswith(
+        "no worker runs yet, so they wait for one: dspex-fleet worker"
+    )
+    assert describe_start(over, has_workers=True) == "all 400 lines have ended already, 8 of them failed"
+
+
+def test_each_kind_of_error_is_listed_with_an_example() -> None:
+    errors, examples = {"InputError": 3, "LMAnswerError": 5}, {"LMAnswerError": "line 7: it is no number"}
+    report = BulkReport(10, 10, 8, errors, Decimal(0), 0, 1.0, "", examples)
+    assert list(list_errors(report)) == ["5 LMAnswerError, the first at line 7: it is no number", "3 InputError"]
 
 
 def test_the_rate_is_that_of_the_last_half_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,21 @@ def test_arguments_that_make_no_sense_are_exit_code_2(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("acl nosuch", "'role': 'nosuch' is not one of 'client',"),
+        ("worker --pool nosuch", "'--pool': 'nosuch' is not one of 'asyncio',"),
+        ("dead list --limit 0", "'--limit': it should be greater than or equal to 1"),
+    ],
+)
+def test_an_argument_that_cant_be_is_explained_in_plain_words(
+    capsys: pytest.CaptureFixture[str], words: str, says: str
+) -> None:
+    assert run(*words.split()) == 2
+    assert f"Invalid value for {says}" in " ".join(capsys.readouterr().err.replace("│", "").split())
+
+
+@pytest.mark.parametrize(
     "words", ["diff s 1 2", "diff s latest 3x", "rollback s 7.", "mark s stable 7", "promote s stable 7"]
 )
 def test_a_revision_that_is_no_token_is_refused_before_anything_is_asked(

@@ -242,7 +242,7 @@ def test_a_key_in_the_file_is_refused_and_not_repeated(line: str, place: str, tm
 @pytest.mark.parametrize("name", ["model", "api_base", "timeout", "cache", "num_retries", "engine"])
 def test_a_parameter_that_the_profile_says_elsewhere_is_refused_by_name(name: str, tmp_path: Path) -> None:
     message = refusal(tmp_path, smart(f"parameters = {{ {name} = 1 }}"))
-    assert f"is wrong at profiles.smart.parameters: Value error, '{name}'" in message
+    assert f"is wrong at profiles.smart.parameters: '{name}'" in message
 
 
 @pytest.mark.parametrize("environment", [{}, {"MY_KEY": ""}])
