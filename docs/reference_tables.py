@@ -94,7 +94,8 @@ def _command_sections(command: Any, path: list[str]) -> list[str]:
         lines += ["| argument or option | meaning |", "|---|---|"]
         for parameter in options:
             names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
-            lines.append(f"| {names} | {_cell(parameter.help)} |")
+            variable = f" Environment: `{parameter.envvar}`." if getattr(parameter, "envvar", None) else ""
+            lines.append(f"| {names} | {_cell(parameter.help)}{variable} |")
         lines.append("")
     for name, sub in sorted(getattr(command, "commands", {}).items()):
         if not sub.hidden:

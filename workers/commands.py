@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 _POLL_MAX_S = 3.0
-_FILE: dict[str, Any] = {"exists": True, "dir_okay": False, "show_default": False}
+_FILE: dict[str, Any] = {"metavar": "FILE", "exists": True, "dir_okay": False, "show_default": False}
 
 
 class LogLevel(StrEnum):
@@ -48,7 +48,9 @@ def worker(
         typer.Option("--concurrency", "-c", min=1, help="Predictions at a time; what suits the pool if not given.",
                      show_default=False),
     ] = None,
-    loglevel: Annotated[str, typer.Option("--loglevel", "-l", metavar="LEVEL")] = "INFO",
+    loglevel: Annotated[
+        str, typer.Option("--loglevel", "-l", metavar="LEVEL", help="Least severe lines that are logged.")
+    ] = "INFO",
     redis_url: RedisUrl = None,
 ) -> None:  # fmt: skip
     """Run a worker. Further options go to Celery's worker as they are.
@@ -70,26 +72,46 @@ def refresher(
     ctx: typer.Context,
     bridge: Annotated[
         str,
-        typer.Option(envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="The Elixir server.", show_default=False),
+        typer.Option(
+            envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="gRPC address of the Elixir server.", show_default=False
+        ),
     ],
     sessions: Annotated[
         list[str] | None,
-        typer.Option("--session", "-s", help="Follow it always; others are followed while tasks use them."),
+        typer.Option(
+            "--session", "-s", help="Session to follow always; others are followed while predictions use them."
+        ),
     ] = None,
-    poll: Annotated[float, typer.Option(metavar="SECONDS", help="How often a session in use is looked at.")] = 1.0,
-    watch: Annotated[bool, typer.Option(help="Watch where the server serves that.")] = True,
-    heartbeat: Annotated[float, typer.Option(metavar="SECONDS", help="How often Elixir is told of use.")] = 60.0,
-    idle: Annotated[float, typer.Option(metavar="SECONDS", help="Without use for so long, it is dropped.")] = 600.0,
-    lease: Annotated[float, typer.Option(metavar="SECONDS", help="When another takes over from one that died.")] = 2.0,
+    poll: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="Time between two reads of a session in use, where Elixir isn't watched."),
+    ] = 1.0,
+    watch: Annotated[bool, typer.Option(help="Have Elixir tell of changes, where its server can.")] = True,
+    heartbeat: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="Time between two heartbeats, by which Elixir keeps the sessions in use."),
+    ] = 60.0,
+    idle: Annotated[
+        float, typer.Option(metavar="SECONDS", help="A session that nobody has used for so long is no longer followed.")
+    ] = 600.0,
+    lease: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="Time until another refresher takes over the sessions of one that died."),
+    ] = 2.0,
     name: Annotated[
         str,
         typer.Option(
             envvar="DSPEX_REFRESHER_NAME",
-            help="Its name, which no other has: restarted under it, it goes on with its sessions at once.",
+            help="Unique name of this refresher: restarted under it, it goes on with its sessions at once.",
             show_default=False,
         ),
     ] = "",
-    loglevel: Annotated[LogLevel, typer.Option("--loglevel", "-l", case_sensitive=False)] = LogLevel.info,
+    loglevel: Annotated[
+        LogLevel,
+        typer.Option(
+            "--loglevel", "-l", metavar="LEVEL", case_sensitive=False, help="Least severe lines that are logged."
+        ),
+    ] = LogLevel.info,
     redis_url: RedisUrl = None,
 ) -> None:
     """Follow an Elixir server's sessions and publish what changes, until SIGTERM or Ctrl-C.
@@ -126,8 +148,12 @@ def refresher(
 
 def gateway(
     ctx: typer.Context,
-    grpc: Annotated[str, typer.Option(envvar="DSPEX_GATEWAY_GRPC", metavar="HOST:PORT")] = "127.0.0.1:50061",
-    http: Annotated[str, typer.Option(envvar="DSPEX_GATEWAY_HTTP", metavar="HOST:PORT")] = "127.0.0.1:8061",
+    grpc: Annotated[
+        str, typer.Option(envvar="DSPEX_GATEWAY_GRPC", metavar="HOST:PORT", help="Where gRPC is served.")
+    ] = "127.0.0.1:50061",
+    http: Annotated[
+        str, typer.Option(envvar="DSPEX_GATEWAY_HTTP", metavar="HOST:PORT", help="Where HTTP is served.")
+    ] = "127.0.0.1:8061",
     no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Serve HTTP alone.")] = False,
     no_http: Annotated[bool, typer.Option("--no-http", help="Serve gRPC alone.")] = False,
     tokens: Annotated[
@@ -135,44 +161,77 @@ def gateway(
         typer.Option(envvar="DSPEX_GATEWAY_TOKENS", help="TOML file of the tokens' hashes and grants.", **_FILE),
     ] = None,
     certificate: Annotated[
-        Path | None, typer.Option(envvar="DSPEX_GATEWAY_CERTIFICATE", help="PEM file, for TLS.", **_FILE)
+        Path | None,
+        typer.Option(
+            envvar="DSPEX_GATEWAY_CERTIFICATE", help="PEM file of the server's certificate, for TLS.", **_FILE
+        ),
     ] = None,
-    key: Annotated[Path | None, typer.Option(envvar="DSPEX_GATEWAY_KEY", help="PEM file of its key.", **_FILE)] = None,
+    key: Annotated[
+        Path | None, typer.Option(envvar="DSPEX_GATEWAY_KEY", help="PEM file of the certificate's key.", **_FILE)
+    ] = None,
     client_ca: Annotated[
         Path | None,
-        typer.Option(envvar="DSPEX_GATEWAY_CLIENT_CA", help="Only clients it has signed get in (mTLS).", **_FILE),
+        typer.Option(
+            envvar="DSPEX_GATEWAY_CLIENT_CA",
+            help="PEM file of the CA that clients' certificates must be signed by (mTLS).",
+            **_FILE,
+        ),
     ] = None,
     bridge: Annotated[
         str | None,
-        typer.Option(envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="Elixir server of followed sessions."),
+        typer.Option(
+            envvar="DSPEX_BRIDGE",
+            metavar="HOST:PORT",
+            help="Elixir server that owns sessions; what is published to them goes there.",
+        ),
     ] = None,
     hosts: Annotated[
         list[str] | None,
-        typer.Option("--host", envvar="DSPEX_GATEWAY_HOSTS", help="Host that HTTP requests may name; * for all."),
+        typer.Option(
+            "--host",
+            envvar="DSPEX_GATEWAY_HOSTS",
+            help="Host name that HTTP requests may be for, besides localhost; * for all.",
+        ),
     ] = None,
     origins: Annotated[
         list[str] | None,
-        typer.Option("--origin", envvar="DSPEX_GATEWAY_ORIGINS", help="Origin of web pages that may send requests."),
+        typer.Option(
+            "--origin",
+            envvar="DSPEX_GATEWAY_ORIGINS",
+            help="Origin of web pages that may send requests (CORS), as in https://app.example.",
+        ),
     ] = None,
     console: Annotated[
         bool, typer.Option(envvar="DSPEX_GATEWAY_CONSOLE", help="Serve the console to browsers, by HTTP at /.")
     ] = True,
     message_bytes: Annotated[
-        int, typer.Option(envvar="DSPEX_GATEWAY_MESSAGE_BYTES", min=1, help="The largest request.")
+        int, typer.Option(envvar="DSPEX_GATEWAY_MESSAGE_BYTES", metavar="N", min=1, help="Most bytes of a request.")
     ] = 4 * 2**20,
     changes: Annotated[
-        int, typer.Option(envvar="DSPEX_GATEWAY_CHANGES", min=1, help="Variables in one publish.")
+        int, typer.Option(envvar="DSPEX_GATEWAY_CHANGES", metavar="N", min=1, help="Most variables in one publish.")
     ] = 5_000,
     rate: Annotated[
-        float, typer.Option(envvar="DSPEX_GATEWAY_RATE", min=0.001, help="Calls a second of one grant.")
+        float,
+        typer.Option(envvar="DSPEX_GATEWAY_RATE", metavar="N", min=0.001, help="Most calls a second of one token."),
     ] = 500.0,
     streams: Annotated[
-        int, typer.Option(envvar="DSPEX_GATEWAY_STREAMS", min=1, help="Open streams of one grant.")
+        int, typer.Option(envvar="DSPEX_GATEWAY_STREAMS", metavar="N", min=1, help="Most open streams of one token.")
     ] = 200,
     drain: Annotated[
-        float, typer.Option(envvar="DSPEX_GATEWAY_DRAIN_S", min=0, metavar="SECONDS", help="For calls under way.")
+        float,
+        typer.Option(
+            envvar="DSPEX_GATEWAY_DRAIN_S",
+            min=0,
+            metavar="SECONDS",
+            help="At its end, how long calls under way may take.",
+        ),
     ] = 20.0,
-    loglevel: Annotated[LogLevel, typer.Option("--loglevel", "-l", case_sensitive=False)] = LogLevel.info,
+    loglevel: Annotated[
+        LogLevel,
+        typer.Option(
+            "--loglevel", "-l", metavar="LEVEL", case_sensitive=False, help="Least severe lines that are logged."
+        ),
+    ] = LogLevel.info,
     redis_url: RedisUrl = None,
 ) -> None:
     """Serve variables, predictions and programs to applications by gRPC and HTTP, until SIGTERM or Ctrl-C.
@@ -263,7 +322,7 @@ def demo(
                                             show_default=False)] = ROOT / "examples" / "questions.jsonl",
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the answers.")] = Path("out"),
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
-    pool: Annotated[Pool, typer.Option()] = Pool.asyncio,
+    pool: Annotated[Pool, typer.Option(help="Execution pool of the workers.")] = Pool.asyncio,
     bridge: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT", help="snakepit server to own the variables; a Python stub if not given."),
@@ -275,7 +334,10 @@ def demo(
     ] = None,
     wait: Annotated[
         float | None,
-        typer.Option(min=1.0, metavar="SECONDS", help="How long each answer may take; likewise.", show_default=False),
+        typer.Option(
+            min=1.0, metavar="SECONDS",
+            help="How long each answer may take; what suits the LM's first answer if not given.", show_default=False,
+        ),
     ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the fleet up at the end, with the console on it, until Ctrl-C.")

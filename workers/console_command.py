@@ -37,7 +37,12 @@ def console(
         typer.Option(envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="Elixir server of followed sessions."),
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open it in a browser, if this is a terminal.")] = True,
-    loglevel: Annotated[LogLevel, typer.Option("--loglevel", "-l", case_sensitive=False)] = LogLevel.warning,
+    loglevel: Annotated[
+        LogLevel,
+        typer.Option(
+            "--loglevel", "-l", metavar="LEVEL", case_sensitive=False, help="Least severe lines that are logged."
+        ),
+    ] = LogLevel.warning,
     redis_url: RedisUrl = None,
 ) -> None:
     """Serve the console alone until Ctrl-C, and print its link.

@@ -24,8 +24,10 @@ dead = typer.Typer(
     help="List, show, retry or drop the messages in the dead-letter list.",
 )
 
-Id = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", show_default=False)]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id that dead list shows.", show_default=False)]
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Ids that dead list shows.", show_default=False)
+]
 All = Annotated[bool, typer.Option("--all", help="Apply to all dead messages.")]
 
 

@@ -44,11 +44,20 @@ class LazyCommand(TyperCommand):
         module, _, attribute = self._target.partition(":")
         found = getattr(importlib.import_module(module), attribute)
         if isinstance(found, typer.Typer):
-            return typer.main.get_command(found)
+            return _fold_help(typer.main.get_command(found))
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command(self.name, context_settings=dict(self.context_settings))(found)
-        return typer.main.get_command(app)
+        return _fold_help(typer.main.get_command(app))
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Return a context of the loaded command: the group invokes what that context names."""
         return self.load().make_context(info_name, args, parent, **extra)
+
+
+def _fold_help(command: Any) -> Any:
+    """Return a command whose help is folded at the terminal's width, and not where its docstring is."""
+    if command.help and "\b" not in command.help:
+        command.help = "\n\n".join(" ".join(part.split()) for part in command.help.split("\n\n"))
+    for sub in getattr(command, "commands", {}).values():
+        _fold_help(sub)
+    return command

@@ -24,7 +24,7 @@ lm_batches = typer.Typer(
     help="List, show or cancel the batches of LM calls that predictions wait for.",
 )
 
-Id = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id that lm-batches list shows.", show_default=False)]
 
 
 @lm_batches.command("list")

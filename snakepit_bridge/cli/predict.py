@@ -40,7 +40,12 @@ Program = Annotated[str, typer.Argument(metavar="PROGRAM", help="qa, qa:3 or qa@
 def predict(
     ctx: typer.Context,
     program: Program,
-    fields: Annotated[list[str] | None, typer.Argument(metavar="FIELD=VALUE...", show_default=False)] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FIELD=VALUE...", help="The program's inputs, as in question='Why?'.", show_default=False
+        ),
+    ] = None,
     session: Session = DEFAULT_SESSION,
     at_least: AtLeast = None,
     exactly: Exactly = None,

@@ -77,9 +77,9 @@ def programs(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = Non
 
 def label(
     ctx: typer.Context,
-    program: Annotated[str, typer.Argument(metavar="PROGRAM", show_default=False)],
-    label: Annotated[str, typer.Argument(metavar="LABEL", show_default=False)],
-    version: Annotated[int, typer.Argument(metavar="VERSION", show_default=False)],
+    program: Annotated[str, typer.Argument(metavar="PROGRAM", help="Name of the program.", show_default=False)],
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="Such as prod.", show_default=False)],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="Number of a version.", show_default=False)],
     require: Require = None,
     metric: GateMetrics = None,
     session: GateSession = DEFAULT_SESSION,

@@ -55,7 +55,7 @@ def list_rules(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = N
 @protect.command()
 def remove(
     ctx: typer.Context,
-    kind: Annotated[ProtectionKind, typer.Argument(show_default=False)],
+    kind: Annotated[ProtectionKind, typer.Argument(help="What the rule protects.", show_default=False)],
     pattern: Pattern,
     redis_url: RedisUrl = None,
 ) -> None:

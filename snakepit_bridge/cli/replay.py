@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def replay(
     ctx: typer.Context,
-    task_id: Annotated[str, typer.Argument(metavar="TASK_ID", show_default=False)],
+    task_id: Annotated[str, typer.Argument(metavar="TASK_ID", help="task_id of its provenance.", show_default=False)],
     timeout: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait.")] = 120.0,
     json: AsJson = False,
     redis_url: RedisUrl = None,

@@ -148,7 +148,7 @@ def mark(
 def promote(
     ctx: typer.Context,
     session: SessionName,
-    label: Annotated[str, typer.Argument(metavar="LABEL", show_default=False)],
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="Such as stable or canary.", show_default=False)],
     at: Revision = "latest",
     wait: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for the workers.")] = 30.0,
     program: GatedProgram = None,

@@ -29,13 +29,18 @@ if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
     from snakepit_bridge.rollouts.records import RolloutRecord
 
-SessionName = Annotated[str, typer.Argument(metavar="SESSION", show_default=False)]
+SessionName = Annotated[str, typer.Argument(metavar="SESSION", help="Name of the session.", show_default=False)]
 
 
 def publish(
     ctx: typer.Context,
     session: SessionName,
-    values: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", show_default=False)],
+    values: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=VALUE...", help="Variables, as in temperature=0.3 or model:string=smart.", show_default=False
+        ),
+    ],
     types: Annotated[
         list[str] | None,
         typer.Option("--type", metavar="NAME=TYPE", help="Type of a new variable; same as name:type=value."),
