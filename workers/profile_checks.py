@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from config.settings import FleetSettings
-from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.protocol.checks import Check
 from snakepit_bridge.redaction import redact
@@ -26,7 +26,12 @@ def check_profiles(settings: FleetSettings | None = None) -> Iterator[Check]:
 
     load_dspy()  # also keeps LiteLLM from fetching a list of models
     try:
-        profiles = load_profiles(settings or read_settings(FleetSettings))
+        settings = settings or read_settings(FleetSettings)
+    except ConfigurationError as exc:
+        yield Check("settings", "fail", str(exc), "correct the environment")
+        return
+    try:
+        profiles = load_profiles(settings)
     except (BridgeError, ValueError) as exc:
         yield Check("LM profiles", "fail", redact(str(exc)), _UNREADABLE)
         return

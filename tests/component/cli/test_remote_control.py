@@ -48,12 +48,12 @@ def answer_by(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, *rounds: Sequence[s
 
 
 def test_a_busy_worker_is_asked_again_until_it_answers(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    control, told = answer_by(fleet, monkeypatch, [CALM], [], [BUSY]), list[Sequence[str]]()
-    answers = await_answers(fleet, "stats", 60, first_s=1, on_silence=told.append)
+    control, announced = answer_by(fleet, monkeypatch, [CALM], [], [BUSY]), list[Sequence[str]]()
+    answers = await_answers(fleet, "stats", 60, first_s=1, on_silence=announced.append)
     assert [name for name, _ in answers.found] == [CALM, BUSY]
     assert answers.silent == []
     assert control.asked == [None, [BUSY], [BUSY]]
-    assert told == [[BUSY]]
+    assert announced == [[BUSY]]
 
 
 def test_what_stays_silent_is_named_with_the_wait(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ def test_help_loads_the_command_line_alone() -> None:
         "snakepit_bridge.cli.fleet_commands",
         "snakepit_bridge.cli.lazy_command",
         "snakepit_bridge.cli.main",
+        "snakepit_bridge.cli.usage_errors",
         "snakepit_bridge.protocol",
         "snakepit_bridge.protocol.namespaces",
     }

@@ -26,5 +26,5 @@ def test_each_is_set_by_its_variable(name: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("text", ["-1", "many", "0.5"])
 def test_one_that_cant_be_is_refused_by_name(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSPEX_MAX_ATTEMPTS", text)
-    with pytest.raises(ConfigurationError, match="max_attempts"):
+    with pytest.raises(ConfigurationError, match="DSPEX_MAX_ATTEMPTS"):
         load_bounds()

@@ -62,6 +62,8 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         raise Ended
 
     monkeypatch.setattr(os, "execv", execv)
+    # The name would stay reserved as long as this process runs.
+    monkeypatch.setattr("workers.commands.reserve_node_name", lambda namespace: f"{namespace}@%h")
 
     def launch(*arguments: str) -> list[str]:
         with pytest.raises(Ended):
@@ -75,9 +77,8 @@ def test_a_worker_is_celerys_own_program_on_the_fleets_app(launched: Callable[..
     command = launched("worker")
     assert command[1:] == [
         *("-m", "workers.worker_command", "-Q", "predictions"),
-        *("--pool", "custom", "-c", "1000", "-l", "INFO", "-n", command[-1]),
+        *("--pool", "custom", "-c", "1000", "-l", "INFO", "-n", "dspex@%h"),
     ]
-    assert command[-1].endswith("@%h")
     assert all(isinstance(word, str) for word in command), "execv takes texts alone"
 
 
@@ -93,7 +94,7 @@ def test_a_workers_options_are_celerys(launched: Callable[..., list[str]]) -> No
         "-l",
         "DEBUG",
         "-n",
-        command[-1],
+        "dspex@%h",
     ]
 
 
@@ -349,8 +350,8 @@ def test_profiles_that_cannot_be_used_fail_with_the_reason(text: str, says: str,
 def test_settings_that_cannot_be_read_fail_too() -> None:
     os.environ["DSPEX_TASK_ATTEMPTS"] = "none"
     (check,) = check_language_models()
-    assert check.level == "fail"
-    assert "task_attempts" in check.found
+    assert (check.what, check.level, check.fix) == ("settings", "fail", "correct the environment")
+    assert "DSPEX_TASK_ATTEMPTS can't be 'none'" in check.found
 
 
 def test_a_providers_endpoint_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
