@@ -42,18 +42,15 @@ def describe_start(progress: BulkProgress, *, has_workers: bool) -> str:
         has_workers: whether a worker runs.
     """
     state = progress.state
-    if state.done >= progress.total:
-        return f"all {progress.total} lines have ended already{_describe_failed(state.failed)}"
+    text = f"sending {progress.total} lines"
     if state.done:
-        text = f"{state.done} of {progress.total} lines are done already{_describe_failed(state.failed)}; "
-        text += f"resuming at line {state.line + 1}"
-    else:
-        text = f"sending {progress.total} lines"
+        failed = f", {state.failed} of them failed" if state.failed else ""
+        text = f"{state.done} of {progress.total} lines are done already{failed}"
+    if state.done >= progress.total:
+        return text
+    if state.done:
+        text = f"{text}; resuming at line {state.line + 1}"
     return text if has_workers else f"{text}; no worker runs yet, so they wait for one: dspex-fleet worker"
-
-
-def _describe_failed(count: int) -> str:
-    return f", {count} of them failed" if count else ""
 
 
 def describe_cost(report: BulkReport) -> str:

@@ -58,7 +58,7 @@ def test_a_run_says_at_once_what_it_is_going_to_do() -> None:
     assert describe_start(fresh, has_workers=False).endswith(
         "no worker runs yet, so they wait for one: dspex-fleet worker"
     )
-    assert describe_start(over, has_workers=True) == "all 400 lines have ended already, 8 of them failed"
+    assert describe_start(over, has_workers=True) == "400 of 400 lines are done already, 8 of them failed"
 
 
 def test_each_kind_of_error_is_listed_with_an_example() -> None:

@@ -73,7 +73,7 @@ def test_importing_the_app_connects_to_nothing_and_builds_no_runtime() -> None:
 def test_a_wrong_environment_ends_the_import_and_names_the_variable() -> None:
     ran = imported(DSPEX_TASK_ATTEMPTS="none", DSPEX_REDIS_URL="redis://:hunter2@h")
     assert ran.returncode != 0
-    assert "task_attempts" in ran.stderr
+    assert "DSPEX_TASK_ATTEMPTS can't be 'none'" in ran.stderr
     assert "hunter2" not in ran.stderr + ran.stdout
 
 

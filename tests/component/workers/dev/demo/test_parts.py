@@ -31,7 +31,7 @@ def test_without_one_an_embedded_server_runs_until_the_end(tmp_path: Path) -> No
 def test_a_worker_that_does_not_come_up_says_its_last_words(redis_url: str, tmp_path: Path) -> None:
     environment = {"DSPEX_REDIS_URL": redis_url, "DSPEX_TASK_ATTEMPTS": "none"}
     with (
-        pytest.raises(ConfigurationError, match=r"ended at its start\. Its last words: .*task_attempts"),
+        pytest.raises(ConfigurationError, match=r"ended at its start\. Its last words: .*DSPEX_TASK_ATTEMPTS"),
         worker_processes(Fleet(redis_url), 1, "threads", environment, tmp_path),
     ):
         pytest.fail("it came up")
