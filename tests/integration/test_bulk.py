@@ -25,7 +25,7 @@ from snakepit_bridge.client.bulk.progress import BulkProgress
 from snakepit_bridge.exceptions import BulkError, PredictionUnknownError
 from snakepit_bridge.testing import Fault
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,7 +144,8 @@ def test_a_killed_client_is_resumed_without_a_line_lost_or_paid_twice(play: Stag
     source, questions = write_questions(tmp_path, 600)
     output = tmp_path / "out.jsonl"
     command = ["batch", "asked", "--input", str(source), "--output", str(output), "--in-flight", "60", "--batch", "20"]
-    play.lm.faults.delay(0.05, 0.05)
+    # 600 lines take so long that the last kill comes before the end.
+    play.lm.faults.delay(0.4, 0.05)
     kills = 0
     try:
         for least in (1, 200, 400):
@@ -156,6 +157,7 @@ def test_a_killed_client_is_resumed_without_a_line_lost_or_paid_twice(play: Stag
                     client.poll() is not None or (output.exists() and output.read_bytes().count(b"\n") >= least)
                 ),
                 f"{least} lines in the output",
+                timeout_s=PATIENCE_S,
             )
             assert reached
             kills += client.poll() is None
