@@ -61,12 +61,14 @@ defmodule DSPexFleet.MixProject do
           DSPexFleet.Variables,
           DSPexFleet.Sessions,
           DSPexFleet.Programs,
+          DSPexFleet.Predictions,
           DSPexFleet.Scores,
           DSPexFleet.Judges,
           DSPexFleet.Approvals,
           DSPexFleet.Audit,
           DSPexFleet.DeadLetters,
           DSPexFleet.Protections,
+          DSPexFleet.Status,
           DSPexFleet.Costs,
           DSPexFleet.Rollout,
           DSPexFleet.Experiment,
@@ -82,7 +84,7 @@ defmodule DSPexFleet.MixProject do
         ],
         Testing: [DSPexFleet.Testing],
         Operators: [DSPexFleet.Console, DSPexFleet.LiveDashboard],
-        Transport: ~r/^DSPexFleet\.Transport/
+        Transport: [~r/^DSPexFleet\.Transport/, DSPexFleet.Connection.Options, DSPexFleet.Connection.Target]
       ]
     ]
   end

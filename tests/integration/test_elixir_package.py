@@ -54,11 +54,12 @@ def mix() -> str:
 def elixir(mix: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Elixir]:
     """A fleet of two workers, one for code, with a gateway that asks for tokens and one that asks for certificates."""
     folder = tmp_path_factory.mktemp("elixir")
-    writer, reader = new_token(), new_token()
+    writer, reader, approver = new_token(), new_token(), new_token()
     tokens = folder / "tokens.toml"
     tokens.write_text(
         to_toml("elixir", writer, ["publish", "predict", "read", "admin", "control"], ["*"])
-        + to_toml("reader", reader, ["read"], ["elixir*"]),
+        + to_toml("reader", reader, ["read"], ["elixir*"])
+        + to_toml("approver", approver, ["read", "approve"], ["*"]),
         encoding="utf-8",
     )
     authority, files = certificates(folder)
@@ -75,6 +76,7 @@ def elixir(mix: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Elix
                     "DSPEX_FLEET_TARGET": address,
                     "DSPEX_FLEET_TOKEN": writer,
                     "DSPEX_FLEET_READER": reader,
+                    "DSPEX_FLEET_APPROVER": approver,
                     "DSPEX_FLEET_GATEWAY": json.dumps(gateway_command(play)),
                     "DSPEX_FLEET_TLS_TARGET": tls_address,
                     "DSPEX_FLEET_TLS_CA": authority,

@@ -65,8 +65,7 @@ defmodule DSPexFleet.Approvals do
   def approve(session, id, opts \\ []) do
     with {:ok, opts} <- Options.validate(opts, @approve_schema),
          {:ok, answer} <- call(session, :approve, "Approvals.Approve", id, %{"author" => opts[:author]}, opts),
-         end_ = if(answer["applied"], do: {:applied, answer["result"]}, else: :waiting),
-         do: {:ok, {request(answer["request"]), end_}}
+         do: {:ok, {request(answer["request"]), outcome(answer)}}
   end
 
   @doc """
@@ -90,10 +89,21 @@ defmodule DSPexFleet.Approvals do
   @spec get!(Session.ref(), String.t(), keyword) :: request
   def get!(session, id, opts \\ []), do: session |> get(id, opts) |> Error.unwrap!()
 
+  @doc "Like `approve/3`, but returns the request and what became of it themselves or raises `DSPexFleet.Error`."
+  @spec approve!(Session.ref(), String.t(), keyword) :: {request, {:applied, String.t()} | :waiting}
+  def approve!(session, id, opts \\ []), do: session |> approve(id, opts) |> Error.unwrap!()
+
+  @doc "Like `reject/3`, but returns the request itself or raises `DSPexFleet.Error`."
+  @spec reject!(Session.ref(), String.t(), keyword) :: request
+  def reject!(session, id, opts \\ []), do: session |> reject(id, opts) |> Error.unwrap!()
+
   defp call(session, name, operation, id, message, opts) do
     with {:ok, id} <- Options.string(id, "the id of a request"),
          do: Call.run(session, name, operation, fn _session -> Map.put(message, "id", id) end, opts[:timeout])
   end
+
+  defp outcome(%{"applied" => true, "result" => result}), do: {:applied, result}
+  defp outcome(_waits), do: :waiting
 
   defp request(message) do
     @fields

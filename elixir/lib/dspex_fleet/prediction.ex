@@ -51,6 +51,23 @@ defmodule DSPexFleet.Prediction do
   def state(text), do: Map.get(@states, text, :unknown)
 
   @doc false
+  # A prediction without a session has no token.
+  @spec token(String.t() | nil) :: Token.t() | nil
+  def token(text) do
+    case is_binary(text) && Token.parse(text) do
+      {:ok, token} -> token
+      _none -> nil
+    end
+  end
+
+  @doc false
+  # The arms of rollouts and experiments that a prediction ran under.
+  @spec arms([map] | nil) :: [map]
+  def arms(messages) do
+    for message <- messages || [], do: Map.new(~w(rollout arm stage target)a, &{&1, message[to_string(&1)]})
+  end
+
+  @doc false
   @spec from_message(map) :: t
   def from_message(message) do
     %__MODULE__{
@@ -72,16 +89,6 @@ defmodule DSPexFleet.Prediction do
   defp provenance(message) do
     @provenance
     |> Map.new(&{&1, message[to_string(&1)]})
-    |> Map.merge(%{token: token(message["token"]), arms: Enum.map(message["arms"] || [], &arm/1)})
-  end
-
-  defp arm(message), do: Map.new(~w(rollout arm stage target)a, &{&1, message[to_string(&1)]})
-
-  # A prediction without a session has no token.
-  defp token(text) do
-    case is_binary(text) && Token.parse(text) do
-      {:ok, token} -> token
-      _none -> nil
-    end
+    |> Map.merge(%{token: token(message["token"]), arms: arms(message["arms"])})
   end
 end

@@ -9,7 +9,10 @@ defmodule DSPexFleet.ConsoleTest do
 
   test "a session, a handle and a prediction are named by their ids" do
     assert Console.session_url(@base, %Session{id: "shop", connection: nil}) == Console.session_url(@base, "shop")
-    assert Console.prediction_url(@base, %Handle{id: "4f7c", session: %Session{id: "shop", connection: nil}}) == Console.prediction_url(@base, "4f7c")
+
+    assert Console.prediction_url(@base, %Handle{id: "4f7c", session: %Session{id: "shop", connection: nil}}) ==
+             Console.prediction_url(@base, "4f7c")
+
     assert Console.prediction_url(@base, %Prediction{id: "4f7c"}) == Console.prediction_url(@base, "4f7c")
   end
 

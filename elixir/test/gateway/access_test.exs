@@ -20,6 +20,11 @@ defmodule DSPexFleet.Gateway.AccessTest do
     assert {:error, %Error{status: :permission_denied}} = DSPexFleet.predict(reader, program(), %{question: "?"})
   end
 
+  test "what is about all sessions needs a token for all" do
+    reader = context!(token: System.fetch_env!("DSPEX_FLEET_READER"))
+    assert {:error, %Error{reason: :not_granted, status: :permission_denied}} = DSPexFleet.Status.get(reader)
+  end
+
   test "a token function is asked at each call" do
     good = System.fetch_env!("DSPEX_FLEET_TOKEN")
     agent = start_supervised!({Agent, fn -> "forged" end})

@@ -2,7 +2,7 @@ defmodule DSPexFleet.Gateway.LearningTest do
   # Jobs run one after the other on a worker that executes code.
   use DSPexFleet.GatewayCase, async: true
 
-  alias DSPexFleet.{Datasets, Evaluations, Job, Jobs, Optimizations, Proxy, Recorders}
+  alias DSPexFleet.{Datasets, Evaluations, Job, Jobs, Optimizations, Predictions, Proxy, Recorders}
 
   @metric "answer_exact_match"
 
@@ -69,11 +69,36 @@ defmodule DSPexFleet.Gateway.LearningTest do
              Enum.any?(Recorders.list!(ctx), &(&1.recorder.program == program and &1.records > 0))
            end)
 
+    searched = fresh("searched")
+    handle = DSPexFleet.submit!(ctx, program, %{question: searched})
+    DSPexFleet.await!(handle)
+    Scores.score!(handle, :helpful, 0.25)
+
+    assert [%{id: id} = recorded | _older] =
+             ctx |> Predictions.search!(program: program, page_size: 1) |> Enum.to_list()
+
+    assert id == handle.id
+    assert {recorded.inputs["question"], recorded.outputs["answer"]} == {searched, "answer of " <> searched}
+    assert {recorded.session, recorded.version, recorded.error} == {Session.id!(ctx), 1, nil}
+    assert {recorded.token, recorded.scores} == {Variables.snapshot!(ctx).token, %{"helpful" => 0.25}}
+
+    for options <- [
+          [id: id],
+          [scores: ["helpful<0.5"]],
+          [session: recorded.session, token: recorded.token, since_s: 600]
+        ] do
+      assert id in (ctx |> Predictions.search!([program: program, outcome: :succeeded] ++ options) |> Enum.map(& &1.id))
+    end
+
+    assert ctx |> Predictions.search!(program: program, outcome: :failed) |> Enum.to_list() == []
+    assert [{:error, %Error{}}] = ctx |> Predictions.search(program: program, scores: ["helpful"]) |> Enum.to_list()
+
     assert %{name: ^name, examples: count} = Datasets.add_from_predictions!(ctx, program, name, since_s: 600)
     assert count > 0
     assert [%{"question" => question, "answer" => answer} | _more] = Datasets.examples!(ctx, name)
     assert answer == "answer of " <> question
-    assert {:error, %Error{}} = Datasets.add_from_predictions(ctx, program, name, scores: ["helpful<0.5"])
+    assert %{examples: 1} = Datasets.add_from_predictions!(ctx, program, name, scores: ["helpful<0.5"])
+    assert {:error, %Error{}} = Datasets.add_from_predictions(ctx, program, name, scores: ["helpful<0.1"])
 
     assert Recorders.remove(ctx, program, erase: true) == :ok
     refute Enum.any?(Recorders.list!(ctx), &(&1.recorder.program == program))

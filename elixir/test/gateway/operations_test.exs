@@ -1,7 +1,7 @@
 defmodule DSPexFleet.Gateway.OperationsTest do
   use DSPexFleet.GatewayCase, async: true
 
-  alias DSPexFleet.{DeadLetters, Judges}
+  alias DSPexFleet.{DeadLetters, Judges, Status}
 
   @spec_of_qa %{module: "Predict", signature: "question -> answer"}
 
@@ -58,5 +58,22 @@ defmodule DSPexFleet.Gateway.OperationsTest do
     for call <- [&DeadLetters.get/2, &DeadLetters.retry/2, &DeadLetters.drop/2] do
       assert {:error, %Error{reason: :dead_message_not_found}} = call.(ctx, "1-1")
     end
+  end
+
+  test "the status has the worker processes, the queues, and what has ended", %{ctx: ctx} do
+    DSPexFleet.predict!(ctx, program(), %{question: fresh("question")})
+    # Worker processes report themselves every few seconds.
+    assert eventually(fn -> Enum.any?(Status.get!(ctx).ended, &(&1.succeeded > 0 and &1.p95_s >= &1.p50_s)) end, 1_200)
+    status = Status.get!(ctx, since_s: 600)
+    assert %{at: %DateTime{}, dead: dead, lagging: lagging, parked_by_profile: %{}} = status
+    assert dead >= 0
+    assert is_list(lagging)
+
+    assert [%{pool: _, concurrency: _, queues: [_ | _], started_at: %DateTime{}, reported_at: %DateTime{}} | _others] =
+             status.processes
+
+    assert [%{queue: _, priorities: _, waiting: _} | _others] = status.queues
+    assert length(status.ended) == 11
+    assert {:error, %Error{reason: :malformed, fields: ["since_s" | _why]}} = Status.get(ctx, since_s: 86_401)
   end
 end

@@ -1,5 +1,8 @@
 defmodule DSPexFleet.Connection.Options do
-  @moduledoc false
+  @moduledoc """
+  The valid options of a `DSPexFleet.Connection`, as a `DSPexFleet.Transport` gets them: `:ssl` are those of `:ssl` for an encrypted target,
+  `:pool_size` and `:wait_pool_size` the calls that may go on at a time, and `:transport` is `{transport, argument}`.
+  """
 
   alias DSPexFleet.Connection.Target
 
@@ -100,11 +103,13 @@ defmodule DSPexFleet.Connection.Options do
             ]
           )
 
-  @doc "Returns the documentation of the options."
+  @doc false
+  # Returns the documentation of the options.
   @spec docs() :: String.t()
   def docs, do: NimbleOptions.docs(@schema)
 
-  @doc "Validates the options, with `config :dspex_fleet` as defaults; raises if one is invalid."
+  @doc false
+  # Validates the options, with `config :dspex_fleet` as defaults; raises if one is invalid.
   @spec new!(keyword) :: t
   def new!(given) do
     opts = given |> with_configured() |> NimbleOptions.validate!(@schema)

@@ -1,6 +1,8 @@
 defmodule DSPexFleet.Connection.Target do
-  @moduledoc false
-  # The address of one gateway.
+  @moduledoc """
+  The address of one gateway, as a `DSPexFleet.Transport` gets it: `:scheme` (`:http` or `:https`), `:host`, `:port`, and the `:path` that
+  its operations' paths follow.
+  """
 
   @enforce_keys [:scheme, :host, :port]
   defstruct [:scheme, :host, :port, path: ""]
@@ -9,7 +11,8 @@ defmodule DSPexFleet.Connection.Target do
 
   @address ~r/\A(?:\[([0-9a-fA-F:.]+)\]|([\w.-]+)):(\d{1,5})\z/
 
-  @doc "Parses `host:port`, `[ipv6]:port` or a URL; raises `ArgumentError` if it is neither."
+  @doc false
+  # Parses `host:port`, `[ipv6]:port` or a URL; raises `ArgumentError` if it is neither.
   @spec parse!(String.t(), tls :: boolean) :: t
   def parse!(text, tls) when is_binary(text) do
     case Regex.run(@address, text) do
@@ -28,7 +31,8 @@ defmodule DSPexFleet.Connection.Target do
     "#{target.scheme}://#{host}:#{target.port}#{target.path}"
   end
 
-  @doc "Returns true if the target is on this machine."
+  @doc false
+  # Returns true if the target is on this machine.
   @spec loopback?(t) :: boolean
   def loopback?(%__MODULE__{host: host}), do: host == "localhost" or host == "::1" or host =~ ~r/\A127\.\d+\.\d+\.\d+\z/
 
