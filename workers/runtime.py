@@ -40,6 +40,7 @@ from snakepit_bridge.redis.pubsub import Subscription
 from snakepit_bridge.releases.controller import RolloutController
 from snakepit_bridge.releases.counts import StageCountsReader
 from snakepit_bridge.releases.index import RolloutIndex
+from snakepit_bridge.releases.look_history import LookHistory
 from snakepit_bridge.releases.target_opener import TargetOpener
 from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.snapshots.freshness import OutagePolicy
@@ -228,6 +229,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
             TargetOpener(store, acks, lambda: registry),
             StageCountsReader(connection, keys),
             Leases(connection).prepare(keys.rollout_lease),
+            LookHistory(connection, keys),
         ),
         metrics=Metrics(allowed),
         rate_limiter=admission,

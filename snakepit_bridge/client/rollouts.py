@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from snakepit_bridge.client.release_gates import GivenGates, ReleaseChecks
@@ -16,12 +16,14 @@ from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.releases import operations
 from snakepit_bridge.releases.counts import StageCountsReader
 from snakepit_bridge.releases.index import RolloutIndex
+from snakepit_bridge.releases.look_history import LookHistory
 from snakepit_bridge.releases.report import RolloutReport, read_report
 from snakepit_bridge.releases.target_names import TargetName
 from snakepit_bridge.releases.target_opener import TargetOpener
 from snakepit_bridge.releases.targets import RolloutTarget, load_superseded
 from snakepit_bridge.releases.watching import watch_events
 from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.looks import check_limit
 from snakepit_bridge.rollouts.policy import parse_policy
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutRecord
 
@@ -72,6 +74,7 @@ class AsyncRollouts:
         keys = FleetKeys(namespace)
         self._index = RolloutIndex(connection, keys)
         self._counts = StageCountsReader(connection, keys)
+        self._history = LookHistory(connection, keys)
         self._open = open_target
         self._open_session = open_session
         self._checks = checks
@@ -121,15 +124,21 @@ class AsyncRollouts:
         """
         return await run_on_home_loop(self._list())
 
-    async def show(self, target: str) -> RolloutReport:
+    async def show(self, target: str, *, looks: int = 0) -> RolloutReport:
         """Return how a target's rollout stands, or how it ended: its arms, guards and events.
 
+        Args:
+            target: what is staged.
+            looks: up to how many past looks at its guards are returned, 2 to ``MAX_LOOKS``; 0 for none.
+
         Raises:
+            ValueError: that is no number of looks.
             SessionNotFoundError, ProgramNotFoundError: there is no such target.
             RolloutNotFoundError: it was never staged.
             StoreUnavailableError: Redis is away.
         """
-        return await run_on_home_loop(self._show(self._target(target)))
+        check_limit(looks)
+        return await run_on_home_loop(self._show(self._target(target), looks))
 
     async def events(self, target: str, *, after: str = "", limit: int = 100) -> list[RolloutEvent]:
         """Return what has happened to a target's rollouts, oldest first.
@@ -269,11 +278,12 @@ class AsyncRollouts:
         text = None if policy is None else str(policy.value)
         return StagedTarget(str(TargetName("session", name)), record, _count_stages(text))
 
-    async def _show(self, target: RolloutTarget) -> RolloutReport:
+    async def _show(self, target: RolloutTarget, looks: int) -> RolloutReport:
         state = await target.load() or await load_superseded(target)
         if state is None:
             raise RolloutNotFoundError(str(target.name), "show", "it was never staged")
-        return await read_report(target, state, self._counts)
+        report = await read_report(target, state, self._counts)
+        return replace(report, looks=await self._history.read(report.record.id, looks)) if looks else report
 
     async def _events(self, target: RolloutTarget, after: str, limit: int) -> list[RolloutEvent]:
         return list(await target.events(after, limit))
@@ -315,8 +325,8 @@ class Rollouts:
     def list(self) -> list[StagedTarget]:
         return run_blocking(self.aio.list())
 
-    def show(self, target: str) -> RolloutReport:
-        return run_blocking(self.aio.show(target))
+    def show(self, target: str, *, looks: int = 0) -> RolloutReport:
+        return run_blocking(self.aio.show(target, looks=looks))
 
     def events(self, target: str, *, after: str = "", limit: int = 100) -> list[RolloutEvent]:
         return run_blocking(self.aio.events(target, after=after, limit=limit))

@@ -107,8 +107,8 @@ _REGISTERING = Part(
 # Workers take the steps that the controller decides on; everybody else also starts rollouts and looks at them.
 _STAGING = Part(keys=("{ns}:{{p:*",), scripts="snakepit_bridge.programs/ read_rollout staging_events step_rollout")
 _STARTING = Part(
-    "sadd smembers",
-    keys=("{ns}:{{p:*", "{ns}:rollouts"),
+    "sadd smembers xrange",
+    keys=("{ns}:{{p:*", "{ns}:rollouts", "{ns}:{{r:*"),
     scripts="snakepit_bridge.programs/ change_experiments start_rollout",
 )
 _PAYLOADS = Part("expire get set", keys=("{ns}:payload:*",))
@@ -231,8 +231,8 @@ _EVENTS = Part(
 )
 # The worker that leads looks after the rollouts; each tells it of those that it meets.
 _CONTROLLING = Part(
-    "hgetall sadd smembers srem time zrange",
-    keys=(*_SESSION, "{ns}:rollouts", "{ns}:rollouts:lease"),
+    "expire hgetall sadd smembers srem time xadd zrange",
+    keys=(*_SESSION, "{ns}:rollouts", "{ns}:rollouts:lease", "{ns}:{{r:*"),
     channels=_SESSION,
     scripts="snakepit_bridge.snapshots.lua/ rollout rollout_events",
 )

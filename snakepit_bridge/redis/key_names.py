@@ -235,6 +235,10 @@ class FleetKeys:
         """
         return f"{self.namespace}:{{r:{rollout}}}:counts:{stage}:{arm}:{minute}"
 
+    def rollout_looks(self, rollout: str) -> str:
+        """Return the key of the stream of what the guards of a rollout said at past looks."""
+        return f"{self.namespace}:{{r:{rollout}}}:looks"
+
     def judge_open(self, program: str, name: str) -> str:
         """Return the key of the sorted set of a judge's predictions that wait or run."""
         return f"{self._judge(program, name)}:open"

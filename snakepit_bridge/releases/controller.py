@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 
 from cachetools import LRUCache
@@ -21,10 +21,12 @@ from snakepit_bridge.releases import steps
 from snakepit_bridge.releases.counts import StageCounts, StageCountsReader
 from snakepit_bridge.releases.decisions import decide_now, read_policy
 from snakepit_bridge.releases.index import RolloutIndex
+from snakepit_bridge.releases.look_history import LookHistory
 from snakepit_bridge.releases.stage_time import measure_stage
 from snakepit_bridge.releases.target_names import TargetName
 from snakepit_bridge.releases.targets import RolloutTarget, TargetState
 from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.guard_reports import GuardReport
 from snakepit_bridge.rollouts.records import RolloutState
 
 INTERVAL_S = 0.5
@@ -47,6 +49,7 @@ class RolloutController:
         open_target: returns a target by its name.
         counts: reads what was counted of stages.
         lease: held by the controller that works; None if there is no other one.
+        history: keeps what guards said, for people; None if nobody wants to know.
     """
 
     def __init__(
@@ -55,11 +58,13 @@ class RolloutController:
         open_target: Callable[[TargetName], RolloutTarget],
         counts: StageCountsReader,
         lease: Lease | None = None,
+        history: LookHistory | None = None,
     ) -> None:
         self._index = index
         self._open_target = open_target
         self._counts = counts
         self._lease = lease
+        self._history = history
         self._leads = False
         self._next_election = float("-inf")
         self._next_look = float("-inf")
@@ -130,15 +135,16 @@ class RolloutController:
         state = await self._load_open(name, target)
         if state is None:
             return
-        event = await self._plan(state)
-        if event is None:
-            return
-        try:
-            await target.step(state.record, event)
-        except RolloutMovedError:
-            return  # somebody else was quicker; the next look decides on what there is then
-        level = logging.WARNING if event.kind == "rolled_back" else logging.INFO
-        _log.log(level, "Rollout of %s: %s: %s", name, event.kind, event.reason)
+        event, evidence = await self._plan(state)
+        if event is not None:
+            try:
+                await target.step(state.record, event)
+            except RolloutMovedError:
+                return  # somebody else was quicker; the next look decides on what there is then
+            level = logging.WARNING if event.kind == "rolled_back" else logging.INFO
+            _log.log(level, "Rollout of %s: %s: %s", name, event.kind, event.reason)
+        if evidence and self._history is not None:
+            await self._history.add(state.record, state.now_s, evidence, is_decisive=event is not None)
 
     async def _load_open(self, name: str, target: RolloutTarget) -> TargetState | None:
         """Return how a target stands; one without an open rollout is removed from the index."""
@@ -154,15 +160,15 @@ class RolloutController:
         await self._index.add(name)
         return state
 
-    async def _plan(self, state: TargetState) -> RolloutEvent | None:
-        """Return the step that is due; None if none is."""
+    async def _plan(self, state: TargetState) -> tuple[RolloutEvent | None, Sequence[GuardReport]]:
+        """Return the step that is due, or None if none is, and what the guards say."""
         record, now_s = state.record, state.now_s
         try:
             policy = read_policy(state)
         except RolloutPolicyError as exc:
             if record.state is RolloutState.PAUSED and not record.share:
-                return None
-            return steps.suspend(record, now_s, author=steps.CONTROLLER, reason=str(exc))
+                return None, ()
+            return steps.suspend(record, now_s, author=steps.CONTROLLER, reason=str(exc)), ()
         passed = measure_stage(record, state.events, now_s)
         counts = StageCounts()
         if record.stage:
@@ -170,4 +176,4 @@ class RolloutController:
         began = time.perf_counter()
         decision = decide_now(state, policy, counts, passed)
         self._busy_s += time.perf_counter() - began
-        return steps.carry_out(decision, record, now_s)
+        return steps.carry_out(decision, record, now_s), decision.evidence

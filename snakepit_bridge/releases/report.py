@@ -16,6 +16,7 @@ from snakepit_bridge.rollouts.assignment import MILLION
 from snakepit_bridge.rollouts.decision import DecisionKind, PredictionsNeeded, predictions_needed
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.guard_reports import GuardReport, evaluate
+from snakepit_bridge.rollouts.looks import RolloutLook
 from snakepit_bridge.rollouts.policy import RolloutPolicy
 from snakepit_bridge.rollouts.records import RolloutRecord
 from snakepit_bridge.rollouts.sketch import quantile
@@ -40,6 +41,7 @@ class RolloutReport:
         outlook: what the rollout waits for, or how it ended.
         refusals: why live processes refuse the candidate.
         events: what has happened to it, oldest first.
+        looks: what the guards said over time, oldest first; None if that wasn't read.
     """
 
     target: str
@@ -54,6 +56,7 @@ class RolloutReport:
     outlook: str
     refusals: tuple[str, ...]
     events: tuple[RolloutEvent, ...] = field(repr=False)
+    looks: tuple[RolloutLook, ...] | None = field(default=None, repr=False)
 
     @property
     def is_superseded(self) -> bool:
@@ -67,6 +70,7 @@ class RolloutReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
+        looks = {} if self.looks is None else {"looks": [look.as_dict() for look in self.looks]}
         return {
             "target": self.target,
             "rollout": self.record.as_dict() | ({"state": "superseded"} if self.is_superseded else {}),
@@ -79,6 +83,7 @@ class RolloutReport:
             "outlook": self.outlook,
             "refusals": list(self.refusals),
             "events": [event_dict(event) for event in self.events],
+            **looks,
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,16 +13,24 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from snakepit_bridge.exceptions import RolloutMovedError, RolloutPolicyError, RolloutStateError, SessionNotFoundError
+from snakepit_bridge.exceptions import (
+    RolloutMovedError,
+    RolloutPolicyError,
+    RolloutStateError,
+    SessionNotFoundError,
+    StoreUnavailableError,
+)
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.releases import operations
 from snakepit_bridge.releases.controller import RolloutController
 from snakepit_bridge.releases.counts import StageCounts, StageCountsReader
 from snakepit_bridge.releases.index import RolloutIndex
+from snakepit_bridge.releases.look_history import LookHistory
 from snakepit_bridge.releases.target_names import TargetName
 from snakepit_bridge.releases.targets import SessionTarget
 from snakepit_bridge.rollouts.arm_counts import ArmCounts
 from snakepit_bridge.rollouts.events import RolloutEvent
+from snakepit_bridge.rollouts.guard_reports import GuardReport
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE, RolloutRecord, RolloutState
 from snakepit_bridge.snapshots import MemoryStore
 from snakepit_bridge.variables import Variable
@@ -74,6 +82,22 @@ class GivenCounts(StageCountsReader):
         return self.now
 
 
+class MemoryHistory(LookHistory):
+    """The looks that a controller offers to be kept."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, str, bool]] = []
+        self.is_away = False
+
+    @override
+    async def add(
+        self, record: RolloutRecord, now_s: float, evidence: Sequence[GuardReport], *, is_decisive: bool
+    ) -> None:
+        if self.is_away:
+            raise StoreUnavailableError("Redis", "it is away")
+        self.seen.append((record.stage, evidence[0].verdict.value, is_decisive))
+
+
 class Clock:
     """The time that the store sees."""
 
@@ -95,13 +119,16 @@ class Fleet:
     store: MemoryStore = field(default_factory=MemoryStore)
     index: MemoryIndex = field(default_factory=lambda: MemoryIndex(TARGET))
     counts: GivenCounts = field(default_factory=GivenCounts)
+    history: MemoryHistory = field(default_factory=MemoryHistory)
 
     def __post_init__(self) -> None:
         self.target = SessionTarget(NAME, self.store, None)
         self.controller = self.new_controller()
 
     def new_controller(self) -> RolloutController:
-        return RolloutController(self.index, lambda name: SessionTarget(name, self.store, None), self.counts)
+        return RolloutController(
+            self.index, lambda name: SessionTarget(name, self.store, None), self.counts, history=self.history
+        )
 
     async def publish(self, **values: Any) -> Token:
         return await self.store.publish("demo", {name: Variable.declare(name, value) for name, value in values.items()})
@@ -493,3 +520,23 @@ class TestOperations:
         with pytest.raises(RolloutStateError, match="it is paused"):
             await operations.pause(fleet.target, **BY_ANN)
         assert (await fleet.look()).state is RolloutState.PAUSED
+
+
+async def test_what_the_guards_say_is_kept_for_people_once_the_step_that_follows_is_stored(fleet: Fleet) -> None:
+    await fleet.begin()
+    await fleet.look()
+    assert fleet.history.seen == [], "before the first stage there is nothing to look at"
+    fleet.count(200)
+    await fleet.look(after_s=3)
+    fleet.count(400, errors=100)
+    fleet.history.is_away = True
+    assert (await fleet.look(after_s=3)).state is RolloutState.ROLLED_BACK, "no step waits for it"
+    assert fleet.history.seen == [(1, "open", False)]
+
+
+async def test_the_look_that_decides_is_marked(fleet: Fleet) -> None:
+    await fleet.begin()
+    await fleet.look()
+    fleet.count(400, errors=100)
+    assert (await fleet.look(after_s=3)).state is RolloutState.ROLLED_BACK
+    assert fleet.history.seen == [(1, "breached", True)]

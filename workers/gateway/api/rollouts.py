@@ -11,6 +11,7 @@ from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import RolloutCandidateError, RolloutPolicyError
 from snakepit_bridge.releases.target_names import TargetName
 from snakepit_bridge.rollouts.events import MAX_EVENTS
+from snakepit_bridge.rollouts.looks import check_limit
 from snakepit_bridge.rollouts.policy import RolloutPolicy, parse_policy
 from snakepit_bridge.rollouts.records import RolloutRecord
 from snakepit_bridge.snapshots.replica import Replica
@@ -70,7 +71,11 @@ class GatewayRollouts:
     async def show(self, request: pb.ShowRolloutRequest, call: ClientCall) -> pb.RolloutReport:
         """Return how a rollout stands."""
         target = str(await require_target(self._fleet, request.target, call))
-        report = await self._fleet.rollouts.aio.show(target)
+        try:
+            check_limit(request.looks)
+        except ValueError as exc:
+            raise MalformedError("looks", str(exc)) from exc
+        report = await self._fleet.rollouts.aio.show(target, looks=request.looks)
         text = encode_json(to_strict_json(report.as_dict()))
         return pb.RolloutReport(rollout=self._message(target, report.record), report_json=text)
 

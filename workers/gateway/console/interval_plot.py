@@ -54,8 +54,8 @@ def plot_guard(guard: Mapping[str, Any]) -> IntervalPlot | None:
     measured = [(name, figure) for name, figure in arms if figure["value"] is not None]
     if not measured:
         return None
-    limit = _find_limit(guard)
-    return _plot(measured, guard["unit"], _choose_axis(measured, guard["unit"], limit), limit)
+    limit = find_limit(guard)
+    return _plot(measured, guard["unit"], fit_axis(measured, guard["unit"], limit), limit)
 
 
 def plot_shares(figures: Sequence[tuple[str, Mapping[str, Any]]]) -> IntervalPlot:
@@ -96,8 +96,14 @@ def _plot(
     return IntervalPlot(rows, None if limit is None else place(limit), edges, _TOP + _ROW * len(rows))
 
 
-def _choose_axis(figures: Sequence[tuple[str, Mapping[str, Any]]], unit: str, limit: float | None) -> PlotAxis:
-    """Return the axis that shows what matters: the values, the limit, and as much of the bounds as fits."""
+def fit_axis(figures: Sequence[tuple[str, Mapping[str, Any]]], unit: str, limit: float | None) -> PlotAxis:
+    """Return the axis that shows what matters: the values, the limit, and as much of the bounds as fits.
+
+    Args:
+        figures: names, and ``value`` and ``bounds``; at least one has a value.
+        unit: of the values.
+        limit: what is allowed; None if there is no limit.
+    """
     points = [figure["value"] for _, figure in figures] + ([] if limit is None else [limit])
     bounds = [bound for _, figure in figures for bound in figure["bounds"] if bound is not None]
     least = _LEAST_SPREADS[unit]
@@ -109,8 +115,12 @@ def _choose_axis(figures: Sequence[tuple[str, Mapping[str, Any]]], unit: str, li
     return PlotAxis(low, high, _MARGIN, WIDTH - _MARGIN)
 
 
-def _find_limit(guard: Mapping[str, Any]) -> float | None:
-    """Return the candidate's value up to which a guard allows it, as measured; None if there is none yet."""
+def find_limit(guard: Mapping[str, Any]) -> float | None:
+    """Return the candidate's value up to which a guard allows it, as measured; None if there is none yet.
+
+    Args:
+        guard: of a rollout's report, as JSON values.
+    """
     baseline, allowed = guard["baseline"], guard["allowed"]
     if baseline is None:
         return allowed

@@ -9,10 +9,13 @@ from starlette.responses import Response
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import RevisionLostError
 from snakepit_bridge.variables.codec import parse
+from workers.gateway.console.interval_chart import chart_guard
 from workers.gateway.console.interval_plot import plot_guard
 from workers.gateway.console.page import Page, Visit
 from workers.gateway.errors import MalformedError
 
+# As many as a chart is wide enough for.
+_LOOKS = 120
 _STEPS = {"advance": "Advance", "pause": "Pause", "resume": "Resume", "abort": "Abort"}
 _CONFIRMED = ("advance", "abort")
 _STATES = {"running": "warn", "new": "warn", "paused": "idle", "promoted": "ok", "rolled_back": "bad"}
@@ -65,7 +68,7 @@ async def step_rollout(visit: Visit) -> Response:
 
 
 async def _read_report(visit: Visit) -> dict[str, Any]:
-    found = await visit.call("Rollouts.Show", pb.ShowRolloutRequest(target=visit.query.get("target", "")))
+    found = await visit.call("Rollouts.Show", pb.ShowRolloutRequest(target=visit.query.get("target", ""), looks=_LOOKS))
     report: Any = parse(found.report_json)
     stages = (report["policy"] or {}).get("stages", [])
     stage = found.rollout.stage
@@ -78,7 +81,9 @@ async def _read_report(visit: Visit) -> dict[str, Any]:
         "stage": stages[min(stage, len(stages)) - 1] if stages and stage else None,
         "errors": sorted({kind for arm in report["arms"].values() for kind in arm["errors"]}),
         "scores": sorted({name for arm in report["arms"].values() for name in arm["scores"]}),
-        "guards": [(guard, plot_guard(guard)) for guard in report["guards"]],
+        "guards": [
+            (guard, plot_guard(guard), chart_guard(guard["guard"], report["looks"])) for guard in report["guards"]
+        ],
         "steps": _STEPS,
         "confirmed": _CONFIRMED,
     }

@@ -1,13 +1,18 @@
-// Draws the charts of a page with uPlot: an element's data-chart is JSON with times, a unit and series.
+// Draws the charts of a page with uPlot: an element's data-chart is JSON with times, a unit, series and perhaps bands between them.
 "use strict";
 
 (() => {
   const HEIGHT_PX = 200;
   const drawn = new Map();
-  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const DAY_S = 86_400;
+  const minutes = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
 
-  function showTime(seconds) {
-    return seconds == null ? "" : clock.format(new Date(seconds * 1000));
+  // What a time is written with depends on the span: seconds within minutes, and the day if there are several.
+  function clockOf(times) {
+    const span = times.length ? times[times.length - 1] - times[0] : 0;
+    const more = span < 600 ? { second: "2-digit" } : span > 2 * DAY_S ? { day: "numeric", month: "short" } : {};
+    const clock = new Intl.DateTimeFormat(undefined, { ...minutes, ...more });
+    return (seconds) => (seconds == null ? "" : clock.format(new Date(seconds * 1000)));
   }
 
   // Variables with both themes' colours are resolved by an element that has them.
@@ -31,25 +36,38 @@
 
   function format(value, unit) {
     if (value == null) return "–";
+    if (unit === "share") return `${Number((value * 100).toPrecision(3))} %`;
+    if (unit === "USD") return `$${Number(value.toPrecision(3))}`;
+    if (unit === "score") return String(Number(value.toPrecision(3)));
     if (unit !== "s") return `${Math.round(value * 10) / 10} ${unit}`;
     return value < 1 ? `${Math.round(value * 1000)} ms` : `${Math.round(value * 100) / 100} s`;
   }
 
   function tick(value, unit) {
-    return unit === "s" ? format(value, unit) : String(value);
+    return ["s", "share", "USD", "score"].includes(unit) ? format(value, unit) : String(value);
+  }
+
+  // An interval's bounds aren't series of their own for the reader: they stand behind its value.
+  function formatInterval(value, bounds, unit) {
+    if (value == null || !bounds) return format(value, unit);
+    const [low, high] = bounds.map((bound) => (bound == null ? "∞" : format(bound, unit)));
+    return `${format(value, unit)} (${low} to ${high})`;
   }
 
   function draw(element) {
-    const { times, unit, series } = JSON.parse(element.dataset.chart);
+    const { times, unit, series, bands = [], range } = JSON.parse(element.dataset.chart);
+    const showTime = clockOf(times);
     const lines = series.map((line) => {
       const stroke = colour(line.colour);
       return {
         label: line.label,
         stroke,
-        width: 1.5,
+        width: line.bound ? 0 : 1.5,
+        dash: line.dashed ? [4, 3] : undefined,
+        class: line.bound ? "bound" : undefined,
         fill: line.fill ? transparent(stroke) : undefined,
-        points: { show: true, size: 5, filter: () => isolated(line.values) },
-        value: (_, value) => format(value, unit),
+        points: { show: !line.bound, size: 5, filter: () => isolated(line.values) },
+        value: (_, value, __, at) => formatInterval(value, line.bounds?.[at], unit),
         spanGaps: false,
       };
     });
@@ -60,7 +78,8 @@
       cursor: { points: { size: 6 }, drag: { x: false, y: false } },
       legend: { live: true },
       padding: [12, 28, 0, 4],
-      scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.15 : 1] } },
+      scales: { y: { range: range ?? ((_, low, high) => [0, high > 0 ? high * 1.15 : 1]) } },
+      bands: bands.map(([high, low]) => ({ series: [high, low], fill: transparent(colour(series[high - 1].colour)) })),
       series: [{ label: "at", value: (_, seconds) => showTime(seconds) || "–" }, ...lines],
       axes: [{ ...axis, space: 64, values: (_, times) => times.map(showTime) }, { ...axis, size: 62, values: (_, values) => values.map((value) => tick(value, unit)) }],
     };

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from workers.gateway.console.interval_chart import chart_guard
 from workers.gateway.console.interval_plot import WIDTH, plot_guard, plot_shares
 from workers.gateway.console.phase_plot import plot_phases
 from workers.gateway.console.score_histogram import count_scores
@@ -103,3 +105,51 @@ def test_a_trajectory_is_the_best_of_the_comparable_variants_so_far() -> None:
     assert heights[-1] == plot.points[3].y
     assert [text for _, text in plot.numbers] == ["1", "4"]
     assert len(plot_trajectory(trials[:1]).points) == 1
+
+
+def look(at: float, stage: int, *guards: dict[str, Any]) -> dict[str, Any]:
+    return {"at": at, "stage": stage, "guards": list(guards)}
+
+
+def test_a_guard_is_charted_over_time_with_a_band_for_each_arm_and_a_gap_between_stages() -> None:
+    wide, narrow = figure(0.9, 0.0, None), figure(0.8, 0.7, 0.9)
+    other = guard(narrow, narrow, guard="error_rate max 0.1", unit="share")
+    looks = [
+        look(10, 1, other, guard(wide, wide)),
+        look(11, 1, guard(narrow, narrow)),
+        look(13, 2, guard(narrow, wide)),
+    ]
+    text = chart_guard("score helpful max_decrease 0.1", looks)
+    assert text is not None
+    chart = json.loads(text)
+    assert (chart["times"], chart["unit"], chart["bands"]) == ([10, 11, 12, 13], "score", [[3, 2], [6, 5]])
+    lines = {line["label"]: line["values"] for line in chart["series"]}
+    low, high = chart["range"]
+    assert lines["baseline"] == [0.9, 0.8, None, 0.8]
+    assert lines["candidate, highest"] == [high, 0.9, None, high], "what isn't bounded is drawn to the edge"
+    assert [limit and round(limit, 9) for limit in lines["allowed"]] == [0.8, 0.7, None, 0.7]
+    assert low < 0.7 < 0.9 < high
+    assert all(len(values) == 4 for values in lines.values())
+
+
+def test_the_axis_of_a_chart_shows_the_end_and_not_the_wide_bounds_of_the_beginning() -> None:
+    looks = [look(at, 1, guard(figure(0.8, 0.8 - 0.8 / at, 1.0), figure(0.8, 0.0, 1.0))) for at in range(1, 100)]
+    looks.append(look(100, 1, guard(figure(0.8, 0.79, 0.81), figure(0.8, 0.78, 0.82))))
+    text = chart_guard("score helpful max_decrease 0.1", looks)
+    assert text is not None
+    low, high = json.loads(text)["range"]
+    assert 0.6 < low < 0.78
+    assert 0.82 < high < 0.95
+
+
+def test_a_chart_takes_two_looks_with_values_and_leaves_out_an_arm_that_has_none() -> None:
+    alone, nothing = guard(None, figure(0.9, 0.8, 0.95)), guard(figure(None, 0, 1), figure(None, 0, 1))
+    name = alone["guard"]
+    assert chart_guard(name, [look(1, 1, alone)]) is None
+    assert chart_guard(name, [look(1, 1, nothing), look(2, 1, nothing)]) is None
+    assert chart_guard("another", [look(1, 1, alone), look(2, 1, alone)]) is None
+    text = chart_guard(name, [look(1, 1, alone), look(2, 1, alone)])
+    assert text is not None
+    assert [line["label"] for line in json.loads(text)["series"]] == [
+        "candidate", "candidate, lowest", "candidate, highest", "allowed",
+    ]  # fmt: skip

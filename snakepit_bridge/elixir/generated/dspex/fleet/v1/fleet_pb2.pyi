@@ -1113,10 +1113,12 @@ class ListRolloutsResponse(_message.Message):
     def __init__(self, rollouts: _Optional[_Iterable[_Union[Rollout, _Mapping]]] = ...) -> None: ...
 
 class ShowRolloutRequest(_message.Message):
-    __slots__ = ("target",)
+    __slots__ = ("target", "looks")
     TARGET_FIELD_NUMBER: _ClassVar[int]
+    LOOKS_FIELD_NUMBER: _ClassVar[int]
     target: str
-    def __init__(self, target: _Optional[str] = ...) -> None: ...
+    looks: int
+    def __init__(self, target: _Optional[str] = ..., looks: _Optional[int] = ...) -> None: ...
 
 class RolloutReport(_message.Message):
     __slots__ = ("rollout", "report_json")

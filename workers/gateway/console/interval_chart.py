@@ -1,0 +1,80 @@
+"""Charts of a guard over time: of each arm what was measured and what was plausible, and what the guard allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from snakepit_bridge.variables.codec import encode_json
+from workers.gateway.console.interval_plot import find_limit, fit_axis
+
+_ARMS = {"baseline": "--arm-0", "candidate": "--arm-1"}
+_NOTHING: Mapping[str, Any] = {"value": None, "bounds": (None, None)}
+
+
+def chart_guard(guard: str, looks: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the chart of a guard as JSON; None as long as there is nothing to compare over time.
+
+    Args:
+        guard: the guard, as text.
+        looks: of a rollout's report, oldest first, as JSON values.
+    """
+    found = [(look["at"], look["stage"], said) for look in looks for said in look["guards"] if said["guard"] == guard]
+    if len(found) < 2 or not any(_measured(said) for _, _, said in found):
+        return None
+    spaced = _part_stages(found)
+    unit, says = found[-1][2]["unit"], [said for _, said in spaced]
+    edges = _fit_range(found, unit)
+    series, bands = list[dict[str, Any]](), list[tuple[int, int]]()
+    for arm, colour in _ARMS.items():
+        figures = [(said and said[arm]) or _NOTHING for said in says]
+        if all(figure["value"] is None for figure in figures):
+            continue
+        values, bounds = [figure["value"] for figure in figures], [figure["bounds"] for figure in figures]
+        series.append({"label": arm, "colour": colour, "values": values, "bounds": bounds})
+        for side, name in enumerate(("lowest", "highest")):
+            drawn = [_draw_bound(figure, side, edges) for figure in figures]
+            series.append({"label": f"{arm}, {name}", "colour": colour, "values": drawn, "bound": True})
+        bands.append((len(series), len(series) - 1))
+    limits = [find_limit(said) if said else None for said in says]
+    series.append({"label": "allowed", "colour": "--muted", "values": limits, "dashed": True})
+    chart = {
+        "times": [at for at, _ in spaced], "unit": unit, "range": edges, "series": series, "bands": bands,
+    }  # fmt: skip
+    return encode_json(chart).decode()
+
+
+def _part_stages(
+    found: Sequence[tuple[float, int, Mapping[str, Any]]],
+) -> list[tuple[float, Mapping[str, Any] | None]]:
+    """Return times and what the guard said, with a gap between two stages, since each is measured by itself."""
+    spaced = list[tuple[float, Mapping[str, Any] | None]]()
+    for number, (at, stage, said) in enumerate(found):
+        if number and found[number - 1][1] != stage:
+            spaced.append(((found[number - 1][0] + at) / 2, None))
+        spaced.append((at, said))
+    return spaced
+
+
+def _draw_bound(figure: Mapping[str, Any], side: int, edges: tuple[float, float]) -> float | None:
+    """Return a bound as it is drawn: one that isn't known is at the edge of the chart."""
+    bound = figure["bounds"][side]
+    return edges[side] if bound is None and figure["value"] is not None else bound
+
+
+def _fit_range(found: Sequence[tuple[float, int, Mapping[str, Any]]], unit: str) -> tuple[float, float]:
+    """Return the ends of the vertical axis: they show what each stage ended with, not how wide it began."""
+    ends = [
+        said
+        for number, (_, stage, said) in enumerate(found)
+        if number == len(found) - 1 or found[number + 1][1] != stage
+    ]
+    measured = [pair for said in ends for pair in _measured(said)]
+    measured = measured or [pair for _, _, said in found for pair in _measured(said)]
+    limits = [limit for limit in map(find_limit, ends) if limit is not None]
+    axis = fit_axis(measured, unit, max(limits) if limits else None)
+    return axis.low, axis.high
+
+
+def _measured(said: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(arm, said[arm]) for arm in _ARMS if said[arm] is not None and said[arm]["value"] is not None]
