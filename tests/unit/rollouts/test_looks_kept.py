@@ -13,7 +13,7 @@ from snakepit_bridge.rollouts.looks import MAX_LOOKS, RolloutLook, check_limit, 
 from snakepit_bridge.rollouts.policy import parse_policy
 
 POLICY = parse_policy({"guards": [{"metric": "error_rate", "max_increase": 0.01}]})
-REPORT = evaluate(POLICY.guards[0], ArmCounts(300, {"E": 1}), ArmCounts(70, {"E": 7}), POLICY.alpha)
+REPORT = evaluate(POLICY.guards[0], ArmCounts(300, {"E": 1}), ArmCounts(70, {"E": 40}), POLICY.alpha)
 
 
 def test_a_look_survives_its_encoding_with_six_digits_of_what_the_guard_said() -> None:
