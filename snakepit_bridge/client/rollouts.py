@@ -129,7 +129,7 @@ class AsyncRollouts:
 
         Args:
             target: what is staged.
-            looks: up to how many past looks at its guards are returned, 2 to ``MAX_LOOKS``; 0 for none.
+            looks: up to how many past looks at its guards are returned, spread evenly; 0 for none.
 
         Raises:
             ValueError: that is no number of looks.

@@ -56,7 +56,7 @@ class LookHistory:
 
         Args:
             rollout: its id.
-            limit: how many at most, at least two; what is left out is spread evenly.
+            limit: how many at most, at least one; what is left out is spread evenly.
 
         Raises:
             StoreUnavailableError: Redis is away.

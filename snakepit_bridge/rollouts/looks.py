@@ -79,8 +79,8 @@ def check_limit(looks: int) -> None:
     Raises:
         ValueError: that is no number of looks.
     """
-    if looks and not 2 <= looks <= MAX_LOOKS:
-        raise ValueError(f"The number of looks is 0 or 2 to {MAX_LOOKS}; got {looks}.")
+    if not 0 <= looks <= MAX_LOOKS:
+        raise ValueError(f"The number of looks is 0 to {MAX_LOOKS}; got {looks}.")
 
 
 def thin(looks: Sequence[RolloutLook], limit: int) -> tuple[RolloutLook, ...]:
@@ -88,10 +88,12 @@ def thin(looks: Sequence[RolloutLook], limit: int) -> tuple[RolloutLook, ...]:
 
     Args:
         looks: the looks, oldest first.
-        limit: how many; at least two.
+        limit: how many, at least one, which is the last.
     """
     if len(looks) <= limit:
         return tuple(looks)
+    if limit == 1:
+        return (looks[-1],)
     step = (len(looks) - 1) / (limit - 1)
     return tuple(looks[round(number * step)] for number in range(limit))
 

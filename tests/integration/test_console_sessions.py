@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import re
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc.aio
 import httpx
 import pytest
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.testing.elixir.server import BridgeServer
+from tests.harness.waiting import eventually
 from tests.integration.gateway_clients import Client, connected, gateway, grants
 from tests.integration.test_console_access import csrf, sign_in, visitor
 from workers.gateway import Gateway
+from workers.refresher import Refresher, RefresherSettings
 
 SESSION = "user-1"
 
@@ -201,3 +207,61 @@ async def test_a_session_below_dspex_takes_the_control_scope(served: Gateway, cl
         begun = edited(await form(browser, "dspex.judges"), x="1")
         answer = await browser.post("/session/publish", data=begun)
         assert (answer.status_code, "control" in answer.text) == (403, True)
+
+
+async def test_a_session_of_elixir_is_published_there_or_refused_with_the_values_kept(redis_url: str) -> None:
+    with BridgeServer() as elixir:
+        elixir.begin(SESSION)
+        elixir.register(SESSION, "temperature", "float", 0.5, min=0, max=2)
+        settings = RefresherSettings(elixir.address, redis_url, sessions=(SESSION,), poll_s=0.05, poll_max_s=0.2)
+        async with (
+            following(settings),
+            gateway(redis_url, grants=grants(), bridge=elixir.address) as served,
+            connected(served.grpc_address) as client,
+            visitor(served) as browser,
+        ):
+            await eventually_owned(client)
+            await sign_in(browser, "all", changes=True)
+            sent = edited(await form(browser), temperature="1.5")
+            page = (await browser.get("/session/publish", params={"name": SESSION})).text
+            assert re.search(r"elixir</bdi> owns this session", page)
+            answer = await browser.post("/session/publish", data=sent)
+            assert (answer.status_code, elixir.value(SESSION, "temperature")) == (303, 1.5)
+            assert await client.values(SESSION) == {"temperature": 1.5}
+            sent = edited(await form(browser), temperature="0.7")
+            elixir.stop()
+            unreachable = await browser.post("/session/publish", data=sent)
+            assert (unreachable.status_code, kept(unreachable)) == (503, ["0.7"])
+            assert "Whether it has the change is unknown" in unreachable.text
+        async with gateway(redis_url, grants=grants()) as served, visitor(served) as browser:
+            await sign_in(browser, "all", changes=True)
+            refused = await browser.post("/session/publish", data=edited(await form(browser), temperature="0.7"))
+            assert (refused.status_code, kept(refused)) == (409, ["0.7"])
+            text = html.unescape(refused.text)
+            assert f"Session '{SESSION}' is published by 'elixir', not by 'store'" in text
+            assert "start the gateway with --bridge" in text
+
+
+@asynccontextmanager
+async def following(settings: RefresherSettings) -> AsyncGenerator[None]:
+    stop = asyncio.Event()
+    refresher = asyncio.create_task(Refresher(settings).run(stop))
+    yield
+    stop.set()
+    await refresher
+
+
+async def eventually_owned(client: Client) -> None:
+    async def is_owned() -> bool:
+        try:
+            return (await client.get(SESSION)).authority == "elixir"
+        except grpc.aio.AioRpcError:
+            return False
+
+    await eventually(is_owned, "the session to be followed")
+
+
+def kept(page: httpx.Response) -> list[str]:
+    """Return the values of the variables that a form is shown with."""
+    body = page.text.split('<h2 class="first">')[0]
+    return [html.unescape(text) for text in re.findall(r'<textarea name="value"[^>]*>\n(.*?)</textarea>', body)]

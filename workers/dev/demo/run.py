@@ -96,7 +96,7 @@ def run_demo(
                 )
                 _show(console, out / "answers.jsonl", answers, verdict, accuracy=lm is not None)
                 if keep:
-                    serve_console(settings, elixir.address)
+                    serve_console(settings, elixir.address, lm=model.profile)
         finally:
             run_blocking(_clean_up(fleet, url, namespace))
     if not keep and console.is_terminal:

@@ -9,6 +9,7 @@ from snakepit_bridge.costs.report import COST_DIMENSIONS, MAX_SINCE_S
 from snakepit_bridge.delivery.activity import KEPT_S
 from snakepit_bridge.protocol.targeting import MAX_ATTRIBUTE_CHARACTERS, MAX_ATTRIBUTES, MAX_KEY_BYTES
 from snakepit_bridge.releases.scores import MAX_COMMENT_BYTES, MAX_TEXT, NAME_PATTERN
+from snakepit_bridge.rollouts.looks import MAX_LOOKS
 from workers.gateway.call import MAX_ID_LENGTH, MAX_NAME_LENGTH
 
 Schema = dict[str, Any]
@@ -66,6 +67,7 @@ FIELD_SCHEMAS: dict[str, Schema] = {
 # Schemas of a field in one message only; below, rules on several fields of a message.
 MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
     ("RegisterRequest", "name"): _NAME,
+    ("ShowRolloutRequest", "looks"): {"type": "integer", "minimum": 0, "maximum": MAX_LOOKS},
     ("CostReportRequest", "by"): {"type": "string", "enum": ["", *COST_DIMENSIONS]},
     ("CostReportRequest", "since_s"): {"type": "number", "minimum": 0, "maximum": MAX_SINCE_S},
     ("RegisterRequest", "labels"): _NAME,

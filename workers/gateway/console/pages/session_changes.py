@@ -9,10 +9,12 @@ from typing import Any
 
 from starlette.responses import Response
 
+from snakepit_bridge.elixir.errors import ElixirUnavailableError
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import (
     RevisionLostError,
     SessionNotFoundError,
+    SessionOwnedElsewhereError,
     StaleTokenError,
     ValidationError,
     VariableNotFoundError,
@@ -33,6 +35,8 @@ from workers.gateway.errors import MalformedError
 _MAX_SHOWN = 100
 _NOTHING = "0.0"
 _STORE = ("", "store")
+_NO_BRIDGE = "This gateway has no bridge to it: publish in the application, or start the gateway with --bridge."
+_UNKNOWN = "Whether it has the change is unknown; your values are kept below."
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,10 @@ async def publish(visit: Visit) -> Response:
         return await _show_conflict(visit, name, edits, checked)
     except (ValidationError, VariableNotFoundError) as exc:
         return _render_publish(visit, name, shown, edits, problem=str(exc), status=400)
+    except SessionOwnedElsewhereError as exc:
+        return _render_publish(visit, name, shown, edits, problem=f"{exc} {_NO_BRIDGE}", status=409)
+    except ElixirUnavailableError as exc:
+        return _render_publish(visit, name, shown, edits, problem=f"{exc} {_UNKNOWN}", status=503)
     return visit.redirect("/session", name=name, done="published")
 
 
