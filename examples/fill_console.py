@@ -31,15 +31,29 @@ MOODS = "text -> label: Literal['positive', 'negative', 'neutral']"
 TWO_MOODS = "text -> label: Literal['positive', 'negative']"
 REVIEWS = [
     ("The headphones are excellent, and the case is beautiful.", "positive"),
-    ("A perfect gift; my daughter is happy with it.", "positive"),
-    ("Great battery, and it charges in an hour.", "positive"),
     ("It broke on the second day.", "negative"),
-    ("Terrible sound, useless microphone.", "negative"),
-    ("The worst support that I know, and rude as well.", "negative"),
     ("It arrived on Tuesday in a box of cardboard.", "neutral"),
+    ("A perfect gift; my daughter is happy with it.", "positive"),
+    ("Terrible sound, useless microphone.", "negative"),
     ("The cable is two metres long.", "neutral"),
+    ("Great battery, and it charges in an hour.", "positive"),
+    ("The worst support that I know, and rude as well.", "negative"),
     ("It comes in black and in white.", "neutral"),
+    ("I love how light it is.", "positive"),
+    ("The app crashed twice while I set it up.", "negative"),
+    ("There are four screws in the bag.", "neutral"),
+    ("A wonderful lamp.", "positive"),
+    ("Poor stitching, and a horrible smell.", "negative"),
+    ("The manual is in German and French.", "neutral"),
+    ("The best pillow that I have had.", "positive"),
+    ("A disappointing screen.", "negative"),
+    ("It weighs about as much as a book.", "neutral"),
+    ("Delicious, and it keeps for weeks.", "positive"),
+    ("Bad glue: the handle came off.", "negative"),
+    ("I bought it for the office.", "neutral"),
     ("Not my colour, but I wear it every day.", "positive"),
+    ("It has stopped to charge.", "negative"),
+    ("The lid is made of glass.", "neutral"),
 ]
 # A stage that waits for a day, so that nothing but its guard ends it.
 POLICY = {

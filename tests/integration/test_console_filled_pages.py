@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
 import re
 import shutil
 from collections.abc import AsyncGenerator, Generator
@@ -73,6 +74,9 @@ async def test_a_rollout_is_shown_with_both_arms_their_intervals_and_what_is_sti
     assert "livelier answers" in text
     page = (await browser.get("/rollout", params={"target": "session:helpdesk"})).text
     assert (page.count('class="plot"'), page.count('class="limit"'), page.count("<circle")) == (3, 3, 6)
+    charts = [json.loads(html.unescape(text)) for text in re.findall(r'data-chart="([^"]*)"', page)]
+    assert [chart["unit"] for chart in charts] == ["score", "share", "s"]
+    assert all(len(chart["times"]) >= 2 and len(chart["bands"]) == 2 for chart in charts)
 
 
 async def test_a_rollout_that_was_never_started_is_an_error_that_says_so(browser: httpx.AsyncClient) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import runpy
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,18 +20,22 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from snakepit_bridge.testing import AskedQuestion
+from snakepit_bridge.testing.lm.answers import Raw
 from tests.harness import servers
 from tests.harness.broker import channel, put
 from tests.harness.containers import local_redis
-from tests.harness.stage import Stage, stage
+from tests.harness.stage import Stage, echo, stage
 from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.integration.gateway_clients import grants
+from workers.dev.stand_in_lm import demo_answerer
 from workers.gateway import Gateway, GatewaySettings
 
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "out" / "console"
 PHONE_PX, DESKTOP_PX = 375, 1280
 XSS = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+_DEMO = demo_answerer()
 NOISE = re.compile(r"Failed to load resource: the server responded with a status of (401|404|409|503)")
 
 pytestmark = pytest.mark.timeout(240)
@@ -61,9 +66,16 @@ def chromium() -> Generator[Browser]:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
     with local_redis() as redis:
         url = redis.celeryconfig["host_url"]
-        with stage(tmp_path_factory.mktemp("console"), url=url) as playing, served_gateway(url) as address:
+        folder = tmp_path_factory.mktemp("console")
+        with stage(folder, url=url, answer=answer) as playing, served_gateway(url) as address:
             fill(playing)
+            runpy.run_path(str(ROOT / "examples" / "fill_console.py"))["fill"](playing.fleet, None)
             yield Served(f"http://{address}", playing, redis._container.pid)  # pyright: ignore[reportPrivateUsage]
+
+
+def answer(ask: AskedQuestion) -> Mapping[str, Any] | Raw:
+    """Answer as the demo's LM where a label is wanted, and else with the question."""
+    return _DEMO(ask) if "label" in ask.output_names else echo(ask)
 
 
 @contextmanager
@@ -152,6 +164,8 @@ PAGES = {
     "session": "/session?name=shop",
     "odd-session": "/session?name=odd",
     "publish": "/session/publish?name=shop",
+    "scenario-rollouts": "/rollouts",
+    "scenario-rollout": "/rollout?target=mood@prod",
     "rollback": "/session/rollback?name=shop&to=known_good",
     "label": "/session/label?name=shop&at=latest",
     "costs": "/costs?by=session",
@@ -259,6 +273,38 @@ def test_what_moves_on_a_page_moves_by_itself(open_page: Callable[..., Page], se
     list(served.stage.fleet.map("qa", [{"question": f"live {number}"} for number in range(7)], session="shop"))
     expect(cell).to_have_text(str(before + 7), timeout=20_000)
     assert page.locator(".chart canvas").count() == 2
+
+
+SCENARIO = {
+    "/rollouts": "Ended lately.*program:mood@prod.*Rolled back.*breached: score right",
+    "/rollout?target=mood@prod": "Rolled back.*score right max_decrease 0.05.*Harmful.*two moods are enough",
+    "/programs": "mood.*2.*prod",
+    "/predictions?program=mood&session=reviews": "reviews.*Succeeded",
+    "/predictions?program=mood&outcome=failed": "unfinished.*Failed",
+    "/session?name=reviews": "known_good.*a compromise.*less repetitive",
+    "/dead": "shop.unknown",
+    "/audit?action=rollout": "program:mood@prod.*rolled_back.*controller.*two moods are enough",
+    "/audit?action=experiment": "session:shop.*started.*which do people like",
+    "/costs": "Predictions that ended since .* where the first hour of the last 24 h begins.*mood",
+}
+
+
+def test_the_scenario_of_the_examples_fills_each_page(open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    for path, expected in SCENARIO.items():
+        page.goto(path)
+        expect(page.locator("main")).to_have_text(re.compile(expected, re.DOTALL))
+    page.goto("/rollout?target=mood@prod")
+    legend = page.locator(".chart .u-legend").first
+    expect(legend).to_have_text(
+        re.compile(r"baseline: ?0\.\d+ \(0\.\d+ to (0\.\d+|1)\).*candidate: ?0\.\d+", re.DOTALL)
+    )
+    assert page.locator(".chart canvas").count() == 3
+    page.goto("/evaluations?program=mood")
+    for version, side in (("mood:1", "from"), ("mood:2", "to")):
+        page.get_by_role("row", name=re.compile(version)).get_by_label(side, exact=True).check()
+    page.get_by_role("button", name="Compare the two chosen").click()
+    expect(page.get_by_text("Worse", exact=True)).to_be_visible()
 
 
 def test_a_page_says_that_redis_is_away_and_recovers_by_itself(open_page: Callable[..., Page], served: Served) -> None:

@@ -9,6 +9,8 @@ from snakepit_bridge.variables.codec import encode_json
 from workers.gateway.console.interval_plot import find_limit, fit_axis
 
 _ARMS = {"baseline": "--arm-0", "candidate": "--arm-1"}
+# What a line at the end of the axis needs to be seen whole, as a part of the axis.
+_ROOM = 0.03
 _NOTHING: Mapping[str, Any] = {"value": None, "bounds": (None, None)}
 
 
@@ -73,7 +75,8 @@ def _fit_range(found: Sequence[tuple[float, int, Mapping[str, Any]]], unit: str)
     measured = measured or [pair for _, _, said in found for pair in _measured(said)]
     limits = [limit for limit in map(find_limit, ends) if limit is not None]
     axis = fit_axis(measured, unit, max(limits) if limits else None)
-    return axis.low, axis.high
+    room = _ROOM * (axis.high - axis.low)
+    return axis.low - room, axis.high + room
 
 
 def _measured(said: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from starlette.responses import Response
 
+from snakepit_bridge.audit.entries import AuditOutcome
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import RevisionLostError
 from snakepit_bridge.variables.codec import parse
@@ -16,15 +18,24 @@ from workers.gateway.errors import MalformedError
 
 # As many as a chart is wide enough for.
 _LOOKS = 120
+_ENTRIES_READ, _ENDED_SHOWN = 1_000, 20
+_ENDS = {"rollout.promoted": "promoted", "rollout.rolled_back": "rolled_back", "rollout.superseded": "superseded"}
 _STEPS = {"advance": "Advance", "pause": "Pause", "resume": "Resume", "abort": "Abort"}
 _CONFIRMED = ("advance", "abort")
 _STATES = {"running": "warn", "new": "warn", "paused": "idle", "promoted": "ok", "rolled_back": "bad"}
 
 
 async def show_rollouts(visit: Visit) -> Response:
-    """Show what is staged now."""
-    found = await visit.call("Rollouts.List", pb.ListRolloutsRequest())
-    return visit.render("rollouts.html.j2", rollouts=found.rollouts, state_of=name_state, states=_STATES)
+    """Show what is staged now, and what has ended lately."""
+    found, ended = await asyncio.gather(visit.call("Rollouts.List", pb.ListRolloutsRequest()), _read_ended(visit))
+    staged = {rollout.target for rollout in found.rollouts}
+    return visit.render(
+        "rollouts.html.j2",
+        rollouts=found.rollouts,
+        ended=[(entry, _ENDS[entry.action]) for target, entry in ended.items() if target not in staged],
+        state_of=name_state,
+        states=_STATES,
+    )
 
 
 async def show_rollout(visit: Visit) -> Response:
@@ -67,6 +78,19 @@ async def step_rollout(visit: Visit) -> Response:
     return visit.redirect("/rollout", target=target, done="stepped")
 
 
+async def _read_ended(visit: Visit) -> dict[str, Any]:
+    """Return the newest end of each target's rollouts by the newest entries of the audit trail, the latest first."""
+    if not (visit.grant.covers_all and visit.can("Audit.List")):
+        return {}
+    # Without a filter, so that one page is read of a long trail.
+    trail = await visit.call("Audit.List", pb.ListAuditRequest(limit=_ENTRIES_READ))
+    ended = dict[str, Any]()
+    for entry in trail.entries:
+        if entry.action in _ENDS and entry.outcome == AuditOutcome.DONE and len(ended) < _ENDED_SHOWN:
+            ended.setdefault(entry.target, entry)
+    return ended
+
+
 async def _read_report(visit: Visit) -> dict[str, Any]:
     found = await visit.call("Rollouts.Show", pb.ShowRolloutRequest(target=visit.query.get("target", ""), looks=_LOOKS))
     report: Any = parse(found.report_json)
@@ -82,11 +106,19 @@ async def _read_report(visit: Visit) -> dict[str, Any]:
         "errors": sorted({kind for arm in report["arms"].values() for kind in arm["errors"]}),
         "scores": sorted({name for arm in report["arms"].values() for name in arm["scores"]}),
         "guards": [
-            (guard, plot_guard(guard), chart_guard(guard["guard"], report["looks"])) for guard in report["guards"]
+            (guard, _find_verdict(guard, report), plot_guard(guard), chart_guard(guard["guard"], report["looks"]))
+            for guard in report["guards"]
         ],
         "steps": _STEPS,
         "confirmed": _CONFIRMED,
     }
+
+
+def _find_verdict(guard: dict[str, Any], report: dict[str, Any]) -> str:
+    """Return a guard's verdict: of a rollout that has ended the one that ended it, whatever was counted later."""
+    last: dict[str, Any] = report["events"][-1] if report["events"] else {"kind": ""}
+    decisive = last["detail"].get("guards", ()) if last["kind"] in ("promoted", "rolled_back") else ()
+    return next((said["verdict"] for said in decisive if said["guard"] == guard["guard"]), guard["verdict"])
 
 
 async def _read_changes(visit: Visit, rollout: pb.Rollout) -> list[pb.VariableChange]:

@@ -39,7 +39,7 @@
     if (unit === "share") return `${Number((value * 100).toPrecision(3))} %`;
     if (unit === "USD") return `$${Number(value.toPrecision(3))}`;
     if (unit === "score") return String(Number(value.toPrecision(3)));
-    if (unit !== "s") return `${Math.round(value * 10) / 10} ${unit}`;
+    if (unit !== "s") return String(Math.round(value * 10) / 10);
     return value < 1 ? `${Math.round(value * 1000)} ms` : `${Math.round(value * 100) / 100} s`;
   }
 
@@ -71,20 +71,25 @@
         spanGaps: false,
       };
     });
+    // Where the cursor isn't on the chart, its legend has the newest values.
+    const newest = times.findLastIndex((_, at) => series.some((line) => line.values[at] != null));
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
     const options = {
       width: Math.max(200, element.clientWidth),
       height: HEIGHT_PX,
       cursor: { points: { size: 6 }, drag: { x: false, y: false } },
-      legend: { live: true },
+      legend: { live: true, markers: { width: 0, fill: (_, at) => lines[at - 1].stroke } },
+      hooks: { setCursor: [(chart) => chart.cursor.idx == null && chart.setLegend({ idx: newest })] },
       padding: [12, 28, 0, 4],
       scales: { y: { range: range ?? ((_, low, high) => [0, high > 0 ? high * 1.15 : 1]) } },
       bands: bands.map(([high, low]) => ({ series: [high, low], fill: transparent(colour(series[high - 1].colour)) })),
       series: [{ label: "at", value: (_, seconds) => showTime(seconds) || "–" }, ...lines],
-      axes: [{ ...axis, space: 64, values: (_, times) => times.map(showTime) }, { ...axis, size: 62, values: (_, values) => values.map((value) => tick(value, unit)) }],
+      axes: [{ ...axis, space: 64, size: 30, values: (_, times) => times.map(showTime) }, { ...axis, size: 62, values: (_, values) => values.map((value) => tick(value, unit)) }],
     };
     element.replaceChildren();
-    drawn.set(element, new uPlot(options, [times, ...series.map((line) => line.values)], element));
+    const chart = new uPlot(options, [times, ...series.map((line) => line.values)], element);
+    if (newest >= 0) chart.setLegend({ idx: newest });
+    drawn.set(element, chart);
   }
 
   function drawAll(root) {
