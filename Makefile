@@ -46,7 +46,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast soak coverage check proto reference lint hooks bench docs lock clean check-elixir audit dist licences sbom
+.PHONY: help demo test test-fast soak shots coverage check proto reference lint hooks bench docs lock clean check-elixir audit dist licences sbom
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,11 @@ test-fast: $(READY) ## Runs the tests that start no workers: units, components, 
 
 soak: $(READY) ## Runs the long forms of the tests
 	$(PYTEST) -m soak --timeout 3600 $(ARGS)
+
+shots: $(READY) ## Takes the console's pictures in the documentation anew
+	$(PYTEST) -k "accessible_and_fits and not phone" tests/integration/test_console_pages.py
+	for look in light dark; do for shot in out/console/tour-*-$$look.png; do \
+		cp $$shot docs/images/console/$${shot#out/console/tour-}; done; done
 
 coverage: $(READY) ## Runs the tests, reports the lines and branches they leave out, and fails if those are too many; pages in out/coverage/html
 	rm -rf out/coverage && mkdir -p out/coverage

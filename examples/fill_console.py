@@ -26,7 +26,7 @@ from workers.dev.demo.parts import language_model, redis_server, worker_processe
 from workers.dev.stand_in_lm import QUESTIONS
 from workers.lifecycle import load_dspy
 
-PROGRAM, LABEL, SESSION, SITE = "mood", "prod", "reviews", "shop"
+PROGRAM, LABEL, SESSION, SITE = "mood", "prod", "reviews", "storefront"
 MOODS = "text -> label: Literal['positive', 'negative', 'neutral']"
 TWO_MOODS = "text -> label: Literal['positive', 'negative']"
 REVIEWS = [
@@ -123,10 +123,10 @@ def is_right(example: Any, prediction: Any, trace: Any = None) -> bool:
 
 def experiment(fleet: Fleet, lm: str | None) -> None:
     """Try two temperatures against each other."""
-    shop = fleet.session(SITE, author="ann").blocking
-    shop.set_variable("temperature", 0.1)
-    shop.label("calm")
-    shop.set_variable("temperature", 0.9)
+    site = fleet.session(SITE, author="ann").blocking
+    site.set_variable("temperature", 0.1)
+    site.label("calm")
+    site.set_variable("temperature", 0.9)
     fleet.experiments.start(SITE, EXPERIMENT, author="ann", reason="which do people like?")
     sent = [
         fleet.submit(f"{PROGRAM}:1", {"text": text}, session=SITE, key=f"user-{number}")
@@ -142,7 +142,7 @@ def fail(fleet: Fleet, lm: str | None) -> None:
     fleet.session("unfinished", author="bob").blocking.set_variable("style", "Be brief.")
     with suppress(BridgeError):
         fleet.submit(PROGRAM, {"text": REVIEWS[0][0]}, session="unfinished").get()
-    fleet.app.send_task("shop.unknown", args=("order 4711",), queue=fleet.queue)
+    fleet.app.send_task("storefront.unknown", args=("order 4711",), queue=fleet.queue)
 
 
 def roll_out(fleet: Fleet, lm: str | None) -> None:
@@ -153,7 +153,7 @@ def roll_out(fleet: Fleet, lm: str | None) -> None:
     for _ in range(_MOST_WAVES):
         sent = list(_send(fleet, target, users))
         for handle, mood in sent:
-            handle.score("right", handle.get().label == mood, scorer="shop")
+            handle.score("right", handle.get().label == mood, scorer="storefront")
         if not fleet.rollouts.show(target).is_open:
             return
     raise RuntimeError(f"no guard rolled {target} back")

@@ -158,14 +158,17 @@ def allow_changes(page: Page) -> None:
     expect(page.get_by_role("button", name=re.compile("Changes allowed"))).to_be_visible()
 
 
+# `make shots` takes those of the tour into the documentation.
 PAGES = {
-    "fleet": "/fleet",
+    "tour-fleet": "/fleet",
+    "tour-session": "/session?name=reviews",
+    "tour-publish": "/session/publish?name=reviews",
+    "tour-rollout": "/rollout?target=mood@prod",
     "sessions": "/sessions",
     "session": "/session?name=shop",
     "odd-session": "/session?name=odd",
     "publish": "/session/publish?name=shop",
-    "scenario-rollouts": "/rollouts",
-    "scenario-rollout": "/rollout?target=mood@prod",
+    "ended-rollouts": "/rollouts",
     "rollback": "/session/rollback?name=shop&to=known_good",
     "label": "/session/label?name=shop&at=latest",
     "costs": "/costs?by=session",
@@ -278,13 +281,14 @@ def test_what_moves_on_a_page_moves_by_itself(open_page: Callable[..., Page], se
 SCENARIO = {
     "/rollouts": "Ended lately.*program:mood@prod.*Rolled back.*breached: score right",
     "/rollout?target=mood@prod": "Rolled back.*score right max_decrease 0.05.*Harmful.*two moods are enough",
-    "/programs": "mood.*2.*prod",
+    "/programs": "mood.*2.*none",
+    "/program?reference=mood@prod": "mood version 1.*prod.*reviews:1.*is_right",
     "/predictions?program=mood&session=reviews": "reviews.*Succeeded",
-    "/predictions?program=mood&outcome=failed": "unfinished.*Failed",
+    "/predictions?program=mood&outcome=failed": "unfinished.*VariableNotFoundError",
     "/session?name=reviews": "known_good.*a compromise.*less repetitive",
-    "/dead": "shop.unknown",
+    "/dead": "storefront.unknown",
     "/audit?action=rollout": "program:mood@prod.*rolled_back.*controller.*two moods are enough",
-    "/audit?action=experiment": "session:shop.*started.*which do people like",
+    "/audit?action=experiment": "session:storefront.*started.*which do people like",
     "/costs": "Predictions that ended since .* where the first hour of the last 24 h begins.*mood",
 }
 
@@ -297,7 +301,7 @@ def test_the_scenario_of_the_examples_fills_each_page(open_page: Callable[..., P
     page.goto("/rollout?target=mood@prod")
     legend = page.locator(".chart .u-legend").first
     expect(legend).to_have_text(
-        re.compile(r"baseline: ?0\.\d+ \(0\.\d+ to (0\.\d+|1)\).*candidate: ?0\.\d+", re.DOTALL)
+        re.compile(r"baseline0\.\d+ \(0\.\d+ to (0\.\d+|1)\).*candidate0\.\d+", re.DOTALL)
     )
     assert page.locator(".chart canvas").count() == 3
     page.goto("/evaluations?program=mood")

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any
 
 import dspy
+import grpc.aio
 import pytest
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
@@ -181,6 +182,11 @@ async def test_a_rollout_is_started_shown_steered_and_watched(client: Client) ->
     assert (report.rollout.id, shown["rollout"]["state"], shown["arms"]["candidate"]["predictions"]) == (
         begun.id, "running", 0,
     )  # fmt: skip
+    with_looks = pb.ShowRolloutRequest(target=session, looks=10)
+    report = await ours.rollouts.Show(with_looks, metadata=ours.metadata)
+    assert ("looks" in shown, type(json.loads(report.report_json)["looks"])) == (False, list)
+    with pytest.raises(grpc.aio.AioRpcError, match="0 to 600; got 601"):
+        await ours.rollouts.Show(pb.ShowRolloutRequest(target=session, looks=601), metadata=ours.metadata)
     listed = await ours.rollouts.List(pb.ListRolloutsRequest(), metadata=ours.metadata)
     assert begun.id in {rollout.id for rollout in listed.rollouts}
 

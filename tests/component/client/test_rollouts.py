@@ -25,6 +25,7 @@ from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.releases.controller import RolloutController
 from snakepit_bridge.releases.counts import MINUTE_S, StageCountsReader
 from snakepit_bridge.releases.index import RolloutIndex
+from snakepit_bridge.releases.look_history import LookHistory
 from snakepit_bridge.releases.target_opener import TargetOpener
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.policy import DEFAULT_STAGES, parse_policy
@@ -51,7 +52,8 @@ def look(fleet: Fleet) -> None:
     keys = FleetKeys(fleet.namespace)
     opener = TargetOpener(fleet.store, Acks(fleet.connection), lambda: fleet.registry)
     index, counts = RolloutIndex(fleet.connection, keys), StageCountsReader(fleet.connection, keys)
-    run_blocking(RolloutController(index, opener, counts).look())
+    history = LookHistory(fleet.connection, keys)
+    run_blocking(RolloutController(index, opener, counts, history=history).look())
 
 
 def count(fleet: Fleet, arm: str, **fields: int) -> None:
@@ -220,6 +222,25 @@ class TestShowing:
         assert (report.candidate.predictions, report.needed.candidate) == (400, 0)
         assert report.outlook.startswith("breached: error_rate")
         assert [staged.target for staged in fleet.rollouts.list()] == ["session:demo"], "its newest is still staged"
+
+    def test_what_the_guards_said_over_time_if_that_is_wanted(self, fleet: Fleet) -> None:
+        fleet.rollouts.start("demo", {"a": 2.0}, policy=POLICY)
+        look(fleet)
+        for predictions in (100, 300):
+            count(fleet, "baseline", n=predictions)
+            count(fleet, "candidate", n=predictions, e__InputError=predictions // 3)
+            look(fleet)
+        assert "looks" not in fleet.rollouts.show("demo").as_dict()
+        report = fleet.rollouts.show("demo", looks=10)
+        assert report.looks
+        last = report.as_dict()["looks"][-1]
+        assert (last["stage"], last["guards"][0]["guard"], last["guards"][0]["verdict"]) == (
+            1, "error_rate max_increase 0.01", "breached",
+        )  # fmt: skip
+        assert last["at"] <= report.events[-1].at, "it is the look that the rollback follows from"
+        assert fleet.rollouts.show("demo", looks=1).looks == report.looks[-1:]
+        with pytest.raises(ValueError, match="0 to 600; got 601"):
+            fleet.rollouts.show("demo", looks=601)
 
     def test_what_has_none(self, fleet: Fleet) -> None:
         kinds = {"demo": RolloutNotFoundError, "unknown": SessionNotFoundError, "qa@prod": ProgramNotFoundError}

@@ -31,8 +31,8 @@ class Looks:
     async def look(
         self, after_s: float, predictions: int, record: RolloutRecord = RECORD, *, step: bool = False
     ) -> None:
-        said = evaluate(POLICY.guards[0], ArmCounts(predictions), ArmCounts(predictions), POLICY.alpha)
-        await self.history.add(record, BEGAN_S + after_s, [said], is_decisive=step)
+        report = evaluate(POLICY.guards[0], ArmCounts(predictions), ArmCounts(predictions), POLICY.alpha)
+        await self.history.add(record, BEGAN_S + after_s, [report], is_decisive=step)
 
     async def kept(self, limit: int = MAX_LOOKS) -> list[tuple[float, int, int]]:
         found = await LookHistory(self.connection, KEYS).read("r", limit)

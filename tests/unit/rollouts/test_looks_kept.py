@@ -19,11 +19,11 @@ REPORT = evaluate(POLICY.guards[0], ArmCounts(300, {"E": 1}), ArmCounts(70, {"E"
 def test_a_look_survives_its_encoding_with_six_digits_of_what_the_guard_said() -> None:
     look = RolloutLook.of(1_700_000_000.123456, 2, [REPORT])
     assert RolloutLook.decode(look.encode().encode()) == look
-    said, exact = look.guards[0], json.loads(json.dumps(REPORT.as_dict()))
-    assert said.keys() == exact.keys()
-    assert (said["verdict"], said["candidate"]["count"]) == ("breached", 70)
-    assert said["candidate"]["bounds"] == pytest.approx(exact["candidate"]["bounds"], rel=1e-5)
-    assert len(str(said["baseline"]["value"])) < len(str(exact["baseline"]["value"]))
+    kept, exact = look.guards[0], json.loads(json.dumps(REPORT.as_dict()))
+    assert kept.keys() == exact.keys()
+    assert (kept["verdict"], kept["candidate"]["count"]) == ("breached", 70)
+    assert kept["candidate"]["bounds"] == pytest.approx(exact["candidate"]["bounds"], rel=1e-5)
+    assert len(str(kept["baseline"]["value"])) < len(str(exact["baseline"]["value"]))
 
 
 def test_a_stage_of_a_month_has_fewer_looks_than_are_kept() -> None:

@@ -21,24 +21,26 @@ def chart_guard(guard: str, looks: Sequence[Mapping[str, Any]]) -> str | None:
         guard: the guard, as text.
         looks: of a rollout's report, oldest first, as JSON values.
     """
-    found = [(look["at"], look["stage"], said) for look in looks for said in look["guards"] if said["guard"] == guard]
-    if len(found) < 2 or not any(_measured(said) for _, _, said in found):
+    found = [
+        (look["at"], look["stage"], report) for look in looks for report in look["guards"] if report["guard"] == guard
+    ]
+    if len(found) < 2 or not any(_measured(report) for _, _, report in found):
         return None
     spaced = _part_stages(found)
-    unit, says = found[-1][2]["unit"], [said for _, said in spaced]
+    unit, reports = found[-1][2]["unit"], [report for _, report in spaced]
     edges = _fit_range(found, unit)
     series, bands = list[dict[str, Any]](), list[tuple[int, int]]()
     for arm, colour in _ARMS.items():
-        figures = [(said and said[arm]) or _NOTHING for said in says]
+        figures = [(report and report[arm]) or _NOTHING for report in reports]
         if all(figure["value"] is None for figure in figures):
             continue
         values, bounds = [figure["value"] for figure in figures], [figure["bounds"] for figure in figures]
         series.append({"label": arm, "colour": colour, "values": values, "bounds": bounds})
         for side, name in enumerate(("lowest", "highest")):
-            drawn = [_draw_bound(figure, side, edges) for figure in figures]
-            series.append({"label": f"{arm}, {name}", "colour": colour, "values": drawn, "bound": True})
+            values_of_bound = [_draw_bound(figure, side, edges) for figure in figures]
+            series.append({"label": f"{arm}, {name}", "colour": colour, "values": values_of_bound, "bound": True})
         bands.append((len(series), len(series) - 1))
-    limits = [find_limit(said) if said else None for said in says]
+    limits = [find_limit(report) if report else None for report in reports]
     series.append({"label": "allowed", "colour": "--muted", "values": limits, "dashed": True})
     chart = {
         "times": [at for at, _ in spaced], "unit": unit, "range": edges, "series": series, "bands": bands,
@@ -51,15 +53,15 @@ def _part_stages(
 ) -> list[tuple[float, Mapping[str, Any] | None]]:
     """Return times and what the guard said, with a gap between two stages, since each is measured by itself."""
     spaced = list[tuple[float, Mapping[str, Any] | None]]()
-    for number, (at, stage, said) in enumerate(found):
+    for number, (at, stage, report) in enumerate(found):
         if number and found[number - 1][1] != stage:
             spaced.append(((found[number - 1][0] + at) / 2, None))
-        spaced.append((at, said))
+        spaced.append((at, report))
     return spaced
 
 
 def _draw_bound(figure: Mapping[str, Any], side: int, edges: tuple[float, float]) -> float | None:
-    """Return a bound as it is drawn: one that isn't known is at the edge of the chart."""
+    """Return a bound as it is shown: one that isn't known is at the edge of the chart."""
     bound = figure["bounds"][side]
     return edges[side] if bound is None and figure["value"] is not None else bound
 
@@ -67,17 +69,17 @@ def _draw_bound(figure: Mapping[str, Any], side: int, edges: tuple[float, float]
 def _fit_range(found: Sequence[tuple[float, int, Mapping[str, Any]]], unit: str) -> tuple[float, float]:
     """Return the ends of the vertical axis: they show what each stage ended with, not how wide it began."""
     ends = [
-        said
-        for number, (_, stage, said) in enumerate(found)
+        report
+        for number, (_, stage, report) in enumerate(found)
         if number == len(found) - 1 or found[number + 1][1] != stage
     ]
-    measured = [pair for said in ends for pair in _measured(said)]
-    measured = measured or [pair for _, _, said in found for pair in _measured(said)]
+    measured = [pair for report in ends for pair in _measured(report)]
+    measured = measured or [pair for _, _, report in found for pair in _measured(report)]
     limits = [limit for limit in map(find_limit, ends) if limit is not None]
     axis = fit_axis(measured, unit, max(limits) if limits else None)
     room = _ROOM * (axis.high - axis.low)
     return axis.low - room, axis.high + room
 
 
-def _measured(said: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(arm, said[arm]) for arm in _ARMS if said[arm] is not None and said[arm]["value"] is not None]
+def _measured(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(arm, report[arm]) for arm in _ARMS if report[arm] is not None and report[arm]["value"] is not None]

@@ -118,7 +118,7 @@ def _find_verdict(guard: dict[str, Any], report: dict[str, Any]) -> str:
     """Return a guard's verdict: of a rollout that has ended the one that ended it, whatever was counted later."""
     last: dict[str, Any] = report["events"][-1] if report["events"] else {"kind": ""}
     decisive = last["detail"].get("guards", ()) if last["kind"] in ("promoted", "rolled_back") else ()
-    return next((said["verdict"] for said in decisive if said["guard"] == guard["guard"]), guard["verdict"])
+    return next((decided["verdict"] for decided in decisive if decided["guard"] == guard["guard"]), guard["verdict"])
 
 
 async def _read_changes(visit: Visit, rollout: pb.Rollout) -> list[pb.VariableChange]:
