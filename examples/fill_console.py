@@ -52,7 +52,7 @@ REVIEWS = [
     ("Bad glue: the handle came off.", "negative"),
     ("I bought it for the office.", "neutral"),
     ("Not my colour, but I wear it every day.", "positive"),
-    ("It has stopped to charge.", "negative"),
+    ("It broke when I charged it.", "negative"),
     ("The lid is made of glass.", "neutral"),
 ]
 # A stage that waits for a day, so that nothing but its guard ends it.

@@ -61,5 +61,7 @@ class LookHistory:
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        entries = await self._connection.execute_read("XRANGE", self._keys.rollout_looks(rollout), "-", "+")
-        return thin([RolloutLook.decode(fields[_FIELD]) for _, fields in entries], limit)
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = await self._connection.execute_read(
+            "XRANGE", self._keys.rollout_looks(rollout), "-", "+"
+        )
+        return tuple(RolloutLook.decode(fields[_FIELD]) for _, fields in thin(entries, limit))

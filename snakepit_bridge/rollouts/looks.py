@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from snakepit_bridge.rollouts.guard_reports import GuardReport
+
+T = TypeVar("T")
 
 MAX_LOOKS = 600
 """Looks that are kept of each rollout."""
@@ -83,7 +85,7 @@ def check_limit(looks: int) -> None:
         raise ValueError(f"The number of looks is 0 to {MAX_LOOKS}; got {looks}.")
 
 
-def thin(looks: Sequence[RolloutLook], limit: int) -> tuple[RolloutLook, ...]:
+def thin(looks: Sequence[T], limit: int) -> tuple[T, ...]:
     """Return at most so many looks, spread evenly, with the first and the last.
 
     Args:

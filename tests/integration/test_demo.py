@@ -178,6 +178,11 @@ def test_a_kept_demo_shows_its_fleet_in_a_browser_until_ctrl_c(questions: Path, 
         assert demo.stdout is not None
         lines = [*iter(demo.stdout.readline, "the fleet stays up until Ctrl-C\n")]
         assert "demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale\n" in lines
+        command = demo.stdout.readline().strip()
+        filling = (
+            rf"fill the console: .*python\S* {ROOT}/examples/fill_console.py --redis-url \S+ --namespace \S+ --lm demo"
+        )
+        assert re.fullmatch(filling, command), command
         link, _, token = demo.stdout.readline().removeprefix("The console: ").strip().partition("#token=")
         assert httpx.get(link).status_code == 200
         api = httpx.Client(base_url=link.removesuffix("/sign-in"), headers={"Authorization": f"Bearer {token}"})
