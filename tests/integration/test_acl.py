@@ -280,7 +280,7 @@ def rollout_is_steered(fleet: Fleet) -> None:
     session, why = fresh("steered"), {"author": "ann", "reason": "a try"}
     fleet.session(session).blocking.set_variables({"t": 0.1})
     assert fleet.rollouts.start(session, {"t": 0.2}, policy={}).is_open
-    wait_until(lambda: fleet.rollouts.show(session).record.stage, "a worker to begin the first stage")
+    wait_until(lambda: fleet.rollouts.show(session, looks=5).record.stage, "a worker to begin the first stage")
     target = f"session:{session}"
     assert target in {staged.target for staged in fleet.rollouts.list()}
     fleet.rollouts.pause(session, **why)
