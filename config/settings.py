@@ -147,6 +147,11 @@ class FleetSettings(BaseSettings):
         "events and remote control replies",
     )
 
+    capture_lm_calls: bool = Field(
+        default=False,
+        description="whether prompts and answers of a prediction's LM calls are kept in Redis as long as its result, "
+        "for the console and the scope `content`",
+    )
     cost_days: int = Field(
         default=35,
         ge=0,
@@ -167,6 +172,10 @@ class FleetSettings(BaseSettings):
     metric_labels: Names = Field(
         default=(),
         description="optional labels of metrics, whose values nothing bounds: `dspex.session`, `dspex.token`",
+    )
+    trace_url: str | None = Field(
+        default=None,
+        description="URL of a trace in your tracing system, with `{trace_id}`, for the console's links to traces",
     )
     health_address: str | None = Field(
         default=None,
@@ -208,6 +217,13 @@ class FleetSettings(BaseSettings):
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("trace_url")
+    @classmethod
+    def _has_trace_id(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[!-~]*\{trace_id\}[!-~]*", value):
+            raise ValueError("it must be an http:// or https:// URL with {trace_id}")
+        return value
 
     @field_validator("log_redact")
     @classmethod

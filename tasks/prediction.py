@@ -25,6 +25,7 @@ from snakepit_bridge.exceptions import (
     PredictionFailedError,
     copy_error,
 )
+from snakepit_bridge.lm.captured_calls import CallCapture
 from snakepit_bridge.process.frames import mark_coroutine
 from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.programs.bound import BoundProgram
@@ -48,6 +49,7 @@ from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
 from tasks.spending import bind_spending
 from tasks.streaming import ChunkWriter, stream_chunks
+from tasks.subject import current_subject
 from tasks.telemetry import record_program, record_result, record_start
 
 
@@ -95,6 +97,7 @@ async def _run_once(
     if journal is not None:
         journal.begin_run()
         scope.journal = journal
+    scope.capture = _begin_capture(runtime, scope)
     steps = StepRecorder() if request.trace else None
     # Its calls are made by the collector, under the provider's limits of batches.
     is_batched = runtime.profiles[bound.choice.profile].tier == "batch"
@@ -121,6 +124,17 @@ async def _run_once(
     stored_inputs = request.inputs if is_reference(request.inputs) and request.metric is None else values
     trace = [] if steps is None else steps.encode(program)
     return Result(outputs, provenance.encode(), stored_inputs, completions, trace=trace, evaluation=evaluation)
+
+
+def _begin_capture(runtime: Runtime, scope: PredictionContext) -> CallCapture | None:
+    """Have the commit of the prediction's end keep its LM calls, from this run on, if the worker captures them."""
+    if not runtime.captures_lm_calls:
+        return None
+    capture = CallCapture(scope.task_id, scope.session, runtime.payloads.cipher)
+    subject = current_subject.get()
+    if subject is not None and subject.task_id == scope.task_id:
+        subject.capture = capture
+    return capture
 
 
 async def _prepare_scorer(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Scorer | None:
@@ -299,4 +313,5 @@ def _build_provenance(
         cost_usd=None if total.unpriced_calls else format_usd(total.cost_pico),
         lm_usage=encode_by_profile(by_profile),
         arms=[arm.encode() for arm in prepared.arms],
+        trace_id=(TELEMETRY.tracer.current_ids() or ("",))[0],
     )

@@ -18,6 +18,7 @@ import dspy
 
 from snakepit_bridge.dspy_integration.tool_calls import TOOL_JOURNAL_SETTING
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceededError, LMUnavailableError
+from snakepit_bridge.lm.captured_calls import CallCapture
 from snakepit_bridge.lm_batches.records import WaitingRequest
 from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.snapshots.snapshot import Snapshot
@@ -83,6 +84,7 @@ class PredictionContext:
         tally: counters of its LM calls, and ``spending`` what they use and cost.
         calls: the tasks of its LM calls in flight, so that a cancellation can cancel them.
         journal: what its calls were answered; None if its program keeps no journal.
+        capture: collects its LM calls, to be kept with its result; None if they aren't.
         payload: the reference to its inputs, where they are stored beside its message; else empty.
         batch_requests: its calls that wait for a batch, and ``parked`` what they await.
         is_parked: whether its message has left this worker, so that it must not go on.
@@ -111,6 +113,7 @@ class PredictionContext:
     calls: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
     journal: CallJournal | None = None
     payload: str = ""
+    capture: CallCapture | None = None
     batch_requests: list[WaitingRequest] = field(default_factory=list[WaitingRequest])
     parked: asyncio.Future[None] | None = None
     is_parked: bool = False

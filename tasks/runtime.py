@@ -68,6 +68,7 @@ class Runtime:
         collector: sends and follows batches of LM calls, in one process at a time; None where there are none.
         activity: reports what the process does; None where nothing is reported.
         trimmer: bounds the audit trail; None where there is none.
+        captures_lm_calls: whether prompts and answers of predictions are kept with their results.
     """
 
     sessions: SessionSnapshots
@@ -98,6 +99,7 @@ class Runtime:
     collector: LMBatchCollector | None = None
     activity: ActivityReporter | None = None
     trimmer: AuditTrimmer | None = None
+    captures_lm_calls: bool = False
 
     async def ended(self, result_key: str) -> bool:
         """Check whether a task has its final result; a cancelled or redelivered one may have it before it starts.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from snakepit_bridge.client.message_encoder import EncodedMessage
 from snakepit_bridge.datasets.recorders import Recorder
+from snakepit_bridge.lm.captured_calls import CallCapture
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.rollouts.records import ArmAssignment
 from snakepit_bridge.telemetry import TELEMETRY
@@ -48,6 +49,7 @@ class Subject:
         messages: messages that the commit of its result enqueues.
         record: what its end is recorded as, if it is to be.
         journal: what its calls were answered; None if it keeps no journal.
+        capture: its LM calls, which the commit of its end keeps; None if they aren't captured.
         is_prediction: whether it is one, or a batch; a job isn't, and sends predictions that are counted themselves.
     """
 
@@ -65,6 +67,7 @@ class Subject:
     messages: tuple[EncodedMessage, ...] = ()
     record: PendingRecord | None = None
     journal: CallJournal | None = None
+    capture: CallCapture | None = None
     is_prediction: bool = True
 
     @property

@@ -289,6 +289,7 @@ def build_gateway_settings(chosen: FleetAddress, loglevel: LogLevel, **own: Any)
         metric_labels=fleet.metric_labels,
         encryption=load_encryption(fleet),
         signing_keys=load_signing_keys(fleet),
+        trace_url=fleet.trace_url or "",
         **own,
     )
 

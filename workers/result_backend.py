@@ -253,10 +253,18 @@ class CommitBackend(PrimaryBackend):
         first_sum = 2 + len(lists) + len(counted) + len(recorded)
         summed, sums = self._cost_arguments(task_id, state, first_key=first_sum)
         journal = self._journal_keys(task_id, state, may_exist=has_journal)
-        keys = [self.get_key_for_task(task_id), *lists, *counted, *recorded, *summed, *journal]
+        captured, calls = self._captured_calls(task_id, state)
+        keys = [self.get_key_for_task(task_id), *lists, *counted, *recorded, *summed, *captured, *journal]
         kept_s = expires or self.expires or 0
-        place = len(keys) if journal else 0
-        return keys, [encoded, kept_s, replies, task_id, place, *messages, *counts, *record, *sums]
+        places = [len(keys) if journal else 0, len(keys) - len(journal) if captured else 0]
+        return keys, [encoded, kept_s, replies, task_id, *places, calls, *messages, *counts, *record, *sums]
+
+    def _captured_calls(self, task_id: str, state: str) -> tuple[list[str], bytes]:
+        """Return the key and the value of the LM calls that are kept with a prediction's end, if they are captured."""
+        subject = current_subject.get()
+        if subject is None or subject.task_id != task_id or subject.capture is None or not is_final_state(state):
+            return [], b""
+        return [self._fleet_keys.prediction_lm_calls(task_id)], subject.capture.encode()
 
     def _journal_keys(self, task_id: str, state: str, *, may_exist: bool) -> list[str]:
         """Return the key of the journal that ends with a prediction, if there is one."""

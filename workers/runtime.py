@@ -248,6 +248,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
             batches, journals, profiles, Leases(batches.connection).prepare(batches.lease), find_ended
         ),
         trimmer=AuditTrimmer(RedisAuditTrail(connection, namespace=settings.namespace), settings.audit_entries),
+        captures_lm_calls=settings.capture_lm_calls,
         jobs=JobRunner(lambda: _open_client(settings, encryption), profiles, running, journals),
         activity=ActivityReporter(ActivityStore(connection, namespace=settings.namespace)),
     )

@@ -27,6 +27,9 @@ _LIBRARY_COMMANDS = {
         "replay:replay": (
             "Make a finished prediction again under its exact revision and program version, and show both."
         ),
+        "captured_calls:lm_calls": (
+            "Show the prompts and answers of a finished prediction's LM calls, where workers capture them."
+        ),
         "evaluate:evaluate": "Evaluate a program on a dataset by a metric that runs on the workers.",
         "evaluations:evaluations": "List, show or compare the records of evaluations.",
         "score:score": "Score a finished prediction, or show its scores.",

@@ -54,6 +54,7 @@ class Provenance:
         arms: the arms of rollouts and experiments that it ran under, each with ``rollout`` (its id), ``arm``, ``stage``
             and ``target``, the session or the program's label that is staged; an arm of an experiment has its name as
             ``experiment`` too, and stage 0. None if it wasn't assigned.
+        trace_id: of the trace that it ran in, in hexadecimal; empty if it wasn't traced.
     """
 
     task_id: str
@@ -89,6 +90,7 @@ class Provenance:
     cost_usd: str | None = None
     lm_usage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     arms: Sequence[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    trace_id: str = ""
 
     @property
     def rollout(self) -> str:

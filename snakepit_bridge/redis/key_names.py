@@ -216,6 +216,10 @@ class FleetKeys:
         """Return the key of the hash of what a prediction's calls were answered, until its result is committed."""
         return f"{self.namespace}:{{t:{task_id}}}:journal"
 
+    def prediction_lm_calls(self, task_id: str) -> str:
+        """Return the key of a prediction's LM calls, where they are captured."""
+        return f"{self.namespace}:{{t:{task_id}}}:lm-calls"
+
     def scores(self, task_id: str) -> str:
         """Return the key of the hash of a prediction's scores."""
         return f"{self.namespace}:{{t:{task_id}}}:scores"

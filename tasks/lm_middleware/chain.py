@@ -14,6 +14,7 @@ from tasks.cancellation import CancellationRegistry
 from tasks.lm_batches.parking import BatchParking
 from tasks.lm_middleware.batch_tier import BatchTier
 from tasks.lm_middleware.cancellation import TrackCalls, require_prediction
+from tasks.lm_middleware.capture import CaptureCalls
 from tasks.lm_middleware.circuit_breaker import CircuitBreakers
 from tasks.lm_middleware.costs import CountCosts
 from tasks.lm_middleware.fallbacks import Fallbacks
@@ -56,6 +57,7 @@ class LMMiddlewareChain:
             TraceCalls(),
             RecordFailures(),
             *(() if user is None else (user,)),
+            CaptureCalls(),
             ReplayCalls(),
             BatchTier(profiles, parking),
             ResponseCache(cache, cancellations),

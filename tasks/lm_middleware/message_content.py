@@ -17,19 +17,30 @@ from snakepit_bridge.telemetry.tracer import Attributes
 
 def describe_content(request: Request, response: Response) -> Attributes:
     """Return the texts of a call, which the conventions' switch alone allows."""
+    system = _describe_system(request.system)
     return {
-        "gen_ai.system_instructions": _encode_system(request.system),
+        "gen_ai.system_instructions": _encode(system) if system else None,
         "gen_ai.input.messages": _encode([_describe_message(message) for message in request.messages]),
-        "gen_ai.output.messages": _encode(
-            [{**_describe_message(response.message), "finish_reason": str(response.finish_reason)}]
-        ),
+        "gen_ai.output.messages": _encode([describe_answer(response)]),
     }
 
 
-def _encode_system(system: object) -> str | None:
+def describe_messages(request: Request) -> list[dict[str, Any]]:
+    """Return the messages of a request, the system's first."""
+    system = _describe_system(request.system)
+    messages = [{"role": "system", "parts": system}] if system else []
+    return [*messages, *map(_describe_message, request.messages)]
+
+
+def describe_answer(response: Response) -> dict[str, Any]:
+    """Return the message of a response, with its finish reason."""
+    return {**_describe_message(response.message), "finish_reason": str(response.finish_reason)}
+
+
+def _describe_system(system: object) -> list[dict[str, Any]]:
     if not system:
-        return None
-    return _encode([{"type": "text", "content": system if isinstance(system, str) else str(system)}])
+        return []
+    return [{"type": "text", "content": system if isinstance(system, str) else str(system)}]
 
 
 def _encode(values: Sequence[object]) -> str:

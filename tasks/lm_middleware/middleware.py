@@ -1,7 +1,7 @@
 """The chain around each LM call of a prediction: every middleware takes ``(call, call_next)`` and returns the response.
 
-From the outside in: cancellation, span, failures, the user's own middleware, journal, batch tier, response cache,
-retries, fallbacks, pauses, circuit breaker, rate limits, journal once more, measurement, costs, provider.
+From the outside in: cancellation, span, failures, the user's own middleware, capture, journal, batch tier, response
+cache, retries, fallbacks, pauses, circuit breaker, rate limits, journal once more, measurement, costs, provider.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class MeasureRequests:
         try:
             response = await call_next(call)
         except BaseException as exc:
-            meter.record(LM_DURATION, time.perf_counter() - started, {**labels, "error.type": _error_type(exc)})
+            meter.record(LM_DURATION, time.perf_counter() - started, {**labels, "error.type": error_type(exc)})
             raise
         finally:
             _count_tokens(sum_usage(call.charges[charged:]), labels)
@@ -124,7 +124,7 @@ class _FirstChunk:
 
 def record_retry(call: PredictionCall, error: LM15Error, pause_s: float) -> None:
     """Record that a call failed and is retried after a pause, here or by another delivery of its task."""
-    kind = _error_type(error)
+    kind = error_type(error)
     TELEMETRY.tracer.current_span().add_event("dspex.lm.retry", {"error.type": kind, "dspex.pause_s": pause_s})
     TELEMETRY.meter.add(LM_RETRIES, 1, {"dspex.profile": call.profile, "error.type": kind})
 
@@ -141,7 +141,8 @@ def _sum_costs(charges: Sequence[LMUsage]) -> float | None:
     return total.cost_pico / PICO_PER_USD if charges and not total.unpriced_calls else None
 
 
-def _error_type(error: BaseException) -> str:
+def error_type(error: BaseException) -> str:
+    """Return the kind of a failed call's error, as metrics are labelled with it."""
     if isinstance(error, LM15Error):
         return retryable_kind(error) or error.code or type(error).__name__
     return "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__

@@ -65,7 +65,7 @@ def answer(ask: AskedQuestion) -> Mapping[str, Any]:
 @contextmanager
 def filled_fleet(folder: Path) -> Generator[FilledFleet]:
     """Set a stage with two workers, and fill it."""
-    with stage(folder, answer=answer, DSPEX_ALLOWED_PACKAGES="tests") as play:
+    with stage(folder, answer=answer, DSPEX_ALLOWED_PACKAGES="tests", DSPEX_CAPTURE_LM_CALLS="true") as play:
         play.start(pool="prefork", concurrency=1, queues=("predictions.code",), name=fresh("code"))
         fleet = play.fleet
         fleet.register("qa", dspy.Predict("question -> answer"), bindings={"temperature": "temp"})

@@ -20,7 +20,7 @@ from tests.harness.waiting import PATIENCE_S
 from workers.gateway import Gateway, GatewaySettings, Grants, hash_token
 
 TOKENS = {
-    "all": ("publish predict read admin", "*"),
+    "all": ("publish predict read admin content", "*"),
     "publisher": ("publish read", "user-*"),
     "reader": ("read", "user-*"),
     "predictor": ("predict", "user-* default"),

@@ -11,11 +11,14 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from typing import Any
 
+import grpc.aio
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
 
+from snakepit_bridge.cli.main import main
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness import servers
 from tests.harness.console_fleet import FilledFleet, filled_fleet
 from tests.harness.stage import fresh
@@ -223,6 +226,65 @@ async def test_a_prediction_is_shown_with_provenance_timeline_calls_steps_and_sc
     for task_id in ("absent", "", "<script>"):
         answer = await browser.get("/prediction", params={"id": task_id})
         assert (answer.status_code in (400, 404), DANGER.search(answer.text)) == (True, None)
+
+
+async def test_a_predictions_calls_are_shown_with_prompt_and_answer(
+    browser: httpx.AsyncClient, filled: FilledFleet
+) -> None:
+    text = await show(browser, "/prediction", id=filled.answered[-1])
+    assert re.search(r"Prompts and answers 1 demo 166 in, 24 out · \$0\.19 · [\d.]+ m?s system Your input", text)
+    assert re.search(r"user .* What is 3 times 6\? .* assistant finished by stop .* answer ## \]\] 18", text)
+    failed = await show(browser, "/prediction", id=filled.failed)
+    assert re.search(
+        r"Prompts and answers 1 openai/demo .* LMUnavailableError .* user .* Why is this refused\?", failed
+    )
+    question = "<script>alert(1)</script>\u202e" + "x" * 20_000
+    handle = filled.play.fleet.submit("qa:1", {"question": question}, session="user-1")
+    await handle
+    answer = await browser.get("/prediction", params={"id": handle.id})
+    assert (DANGER.search(answer.text), "\u202e" in answer.text, len(answer.content) < 60_000) == (None, False, True)
+    whole = re.search(r'href="(/prediction/lm-calls/message\?[^"]*message=1)">all 20,\d+ characters', answer.text)
+    assert whole
+    assert question in (await browser.get(html.unescape(whole[1]))).text
+    calls = (await browser.get("/prediction/lm-calls", params={"id": handle.id})).json()
+    assert [call["answer"]["finish_reason"] for call in calls] == ["stop"]
+    for place in ("7", "x", "-1"):
+        query = {"id": handle.id, "call": "0", "message": place}
+        assert (await browser.get("/prediction/lm-calls/message", params=query)).status_code == 400
+
+
+async def test_prompts_need_a_scope_of_their_own(served: Gateway, filled: FilledFleet) -> None:
+    async with visitor(served) as client:
+        await sign_in(client, "predictor")
+        text = await show(client, "/prediction", id=filled.answered[-1])
+        assert (bool(re.search(r"LM calls .* demo 1 166", text)), "Prompts and answers" in text) == (True, False)
+        assert (await client.get("/prediction/lm-calls", params={"id": filled.answered[-1]})).status_code == 404
+    async with connected(served.grpc_address) as client:
+        request = pb.ListLMCallsRequest(id=filled.answered[-1])
+        found = await client.predictions.ListLMCalls(request, metadata=client.metadata)
+        [call] = found.calls
+        assert (found.captured, call.profile, call.requests, call.cost_usd) == (True, "demo", 1, "0.19")
+        assert b"What is 3 times 6?" in call.messages_json
+        with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
+            await client.predictions.ListLMCalls(pb.ListLMCallsRequest(id="absent"), metadata=client.metadata)
+    for token in ("predictor", "other"):
+        async with connected(served.grpc_address, token) as client:
+            with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED"):
+                await client.predictions.ListLMCalls(request, metadata=client.metadata)
+
+
+async def test_the_command_shows_a_predictions_calls(filled: FilledFleet, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            main(["--redis-url", filled.play.url, "lm-calls", *arguments])
+        return capsys.readouterr().out
+
+    text = run(filled.answered[-1])
+    assert re.match(r"--- 1: demo \(demo\), [\d.]+ s, 166 \+ 24 tokens, \$0\.19\n\[system\]\nYour input ", text)
+    assert [role for role in ("[user]", "[assistant]") if role in text] == ["[user]", "[assistant]"]
+    assert re.search(r"openai/demo \(demo\), .* failed: LMUnavailableError\n", run(filled.failed))
+    assert json.loads(run("--json", filled.answered[0]))["calls"][0]["profile"] == "demo"
+    assert "DSPEX_CAPTURE_LM_CALLS" in run("absent")
 
 
 async def test_values_are_shown_as_text_and_large_ones_are_cut(browser: httpx.AsyncClient, filled: FilledFleet) -> None:

@@ -173,6 +173,10 @@ def _prediction_operations(service: Predictions, search: GatewayPredictionSearch
         operation("Cancel", by_id, pb.Prediction, "POST", "/{id}/cancel", unary=service.cancel),
         operation("Replay", pb.ReplayRequest, pb.ReplayResponse, "POST", "/{id}/replay", unary=service.replay),
         operation("Search", pb.SearchPredictionsRequest, pb.SearchPredictionsResponse, "GET", unary=search.search),
+        Operation(
+            "Predictions", "ListLMCalls", GrantScope.CONTENT, pb.ListLMCallsRequest, pb.ListLMCallsResponse,
+            ("GET", "/v1/predictions/{id}/lm-calls"), unary=service.list_lm_calls,
+        ),
     )  # fmt: skip
 
 

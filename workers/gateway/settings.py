@@ -102,6 +102,7 @@ class GatewaySettings:
         durability: when a publish and a submit count: ``primary``, or ``replicated`` once replicas have them.
         health: ``HOST:PORT`` of health endpoints that don't depend on the HTTP server; None for none.
         console: whether the HTTP server serves the console to browsers.
+        trace_url: where a trace is shown, with ``{trace_id}``, for the console's links to traces; empty for nowhere.
         encryption: how the fleet encrypts what it keeps in Redis.
         signing_keys: the keys that sign messages, where the workers ask for that.
 
@@ -131,6 +132,7 @@ class GatewaySettings:
     durability: str = "primary"
     health: str | None = None
     console: bool = True
+    trace_url: str = ""
     encryption: EncryptionOptions = NO_ENCRYPTION
     signing_keys: KeyRing | None = None
 

@@ -16,7 +16,9 @@ from redis import Redis
 from config.settings import FleetSettings
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.message_encoder import EncodedMessage
+from snakepit_bridge.costs.usage import LMUsage
 from snakepit_bridge.exceptions import PredictionCancelledError, PredictionGivenUpError
+from snakepit_bridge.lm.captured_calls import CallCapture, CapturedCall
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.redis.key_names import FleetKeys
@@ -71,6 +73,37 @@ def test_a_deep_result_is_stored_too(app: FleetApp, redis_url: str) -> None:
         deep = [deep]
     app.backend.store_result("task", Result({"answer": deep}, {}, {}).encode(), "SUCCESS")
     assert stored(redis_url, "task")["result"]["outputs"]["answer"] == deep
+
+
+def captured_calls(task_id: str) -> CallCapture:
+    capture = CallCapture(task_id, "s")
+    capture.add(CapturedCall("demo", "demo", 1.0, 0.5, LMUsage(calls=1)))
+    return capture
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "FAILURE"])
+def test_captured_lm_calls_are_kept_as_long_as_the_end_that_counts(app: FleetApp, redis_url: str, state: str) -> None:
+    token = current_subject.set(Subject("task", capture=captured_calls("task"), arms=()))
+    try:
+        app.backend.store_result("task", None, "STARTED")
+        assert Fleet(redis_url).lm_calls("task") is None
+        app.backend.store_result("task", ended(state), state)
+        app.backend.store_result("another", ended(state), state)
+    finally:
+        current_subject.reset(token)
+    token = current_subject.set(Subject("task", capture=CallCapture("task", "later")))
+    try:
+        app.backend.store_result("task", "another end", "SUCCESS")
+    finally:
+        current_subject.reset(token)
+    found, keys = Fleet(redis_url).lm_calls("task"), FleetKeys()
+    assert found is not None
+    assert (found.session, [call.profile for call in found.calls]) == ("s", ["demo"])
+    with Redis.from_url(redis_url) as client:
+        lifetimes = [client.ttl(name) for name in (keys.prediction_lm_calls("task"), "celery-task-meta-task")]
+        assert client.exists(keys.prediction_lm_calls("another")) == 0
+    assert 0 < lifetimes[0] <= 600
+    assert lifetimes[0] in (lifetimes[1], lifetimes[1] - 1)
 
 
 def ended(state: str) -> Any:

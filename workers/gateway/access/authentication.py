@@ -33,6 +33,7 @@ class GrantScope(StrEnum):
     RELEASE = "release"
     AUDIT = "audit"
     APPROVE = "approve"
+    CONTENT = "content"
 
 
 # Scopes that administrators have without being granted them.
@@ -49,7 +50,7 @@ class Grant:
             costs), admin (Register, optimizations, DeadLetters, rules of protection, and what release, audit and
             approve grant), audit (Audit), approve (Approve, Reject), release (Rollouts, Experiments, labels, datasets
             and evaluations), control (the checks and retention of sessions, judges, recorders, and changes of what
-            steers the fleet: variables and sessions below ``dspex.``).
+            steers the fleet: variables and sessions below ``dspex.``), content (the prompts and answers of LM calls).
         sessions: shell patterns of session names, such as ``user-*``.
         calls_per_s, streams: limits that override the gateway's.
     """

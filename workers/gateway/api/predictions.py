@@ -23,11 +23,13 @@ from snakepit_bridge.exceptions import (
     PayloadLostError,
     PredictionNotReplayableError,
 )
+from snakepit_bridge.lm.captured_calls import read_captured_calls
 from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.variables.codec import encode_json
 from workers.gateway.api import converters
 from workers.gateway.api.chunk_pump import ChunkPump
+from workers.gateway.api.lm_calls import lm_calls_message
 from workers.gateway.api.submissions import Submission, enqueue_batch, group_into_batches
 from workers.gateway.call import MAX_ID_LENGTH, ClientCall, require_name, require_seconds
 from workers.gateway.errors import MalformedError, PredictionNotFoundError, TooLargeError, to_message
@@ -96,6 +98,17 @@ class Predictions:
                 stored = await load_inputs(self._fleet.payloads, outcome.result)
                 message.inputs_json = encode_json(to_strict_json(stored.inputs))
         return message
+
+    async def list_lm_calls(self, request: pb.ListLMCallsRequest, call: ClientCall) -> pb.ListLMCallsResponse:
+        """Return the LM calls of a prediction that has ended; one that failed is found by them, too."""
+        payloads, task_id = self._fleet.payloads, require_name(request.id, "id", MAX_ID_LENGTH)
+        reading = read_captured_calls(payloads.connection, payloads.namespace, task_id, payloads.cipher)
+        found = await run_on_home_loop(reading)
+        if found is None:
+            await self.authorized_outcome(task_id, call)
+        elif not call.grant.covers(found.session):
+            raise PredictionNotFoundError(task_id)
+        return lm_calls_message(found)
 
     async def wait(self, request: pb.AwaitRequest, call: ClientCall) -> pb.Prediction:
         """Wait until a prediction ends or the timeout expires, and return its state."""

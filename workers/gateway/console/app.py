@@ -24,6 +24,7 @@ from workers.gateway.console.security import PAGE_HEADERS, CookieJar
 from workers.gateway.console.sign_in_pages import SIGN_IN, SignInPages
 from workers.gateway.console.sign_ins import SignIns, Visitor
 from workers.gateway.console.static_files import StaticFiles
+from workers.gateway.console.trace_links import TraceLinks
 from workers.gateway.errors import PageNotFoundError, TooManyError, http_status, log_failure, to_message
 from workers.gateway.http.event_stream import EVENT_STREAM, EventStreamResponse
 from workers.gateway.http.requests import RequestReceiver
@@ -46,6 +47,7 @@ class Console:
         sign_ins: who is signed in.
         limits: the gateway's.
         secure: whether the gateway serves TLS, so that the cookie is never sent without.
+        trace_url: where a trace is shown, with ``{trace_id}``; empty for no links to traces.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Console:
         limits: GatewayLimits,
         *,
         secure: bool,
+        trace_url: str = "",
     ) -> None:
         self._caller = OperationCaller(operations, gate)
         self._gate = gate
@@ -65,7 +68,9 @@ class Console:
         self._limits = limits
         self._cookies = CookieJar(secure=secure)
         self._static = StaticFiles()
-        self._renderer = PageRenderer({"link": link, "static": self._static.link})
+        self._renderer = PageRenderer(
+            {"link": link, "static": self._static.link, "trace_link": TraceLinks(trace_url).link}
+        )
         self._feeds = LiveFeeds()
 
     def routes(self) -> list[Route]:
@@ -152,7 +157,7 @@ class Console:
     def _stream(self, page: Page, visit: Visit) -> Response:
         # One rendering for all viewers of a grant has nothing that belongs to one of them, such as a form.
         shared = replace(visit, visitor=replace(visit.visitor, id="", may_change=False))
-        key = (page.path, visit.grant.name, repr(sorted(visit.query.items())))
+        key = (page.path, visit.grant, repr(sorted(visit.query.items())))
 
         async def render() -> str:
             return bytes((await page.answer(shared)).body).decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import suppress
 
 from snakepit_bridge.exceptions import BridgeError
@@ -18,7 +18,7 @@ INTERVAL_S = 2.0
 
 _KEEP_ALIVE_S = 15.0
 
-FeedKey = tuple[str, ...]
+FeedKey = tuple[Hashable, ...]
 
 
 class Feed:

@@ -79,6 +79,8 @@ MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
             {"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
         ]
     },
+    ("LMCall", "messages_json"): _LIST,
+    ("LMCall", "answer_json"): _OBJECT,
     ("ScoreRequest", "comment"): {"type": "string", "maxLength": MAX_COMMENT_BYTES},
     ("ScoreRequest", "scorer"): {"type": "string", "maxLength": MAX_TEXT},
     ("SubmitRequest", "key"): {"type": "string", "maxLength": MAX_KEY_BYTES},

@@ -88,7 +88,15 @@ class HttpServer:
         self._receiver = RequestReceiver(gate, settings.limits, web_origins, connections)
         self._ofrep = OfrepEndpoints(gate, self._receiver, flags)
         self._console = (
-            Console(self._operations, gate, self._receiver, sign_ins, settings.limits, secure=settings.tls is not None)
+            Console(
+                self._operations,
+                gate,
+                self._receiver,
+                sign_ins,
+                settings.limits,
+                secure=settings.tls is not None,
+                trace_url=settings.trace_url,
+            )
             if sign_ins
             else None
         )

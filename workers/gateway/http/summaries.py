@@ -30,6 +30,7 @@ SUMMARIES = {
     ),
     "Predictions.Cancel": "Cancel a prediction unless it has ended.",
     "Predictions.Replay": "Make a prediction again under the same revision and program version, and return both.",
+    "Predictions.ListLMCalls": "The LM calls of a prediction with prompts and answers, where workers capture them.",
     "Predictions.Search": "Return recorded predictions of the sessions that the token covers, newest first, in pages.",
     "Scores.Score": "Score a prediction that has ended; a score of the same name and scorer is replaced.",
     "Scores.List": "Return a prediction's scores, by name and scorer.",

@@ -79,6 +79,7 @@ OFFERED: Mapping[str, Offer] = {
     "Fleet.submit_batch": Offer("Predictions.SubmitBatch", {"idempotency_keys": "idempotency_key"}),
     "Fleet.score": Offer("Scores.Score", PREDICTION),
     "Fleet.scores": Offer("Scores.List", PREDICTION),
+    "Fleet.lm_calls": Offer("Predictions.ListLMCalls", PREDICTION),
     "Fleet.replay": Offer("Predictions.Replay", PREDICTION),
     "Fleet.register": Offer("Programs.Register", SPEC, {"trial": "a spec has no instance that could be run", **AUTHOR}),
     "Fleet.label": Offer("Programs.SetLabel", elsewhere=GATES),

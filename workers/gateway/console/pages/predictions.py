@@ -11,6 +11,7 @@ from starlette.responses import Response
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.variables.codec import encode_json, parse
 from workers.gateway.console.page import Page, Visit, whole_text
+from workers.gateway.console.pages.lm_calls import LM_CALL_PAGES, read_lm_calls
 from workers.gateway.console.phase_plot import plot_phases
 from workers.gateway.errors import MalformedError, PredictionNotFoundError
 
@@ -39,12 +40,12 @@ async def show_newest(visit: Visit) -> Response:
 
 async def show_prediction(visit: Visit) -> Response:
     """Show one prediction."""
-    return visit.render("prediction.html.j2", **await _read_prediction(visit, visit.query.get("id", "").strip()))
+    return visit.render("prediction.html.j2", **await _read_with_calls(visit, visit.query.get("id", "").strip()))
 
 
 async def show_progress(visit: Visit) -> Response:
     """Show one prediction, as a fragment."""
-    return visit.render("prediction_live.html.j2", **await _read_prediction(visit, visit.query.get("id", "")))
+    return visit.render("prediction_live.html.j2", **await _read_with_calls(visit, visit.query.get("id", "")))
 
 
 async def show_value(visit: Visit) -> Response:
@@ -122,6 +123,10 @@ async def _search(visit: Visit) -> dict[str, Any]:
         "spans": tuple(_SINCE),
         "is_first": not after,
     }
+
+
+async def _read_with_calls(visit: Visit, task_id: str) -> dict[str, Any]:
+    return {**await _read_prediction(visit, task_id), **await read_lm_calls(visit, task_id)}
 
 
 async def _read_prediction(visit: Visit, task_id: str) -> dict[str, Any]:
@@ -202,6 +207,7 @@ def _parse_version(text: str) -> int:
 
 
 PAGES = (
+    *LM_CALL_PAGES,
     Page("/predictions", show_predictions, "Predictions.Search", menu="Predictions", section="/prediction"),
     Page("/predictions/live", show_newest, "Predictions.Search", live=True),
     Page("/prediction", show_prediction, "Predictions.Get"),

@@ -990,6 +990,54 @@ class Prediction(_message.Message):
     inputs_json: bytes
     def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[PredictionState, str]] = ..., outputs_json: _Optional[bytes] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., completions_json: _Optional[bytes] = ..., trace_json: _Optional[bytes] = ..., inputs_json: _Optional[bytes] = ...) -> None: ...
 
+class ListLMCallsRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class ListLMCallsResponse(_message.Message):
+    __slots__ = ("captured", "calls", "omitted")
+    CAPTURED_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    OMITTED_FIELD_NUMBER: _ClassVar[int]
+    captured: bool
+    calls: _containers.RepeatedCompositeFieldContainer[LMCall]
+    omitted: int
+    def __init__(self, captured: _Optional[bool] = ..., calls: _Optional[_Iterable[_Union[LMCall, _Mapping]]] = ..., omitted: _Optional[int] = ...) -> None: ...
+
+class LMCall(_message.Message):
+    __slots__ = ("profile", "model", "started_at", "duration_s", "messages_json", "answer_json", "requests", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "cost_usd", "error", "cut")
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_JSON_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_JSON_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REASONING_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COST_USD_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    profile: str
+    model: str
+    started_at: _timestamp_pb2.Timestamp
+    duration_s: float
+    messages_json: bytes
+    answer_json: bytes
+    requests: int
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_usd: str
+    error: str
+    cut: bool
+    def __init__(self, profile: _Optional[str] = ..., model: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., duration_s: _Optional[float] = ..., messages_json: _Optional[bytes] = ..., answer_json: _Optional[bytes] = ..., requests: _Optional[int] = ..., input_tokens: _Optional[int] = ..., cached_input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., cost_usd: _Optional[str] = ..., error: _Optional[str] = ..., cut: _Optional[bool] = ...) -> None: ...
+
 class PredictionEvent(_message.Message):
     __slots__ = ("state", "piece", "ended", "position")
     STATE_FIELD_NUMBER: _ClassVar[int]

@@ -845,6 +845,11 @@ class PredictionsStub:
                 request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsRequest.SerializeToString,
                 response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsResponse.FromString,
                 _registered_method=True)
+        self.ListLMCalls = channel.unary_unary(
+                '/dspex.fleet.v1.Predictions/ListLMCalls',
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListLMCallsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListLMCallsResponse.FromString,
+                _registered_method=True)
 
 
 class PredictionsServicer:
@@ -911,6 +916,14 @@ class PredictionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLMCalls(self, request, context):
+        """Returns the LM calls of a prediction that has ended, with what was asked and answered, where its worker captures
+        them. It needs the scope `content`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictionsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -953,6 +966,11 @@ def add_PredictionsServicer_to_server(servicer, server):
                     servicer.Search,
                     request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsRequest.FromString,
                     response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsResponse.SerializeToString,
+            ),
+            'ListLMCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLMCalls,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListLMCallsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListLMCallsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1172,6 +1190,33 @@ class Predictions:
             '/dspex.fleet.v1.Predictions/Search',
             snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsRequest.SerializeToString,
             snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SearchPredictionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLMCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.fleet.v1.Predictions/ListLMCalls',
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListLMCallsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListLMCallsResponse.FromString,
             options,
             channel_credentials,
             insecure,
