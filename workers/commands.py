@@ -23,6 +23,7 @@ from workers.pools import Pool
 
 if TYPE_CHECKING:
     from workers.gateway import GatewaySettings
+    from workers.gateway.access.openid_settings import OpenIdSettings
 
 ROOT = Path(__file__).parent.parent
 _POLL_MAX_S = 3.0
@@ -204,6 +205,10 @@ def gateway(
     console: Annotated[
         bool, typer.Option(envvar="DSPEX_GATEWAY_CONSOLE", help="Serve the console to browsers, by HTTP at /.")
     ] = True,
+    oidc: Annotated[
+        Path | None,
+        typer.Option(envvar="DSPEX_GATEWAY_OIDC", help="TOML file of the console's OpenID Connect sign-in.", **_FILE),
+    ] = None,
     message_bytes: Annotated[
         int, typer.Option(envvar="DSPEX_GATEWAY_MESSAGE_BYTES", metavar="N", min=1, help="Most bytes of a request.")
     ] = 4 * 2**20,
@@ -254,8 +259,18 @@ def gateway(
         origins=tuple(origins or ()),
         drain_s=drain,
         console=console,
+        openid=_load_openid(oidc),
     )
     run_gateway(settings, announce=typer.echo)
+
+
+def _load_openid(file: Path | None) -> OpenIdSettings | None:
+    if file is None:
+        return None
+    check_extra("oidc", "gateway --oidc")
+    from workers.gateway.access.openid_settings import SECRET_VARIABLE, OpenIdSettings
+
+    return OpenIdSettings.load(file, os.environ.get(SECRET_VARIABLE))
 
 
 def build_gateway_settings(chosen: FleetAddress, loglevel: LogLevel, **own: Any) -> GatewaySettings:
@@ -297,7 +312,8 @@ def build_gateway_settings(chosen: FleetAddress, loglevel: LogLevel, **own: Any)
 def gateway_token(
     name: Annotated[str, typer.Argument(help="Whose token it is.")],
     scopes: Annotated[
-        list[str], typer.Option("--scope", metavar="publish|predict|read|release|admin|control", help="What it grants.")
+        list[str],
+        typer.Option("--scope", metavar="publish|predict|read|release|admin|control|content", help="What it grants."),
     ],
     sessions: Annotated[
         list[str] | None, typer.Option("--session", "-s", metavar="PATTERN", help="For which sessions, as in user-*.")

@@ -8,6 +8,7 @@ from snakepit_bridge.exceptions import ConfigurationError
 
 _MODULES = {
     "worker": ("greenlet", "pybreaker"),
+    "oidc": ("authlib", "joserfc"),
     "server": ("grpc_health", "grpc_reflection", "httptools", "starlette", "uvicorn"),
 }
 

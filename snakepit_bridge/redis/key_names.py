@@ -291,6 +291,14 @@ class FleetKeys:
         """
         return f"{self.namespace}:{{g:{digest}}}:sign-in"
 
+    def begun_sign_in(self, digest: str) -> str:
+        """Return the key of what a visitor of the console was sent to an OpenID provider with.
+
+        Args:
+            digest: of the visitor's id and the request's state.
+        """
+        return f"{self.namespace}:{{g:{digest}}}:begun-sign-in"
+
     def _judge(self, program: str, name: str) -> str:
         return f"{self.namespace}:{{j:{join_key(program, name)}}}"
 

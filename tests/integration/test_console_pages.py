@@ -79,16 +79,14 @@ def answer(ask: AskedQuestion) -> Mapping[str, Any] | Raw:
 
 
 @contextmanager
-def served_gateway(redis_url: str) -> Generator[str]:
+def served_gateway(redis_url: str, **changes: Any) -> Generator[str]:
     """A gateway on a loop of its own, in a thread: the browser blocks this one."""
     started, addresses = threading.Event(), list[str]()
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
     async def serve() -> None:
-        settings = GatewaySettings(
-            redis_url, grpc=None, http="127.0.0.1:0", grants=grants(), redis_timeout_s=1.0, drain_s=1.0
-        )
-        running = Gateway(settings)
+        given: dict[str, Any] = {"http": "127.0.0.1:0", "redis_timeout_s": 1.0, "drain_s": 1.0, **changes}
+        running = Gateway(GatewaySettings(redis_url, grpc=None, grants=grants(), **given))
         await running.start()
         addresses.append(str(running.http_address))
         started.set()

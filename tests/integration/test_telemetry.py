@@ -100,6 +100,7 @@ def test_one_prediction_is_one_trace_from_submit_to_commit(
     task, call = spans["tasks.predict"], spans["chat demo"]
     assert (task.parent, task.kind, call.kind) == (submitted, CONSUMER, CLIENT)
     assert task.attributes["messaging.message.id"] == result.id
+    assert provenance.trace_id == trace
     for span in spans.values():
         assert span.attributes["dspex.session"] == provenance.session
         assert span.attributes["dspex.token"] == provenance.token

@@ -92,7 +92,11 @@ class Gateway:
         self._grpc = GrpcServer(operations, self._gate, settings) if settings.grpc else None
         self.health = GatewayHealth(self._fleet, self._gate.draining.is_set)
         self._health_server = HealthServer(settings.health) if settings.health else None
-        sign_ins = SignIns(self._fleet.connection, settings.namespace, settings.grants) if settings.console else None
+        sign_ins = (
+            SignIns(self._fleet.connection, settings.namespace, settings.grants, settings.openid)
+            if settings.console
+            else None
+        )
         self._http = (
             HttpServer(operations, flags, self._gate, settings, self.health, sign_ins) if settings.http else None
         )

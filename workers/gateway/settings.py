@@ -13,6 +13,7 @@ from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from workers.addresses import is_loopback, parse_address
 from workers.gateway.access.authentication import Grants
+from workers.gateway.access.openid_settings import OpenIdSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class GatewaySettings:
         health: ``HOST:PORT`` of health endpoints that don't depend on the HTTP server; None for none.
         console: whether the HTTP server serves the console to browsers.
         trace_url: where a trace is shown, with ``{trace_id}``, for the console's links to traces; empty for nowhere.
+        openid: who signs in to the console by OpenID Connect; None for nobody.
         encryption: how the fleet encrypts what it keeps in Redis.
         signing_keys: the keys that sign messages, where the workers ask for that.
 
@@ -133,12 +135,17 @@ class GatewaySettings:
     health: str | None = None
     console: bool = True
     trace_url: str = ""
+    openid: OpenIdSettings | None = None
     encryption: EncryptionOptions = NO_ENCRYPTION
     signing_keys: KeyRing | None = None
 
     def __post_init__(self) -> None:
         if self.grpc is None and self.http is None:
             raise ConfigurationError("A gateway that serves neither gRPC nor HTTP has nothing to do; give an address.")
+        if self.openid is not None and not self.grants:
+            raise ConfigurationError(
+                "OpenID Connect needs a tokens file: without one every caller of the gateway's API may do everything."
+            )
         if not self.drain_s >= 0:
             raise ConfigurationError(f"The gateway's drain_s can't be below 0; got {self.drain_s}.")
         for address in (self.grpc, self.http):

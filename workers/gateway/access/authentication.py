@@ -17,6 +17,9 @@ from typing import Any, Self, cast
 from snakepit_bridge.audit.entries import SAYS, contains_separator, describe_author
 from snakepit_bridge.exceptions import ConfigurationError
 
+PERSON_PREFIX = "oidc:"
+"""How the names begin of those who sign in by OpenID Connect; no token's name may."""
+
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MAX_NAME_LENGTH = 100
 _KEYS = {"sha256", "scopes", "sessions", "calls_per_s", "streams"}
@@ -179,10 +182,8 @@ def _parse_grants(name: str, table: Any, source: str) -> list[tuple[str, Grant]]
 
     if not isinstance(table, dict):
         raise refuse("must be a table")
-    if contains_separator(name):
-        raise refuse(f"has '{SAYS}' in its name, which separates a grant's name from what its client declares")
-    if not 0 < len(name) <= _MAX_NAME_LENGTH:
-        raise refuse(f"needs a name of 1 to {_MAX_NAME_LENGTH} characters, recorded in the history as the author")
+    if problem := _find_name_problem(name):
+        raise refuse(problem)
     fields = cast("dict[str, Any]", table)
     if fields.keys() - _KEYS:
         raise refuse(f"has {sorted(fields.keys() - _KEYS)}; it may have {', '.join(sorted(_KEYS))}")
@@ -200,6 +201,17 @@ def _parse_grants(name: str, table: Any, source: str) -> list[tuple[str, Grant]]
         raise refuse("has a limit that isn't a number above 0")
     grant = Grant(name, frozenset(map(GrantScope, scopes)), tuple(sessions), rate, streams)
     return [(token_hash, grant) for token_hash in hashes]
+
+
+def _find_name_problem(name: str) -> str:
+    """Return why a grant can't have a name; empty if it can."""
+    if contains_separator(name):
+        return f"has '{SAYS}' in its name, which separates a grant's name from what its client declares"
+    if name.startswith(PERSON_PREFIX):
+        return f"has a name that begins with '{PERSON_PREFIX}', as do those of who signs in by OpenID Connect"
+    if not 0 < len(name) <= _MAX_NAME_LENGTH:
+        return f"needs a name of 1 to {_MAX_NAME_LENGTH} characters, recorded in the history as the author"
+    return ""
 
 
 def _parse_texts(value: Any) -> list[str] | None:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from snakepit_bridge.exceptions import StoreUnavailableError
 from workers.gateway.access.authentication import Grant
 from workers.gateway.access.gate import RequestGate
+from workers.gateway.access.openid_settings import OpenIdSettings
 from workers.gateway.console.caller import OperationCaller
 from workers.gateway.console.forms import read_form
 from workers.gateway.console.live import LiveFeeds, encode_event
@@ -48,6 +49,7 @@ class Console:
         limits: the gateway's.
         secure: whether the gateway serves TLS, so that the cookie is never sent without.
         trace_url: where a trace is shown, with ``{trace_id}``; empty for no links to traces.
+        openid: the OpenID provider that signs visitors in; None for none.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Console:
         *,
         secure: bool,
         trace_url: str = "",
+        openid: OpenIdSettings | None = None,
     ) -> None:
         self._caller = OperationCaller(operations, gate)
         self._gate = gate
         self._receiver = receiver
         self._sign_ins = sign_ins
         self._limits = limits
+        self._openid = openid
         self._cookies = CookieJar(secure=secure)
         self._static = StaticFiles()
         self._renderer = PageRenderer(
@@ -76,7 +80,12 @@ class Console:
     def routes(self) -> list[Route]:
         """Return the routes of all pages and of the files that they load."""
         signing = SignInPages(
-            self._receiver, self._sign_ins, self._cookies, self._renderer, requires_token=self._gate.requires_token
+            self._receiver,
+            self._sign_ins,
+            self._cookies,
+            self._renderer,
+            requires_token=self._gate.requires_token,
+            openid=self._openid,
         )
         pages: dict[str, dict[str, Answer]] = {}
         for page in PAGES:

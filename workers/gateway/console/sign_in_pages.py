@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from workers.gateway.access.openid_settings import OpenIdSettings
 from workers.gateway.console.forms import last_value, read_form
 from workers.gateway.console.page import PAGE_TYPE
 from workers.gateway.console.rendering import PageRenderer
@@ -31,6 +32,7 @@ class SignInPages:
         cookies: sets the visitors' cookies.
         renderer: of the pages.
         requires_token: whether the gateway has tokens; otherwise everybody on the machine may do everything.
+        openid: signs in by OpenID Connect; None if nobody does.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class SignInPages:
         renderer: PageRenderer,
         *,
         requires_token: bool,
+        openid: OpenIdSettings | None = None,
     ) -> None:
         self._receiver = receiver
         self._sign_ins = sign_ins
         self._cookies = cookies
         self._renderer = renderer
         self._requires_token = requires_token
+        self._openid = openid
 
     def answers(self) -> Iterable[SignInAnswer]:
         """Return each page's path, method and function."""
@@ -55,7 +59,21 @@ class SignInPages:
             (SIGN_IN, "POST", self.sign_in),
             ("/sign-out", "POST", self.sign_out),
             ("/changes", "POST", self.allow_changes),
+            *self._openid_answers(),
         )
+
+    def _openid_answers(self) -> Iterable[SignInAnswer]:
+        if self._openid is None:
+            return ()
+        # What the extra `oidc` has is imported where it is used alone.
+        from workers.gateway.console.openid_pages import OpenIdPages
+        from workers.gateway.console.openid_provider import OpenIdProvider
+
+        provider = OpenIdProvider(self._openid)
+        return OpenIdPages(provider, self._sign_ins, self._cookies, self._show_problem, _local_path).answers()
+
+    def _show_problem(self, request: Request, visitor: Visitor, problem: str, status: int) -> Response:
+        return self._render(request, visitor, problem=problem, status=status)
 
     async def show(self, request: Request, visitor: Visitor) -> Response:
         """Show the form."""
@@ -93,7 +111,11 @@ class SignInPages:
 
     def _render(self, request: Request, visitor: Visitor, *, problem: str, status: int) -> Response:
         text = self._renderer.render(
-            "sign_in.html.j2", visitor=visitor, problem=problem, next=request.query_params.get("next", "")
+            "sign_in.html.j2",
+            visitor=visitor,
+            problem=problem,
+            next=request.query_params.get("next", ""),
+            provider="" if self._openid is None else self._openid.provider,
         )
         return Response(text, status, media_type=PAGE_TYPE)
 

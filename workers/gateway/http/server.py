@@ -96,6 +96,7 @@ class HttpServer:
                 settings.limits,
                 secure=settings.tls is not None,
                 trace_url=settings.trace_url,
+                openid=settings.openid,
             )
             if sign_ins
             else None
