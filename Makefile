@@ -133,9 +133,9 @@ docs: $(DOCS) ## Builds the documentation site into out/site, strictly; ARGS="se
 lock: $(BIN)/python ## Resolves pyproject.toml anew into the lock files
 	@test -x $(UV) || { $(PYTHON) -m venv --without-pip $(VENV)/uv && \
 		$(PYTHON) -m pip --python $(VENV)/uv/bin/python install --quiet uv; }
-	$(COMPILE) --extra encryption --extra telemetry --extra worker --extra modules --extra parquet --group dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra encryption --extra oidc --extra telemetry --extra worker --extra modules --extra parquet --group dev pyproject.toml -o requirements.lock
 	$(COMPILE) --extra worker --extra modules --group build -c requirements.lock pyproject.toml -o deploy/demo.lock
-	$(COMPILE) --extra encryption --extra telemetry --extra worker --extra modules --extra flower --group build -c requirements.lock $(NOT_IN_IMAGE) pyproject.toml -o deploy/requirements.lock
+	$(COMPILE) --extra encryption --extra oidc --extra telemetry --extra worker --extra modules --extra flower --group build -c requirements.lock $(NOT_IN_IMAGE) pyproject.toml -o deploy/requirements.lock
 	$(COMPILE) --extra ray -c requirements.lock pyproject.toml -o deploy/ray.lock
 	$(COMPILE) --group docs -c requirements.lock -o docs/requirements.lock
 	echo uv | $(COMPILE) - -o deploy/uv.lock

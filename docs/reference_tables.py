@@ -45,6 +45,8 @@ _SEE = {
     "log_predictions_per_s": "[logs](logs.md)",
     "metric_labels": "[telemetry](telemetry.md)",
     "health_address": "[health endpoints](health.md)",
+    "capture_lm_calls": "[LM calls](lm-calls.md#look-at-prompts-and-answers)",
+    "trace_url": "[console](../how-to/console.md#rollouts-predictions-programs-and-evaluations)",
     "cost_days": "[cost](../how-to/cost.md)",
 }
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from snakepit_bridge.client.optimization.optimize import OnOptimizationProgress, Optimization
     from snakepit_bridge.client.recorders import Recorders
     from snakepit_bridge.client.rollouts import Rollouts
+    from snakepit_bridge.lm.captured_calls import CapturedCalls
     from snakepit_bridge.session_context import SessionContext
 
 
@@ -145,6 +146,17 @@ class Fleet(AuditClient):
             StoreUnavailableError: Redis is away.
         """
         return run_blocking(read_costs(self.connection, FleetKeys(self.namespace), by, since_s))
+
+    def lm_calls(self, task_id: str) -> CapturedCalls | None:
+        """Return a finished prediction's LM calls; None if its worker doesn't capture them, and once they have expired.
+
+        Raises:
+            DecryptionError: they can't be decrypted.
+            StoreUnavailableError: Redis is away.
+        """
+        from snakepit_bridge.lm.captured_calls import read_captured_calls
+
+        return run_blocking(read_captured_calls(self.payloads, task_id))
 
     @overload
     def evaluate(

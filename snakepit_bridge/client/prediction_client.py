@@ -41,7 +41,6 @@ from snakepit_bridge.snapshots.freshness import OutagePolicy
 if TYPE_CHECKING:
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
     from snakepit_bridge.client.fleet_program import FleetProgram
-    from snakepit_bridge.lm.captured_calls import CapturedCalls
 
 
 class PredictionClient(FleetResources):
@@ -240,22 +239,6 @@ class PredictionClient(FleetResources):
     def scores(self, task_id: str) -> list[Score]:
         """Return a prediction's scores, by name and scorer; none if nobody scored it, or if it is unknown."""
         return self.handle(task_id).scores()
-
-    def lm_calls(self, task_id: str) -> CapturedCalls | None:
-        """Return a finished prediction's LM calls; None unless its worker captured them, and once its result expired.
-
-        Args:
-            task_id: the prediction, which may have failed.
-
-        Raises:
-            DecryptionError: they can't be decrypted.
-            StoreUnavailableError: Redis is unreachable.
-        """
-        from snakepit_bridge.lm.captured_calls import read_captured_calls
-
-        payloads = self.payloads
-        reading = read_captured_calls(payloads.connection, payloads.namespace, task_id, payloads.cipher)
-        return run_blocking(reading)
 
     def replay(self, task_id: str, timeout: float | None = None) -> Replay:
         """Make a finished prediction again, under the token and the program version that its provenance names.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from snakepit_bridge.costs.usage import LMUsage
+from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.encryption.cipher import PLAIN, Cipher
 from snakepit_bridge.protocol.json_values import repair_text
-from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 
 MAX_CAPTURED_BYTES = 1 << 20
@@ -137,23 +137,20 @@ class CallCapture:
         return self._cipher.encrypt(_KIND, (self._task_id,), head + calls + b"]}")
 
 
-async def read_captured_calls(
-    connection: RedisConnection, namespace: str, task_id: str, cipher: Cipher = PLAIN
-) -> CapturedCalls | None:
+async def read_captured_calls(payloads: Payloads, task_id: str) -> CapturedCalls | None:
     """Return the LM calls of a prediction; None if they weren't captured, or have expired.
 
     Args:
-        connection: to the fleet's Redis.
-        namespace: of the fleet.
+        payloads: the fleet's, with its connection and its cipher.
         task_id: the prediction.
-        cipher: decrypts them.
 
     Raises:
         DecryptionError: they can't be decrypted.
         StoreUnavailableError: Redis is unreachable.
     """
-    stored = await connection.execute_read("GET", FleetKeys(namespace).prediction_lm_calls(task_id))
-    return None if stored is None else CapturedCalls.decode(task_id, stored, cipher)
+    key = FleetKeys(payloads.namespace).prediction_lm_calls(task_id)
+    stored = await payloads.connection.execute_read("GET", key)
+    return None if stored is None else CapturedCalls.decode(task_id, stored, payloads.cipher)
 
 
 def _encode_whole(call: CapturedCall) -> bytes | None:

@@ -108,9 +108,9 @@ class Provenance:
         return self.finish_reasons.get("length", 0) > 0
 
     def encode(self) -> dict[str, Any]:
-        """Return the JSON form that is stored in a result."""
+        """Return the JSON form that is stored in a result; it names a trace only if there is one."""
         # Not `asdict`, which copies every value deeply and would dominate the cost of encoding a result.
-        plain = {name: getattr(self, name) for name in _NAMES}
+        plain = {name: getattr(self, name) for name in (_NAMES if self.trace_id else _UNTRACED_NAMES)}
         return {**plain, "timings": {name: getattr(self.timings, name) for name in _TIMINGS}}
 
     @classmethod
@@ -124,6 +124,7 @@ class Provenance:
 
 
 _NAMES = tuple(each.name for each in fields(Provenance))
+_UNTRACED_NAMES = tuple(name for name in _NAMES if name != "trace_id")
 _TIMINGS = tuple(each.name for each in fields(Timings))
 
 

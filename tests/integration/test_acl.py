@@ -419,6 +419,7 @@ async def gateway_works(play: Stage, server: RightsServer) -> None:
             (client.variables.Rollback, pb.RollbackRequest(session=session, to=token)),
             (client.scores.Score, pb.ScoreRequest(id=scored, name="helpful", value_json=b"0.5")),
             (client.scores.List, pb.ListScoresRequest(id=scored)),
+            (client.predictions.ListLMCalls, pb.ListLMCallsRequest(id=scored)),
             (client.predictions.Replay, pb.ReplayRequest(id=scored)),
             (client.judges.Add, pb.AddJudgeRequest(judged="plain", name="good", program="scoring", inputs_json=JUDGED)),
             (client.judges.List, pb.ListJudgesRequest()),

@@ -101,9 +101,8 @@ class Predictions:
 
     async def list_lm_calls(self, request: pb.ListLMCallsRequest, call: ClientCall) -> pb.ListLMCallsResponse:
         """Return the LM calls of a prediction that has ended; one that failed is found by them, too."""
-        payloads, task_id = self._fleet.payloads, require_name(request.id, "id", MAX_ID_LENGTH)
-        reading = read_captured_calls(payloads.connection, payloads.namespace, task_id, payloads.cipher)
-        found = await run_on_home_loop(reading)
+        task_id = require_name(request.id, "id", MAX_ID_LENGTH)
+        found = await run_on_home_loop(read_captured_calls(self._fleet.payloads, task_id))
         if found is None:
             await self.authorized_outcome(task_id, call)
         elif not call.grant.covers(found.session):
