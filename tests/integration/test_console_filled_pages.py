@@ -16,9 +16,11 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
+from redis import Redis
 
 from snakepit_bridge.cli.main import main
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.redis.key_names import FleetKeys
 from tests.harness import servers
 from tests.harness.console_fleet import FilledFleet, filled_fleet
 from tests.harness.stage import fresh
@@ -248,6 +250,10 @@ async def test_a_predictions_calls_are_shown_with_prompt_and_answer(
     assert question in (await browser.get(html.unescape(whole[1]))).text
     calls = (await browser.get("/prediction/lm-calls", params={"id": handle.id})).json()
     assert [call["answer"]["finish_reason"] for call in calls] == ["stop"]
+    with Redis.from_url(filled.play.url) as client:
+        client.delete(FleetKeys().prediction_lm_calls(filled.answered[1]))
+    text = await show(browser, "/prediction", id=filled.answered[1])
+    assert re.search(r"Prompts and answers aren't kept\. Workers with DSPEX_CAPTURE_LM_CALLS=true keep", text)
     for place in ("7", "x", "-1"):
         query = {"id": handle.id, "call": "0", "message": place}
         assert (await browser.get("/prediction/lm-calls/message", params=query)).status_code == 400

@@ -35,6 +35,12 @@ def test_provenance_survives_json() -> None:
     assert Provenance.decode(json.loads(json.dumps(SAMPLE.encode()))) == SAMPLE
 
 
+def test_a_trace_is_named_if_there_is_one() -> None:
+    traced = dataclasses.replace(SAMPLE, trace_id="0af7651916cd43dd8448eb211c80319c")
+    assert Provenance.decode(traced.encode()) == traced
+    assert "trace_id" not in SAMPLE.encode()
+
+
 def test_the_first_arm_is_at_hand() -> None:
     assert (SAMPLE.rollout, SAMPLE.arm) == ("r1", "candidate")
     unassigned = dataclasses.replace(SAMPLE, arms=[])

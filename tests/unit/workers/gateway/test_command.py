@@ -113,6 +113,26 @@ def test_an_invalid_option_is_reported_in_one_line(
     assert not served
 
 
+def test_the_console_signs_in_by_openid_connect_and_links_to_traces_where_that_is_set(
+    served: list[GatewaySettings],
+    files: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    head = 'issuer = "https://login.example.com"\nclient_id = "console"\nurl = "https://fleet.example.com"\n'
+    files["key"].write_text(f"{head}[groups.support]\n", encoding="utf-8")
+    monkeypatch.setenv("DSPEX_GATEWAY_OIDC", str(files["key"]))
+    assert run("gateway") == 1
+    assert "OpenID Connect needs a tokens file" in capsys.readouterr().err
+    monkeypatch.setenv("DSPEX_GATEWAY_OIDC_SECRET", "a-client-secret")
+    monkeypatch.setenv("DSPEX_TRACE_URL", "https://traces.example.com/{trace_id}")
+    assert run("gateway", f"--tokens={files['tokens']}") == 0
+    (settings,) = served
+    assert settings.openid is not None
+    assert (settings.openid.client_secret, "a-client-secret" in repr(settings)) == ("a-client-secret", False)
+    assert (list(settings.openid.groups), settings.trace_url) == (["support"], "https://traces.example.com/{trace_id}")
+
+
 def test_a_token_is_shown_once_with_its_table_for_the_tokens_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("gateway-token", "shop", "--scope", "read", "--scope", "publish", "-s", "user-*") == 0
     shown = capsys.readouterr()
