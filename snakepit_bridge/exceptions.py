@@ -78,6 +78,7 @@
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
     │   └── StoreForbiddenError          the user lacks a right there
     └── ConfigurationError               a setting or a service that the fleet can't run with
+        └── DataFormatError          data of a newer release, which this one would misread
 
 The fields of an exception are its ``args``, and the text is made from them in ``__str__``. That is what lets it
 cross Celery's JSON result backend, which rebuilds an exception as ``type(*args)``, and come back as itself.
@@ -1135,3 +1136,18 @@ class StoreForbiddenError(StoreUnavailableError):
 
 class ConfigurationError(BridgeError):
     """A setting, profile or service that the fleet can't run with; the message says which and the fix."""
+
+
+@_error
+class DataFormatError(ConfigurationError):
+    """A fleet's data has a format that this release doesn't know, and would misread."""
+
+    namespace: str
+    found: str
+    known: int
+
+    def __str__(self) -> str:
+        return (
+            f"The data of fleet '{self.namespace}' in Redis has format '{self.found}', and this process reads formats "
+            f"up to {self.known}: a newer release wrote it. Upgrade this process; see docs/how-to/upgrade.md."
+        )

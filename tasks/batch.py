@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from celery import Celery
 from celery.states import FAILURE, SUCCESS
 
-from snakepit_bridge.exceptions import BridgeError, DecryptionError, LMUnavailableError
+from snakepit_bridge.exceptions import BridgeError, DataFormatError, DecryptionError, LMUnavailableError
 from snakepit_bridge.process.frames import mark_coroutine
 from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.outages import retry_through_outages
@@ -242,9 +242,9 @@ class Batch:
 
 
 def _ends_batch(error: BaseException) -> bool:
-    """Return whether an exception ends the whole batch (time limit, worker shutdown) and not one input."""
+    """Return whether an exception ends the whole batch (time limit, worker shutdown, newer data) and not one input."""
     if not isinstance(error, asyncio.CancelledError):
-        return isinstance(error, GeneratorExit)
+        return isinstance(error, GeneratorExit | DataFormatError)
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -1,4 +1,4 @@
-"""Leave messages of a newer version to newer workers: while a fleet is upgraded, both take from one queue."""
+"""Leave to newer workers what this one would misread: while a fleet is upgraded, both take from one queue."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from celery.exceptions import Reject
 
+from snakepit_bridge.exceptions import DataFormatError
 from snakepit_bridge.protocol.messages import VERSION
 from tasks.requests import Delivery
 
@@ -28,7 +29,24 @@ async def leave_to_newer_workers(version: Any, delivery: Delivery) -> None:
     Raises:
         Reject: it goes back to its queue, for another worker.
     """
-    is_newer = isinstance(version, int) and version > VERSION
-    if is_newer and time.time() - delivery.sent_at < MAX_AGE_S:
+    if isinstance(version, int) and version > VERSION:
+        await _requeue(delivery, f"it has version {version}, and this worker reads {VERSION}")
+
+
+async def leave_data_to_newer_workers(exc: DataFormatError, delivery: Delivery) -> None:
+    """Requeue a message if the fleet's data is of a newer release, unless it has waited for too long already.
+
+    Args:
+        exc: what reading the data raised.
+        delivery: how the message came.
+
+    Raises:
+        Reject: it goes back to its queue, for another worker.
+    """
+    await _requeue(delivery, f"the fleet's data has format {exc.found}, and this worker reads {exc.known}")
+
+
+async def _requeue(delivery: Delivery, why: str) -> None:
+    if time.time() - delivery.sent_at < MAX_AGE_S:
         await asyncio.sleep(PAUSE_S)
-        raise Reject(f"it has version {version}, and this worker reads {VERSION}: left to a newer worker", requeue=True)
+        raise Reject(f"{why}: left to a newer worker", requeue=True)

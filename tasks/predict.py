@@ -10,13 +10,19 @@ from typing import Any, cast
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Reject
 
-from snakepit_bridge.exceptions import BridgeError, DecryptionError, LMUnavailableError, StoreUnavailableError
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    DataFormatError,
+    DecryptionError,
+    LMUnavailableError,
+    StoreUnavailableError,
+)
 from snakepit_bridge.protocol.messages import PREDICT, VERSION, PredictionRequest
 from snakepit_bridge.protocol.task_state import is_final
 from snakepit_bridge.redis.outages import retry_through_outages
 from tasks import DELIVERY
 from tasks.judging import Judgement, judge, settle
-from tasks.newer_messages import leave_to_newer_workers
+from tasks.newer_messages import leave_data_to_newer_workers, leave_to_newer_workers
 from tasks.prediction import encode_for_storage, run
 from tasks.preparation import check_deadline, prepare
 from tasks.redelivery import redeliver_later
@@ -48,6 +54,9 @@ async def predict(self: Task, inputs: Any, program: str, **keywords: Any) -> dic
         raise Reject(str(exc).rstrip("."), requeue=False) from exc
     try:
         return await _run(self, runtime, request, delivery)
+    except DataFormatError as exc:
+        await leave_data_to_newer_workers(exc, delivery)
+        raise
     except LMUnavailableError as unavailable:
         if unavailable.again_in_s is None:
             raise

@@ -16,12 +16,18 @@ from typing import Any, cast
 from celery import Task, shared_task
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
-from snakepit_bridge.exceptions import BridgeError, DecryptionError, PredictionFailedError, StoreUnavailableError
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    DataFormatError,
+    DecryptionError,
+    PredictionFailedError,
+    StoreUnavailableError,
+)
 from snakepit_bridge.protocol.messages import PREDICT_BATCH, VERSION
 from snakepit_bridge.redis.urls import mask_url
 from tasks import DELIVERY
 from tasks.batch import Batch, BatchResultBackend, Input, ResultCommitter, find_unfinished
-from tasks.newer_messages import leave_to_newer_workers
+from tasks.newer_messages import leave_data_to_newer_workers, leave_to_newer_workers
 from tasks.requests import Delivery, parse_delivery, parse_request
 from tasks.requeue import InputRequeuer
 from tasks.runtime import HasRuntime, Runtime
@@ -47,6 +53,9 @@ async def predict_batch(self: Task, items: Sequence[tuple[str, Any]], program: s
             runtime.payloads.check_key(each.values)
         await _run_batch(self, runtime, delivery, inputs, program, keywords)
     except DecryptionError as exc:
+        raise Reject(str(exc).rstrip("."), requeue=False) from exc
+    except DataFormatError as exc:
+        await leave_data_to_newer_workers(exc, delivery)
         raise Reject(str(exc).rstrip("."), requeue=False) from exc
     except StoreUnavailableError as exc:
         # Some results couldn't be stored: requeue the batch; inputs with a stored result are skipped then.

@@ -163,7 +163,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         timeout_s=settings.redis_timeout_s,
         cipher=cipher,
     )
-    connection = RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s)
+    connection = RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s, namespace=settings.namespace)
     replica = Replica(
         store, settings.requirement_wait_s, watch_lease_s=settings.watch_lease_s, max_sessions=settings.max_sessions
     )

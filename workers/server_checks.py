@@ -11,6 +11,7 @@ from snakepit_bridge.exceptions import ConfigurationError, StoreForbiddenError, 
 from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.data_format import mark_data_format
 from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.urls import SCHEMES, mask_url
 
@@ -19,8 +20,8 @@ async def check_servers(settings: FleetSettings) -> None:
     """Reject servers that respond but are unusable; an unreachable one may be back soon.
 
     Raises:
-        ConfigurationError: the password is wrong, the user lacks permissions, the server isn't Redis, or no Sentinel
-            knows the service.
+        ConfigurationError: the password is wrong, the user lacks permissions, the server isn't Redis, no Sentinel
+            knows the service, or a newer release wrote the fleet's data.
     """
     for url in dict.fromkeys((settings.redis, settings.broker)):
         _check_service(url)
@@ -32,6 +33,8 @@ async def check_servers(settings: FleetSettings) -> None:
             await connection.send_each([("PING",)])
             if settings.redis == settings.broker:
                 await check_role(Role.worker, connection, settings.namespace, settings.queue)
+            if url == settings.redis:
+                await mark_data_format(connection.execute, settings.namespace)
         except StoreForbiddenError as exc:
             raise ConfigurationError(str(exc)) from exc
         except StoreUnavailableError as exc:

@@ -194,7 +194,7 @@ class FleetAddress:
         """Return a way to Redis itself."""
         from snakepit_bridge.redis.connection import RedisConnection
 
-        return RedisConnection(self.url)
+        return RedisConnection(self.url, namespace=self.namespace)
 
     def registry(self) -> ProgramRegistry:
         """Return the program registry; loads DSPy."""

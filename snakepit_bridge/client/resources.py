@@ -70,8 +70,8 @@ class FleetResources:
         self._given_app = app
         self._broker_url = broker_url
         self._url = redis_url or (get_backend_url(app) if app is not None else DEFAULT_URL)
-        self.connection = RedisConnection(self._url, timeout_s=timeout_s)
         self.namespace = check_namespace(namespace)
+        self.connection = RedisConnection(self._url, timeout_s=timeout_s, namespace=namespace)
         self.queue = queue or default_queue(namespace)
         self._wait_s = wait_s
         self._timeout_s = timeout_s

@@ -57,7 +57,9 @@ SETINFO = "client|setinfo"
 """The command by which redis-py identifies itself. Redis 7.0 doesn't know it and rejects a rule that names it."""
 
 # At its start a process checks its rights in a transaction that it never executes.
-_CONNECTION = Part(f"multi select {SETINFO}")
+_CONNECTION = Part(f"get multi select {SETINFO}", reads=("{ns}:format",))
+# Who serves the fleet writes the number of its data's format, where there is none.
+_MARKING = Part(selectors=(("setnx", "{ns}:format"),))
 _SCRIPTS = Part("eval evalsha script|exists script|load")
 
 _SESSION = ("{ns}:{{s:*",)
@@ -274,6 +276,7 @@ PARTS: dict[Role, tuple[Part, ...]] = {
     Role.gateway: (
         *_APPLICATION, _STREAMING, _GATEWAY, _WATCHING_MESSAGES, _WATCHING_SESSIONS, _DEAD_LETTERS, _COSTS, _SCORING,
         _WATCHING_JUDGES, _DATASETS, _READING_RECORDS, _EVALUATION_RECORDS, _JOBS, _WATCHING_ACTIVITY, _APPROVING,
+        _MARKING,
     ),
     Role.operator: (
         *_APPLICATION, _OWN_KEYS, _APPLIED, _CONTROLLED, _CONTROL, _DEAD_LETTERS, _OPERATING, _COSTS, _SCORING,
@@ -285,9 +288,10 @@ PARTS: dict[Role, tuple[Part, ...]] = {
         _BINDING, _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS,
         _STALLING, _LEASING, _CONTROLLING, _JUDGING, _RECORDING, _RUNNING_JOBS, _SUBMITTING, _AWAITING, _EVALUATING,
         _OPTIMIZING, _REGISTERING, _OWN_KEYS, _JOURNALING, _BATCHING, _REPORTING, _AUDITED, _TRIMMING, _REQUESTING,
+        _MARKING,
     ),
     Role.refresher: (
-        _CONNECTION, _SCRIPTS, _REFRESHING, _LEASING, _WATCHING_MESSAGES, _WATCHING_SESSIONS, _AUDITED,
+        _CONNECTION, _SCRIPTS, _REFRESHING, _LEASING, _WATCHING_MESSAGES, _WATCHING_SESSIONS, _AUDITED, _MARKING,
     ),
 }  # fmt: skip
 

@@ -22,7 +22,7 @@ _ARGUMENT_COUNTS = range(8)
 _UNTESTED_COMMANDS = {"multi", "exec", SETINFO}
 _CHANNEL_COMMANDS = {"publish", "subscribe", "unsubscribe", "psubscribe", "punsubscribe"}
 # The arguments of commands that are granted on some keys alone.
-_SELECTED = {"xadd": ["*", "name", "value"], "xtrim": ["MAXLEN", "~", "1"]}
+_SELECTED = {"setnx": ["1"], "xadd": ["*", "name", "value"], "xtrim": ["MAXLEN", "~", "1"]}
 _COMMAND, _NAME = "command", "name"
 
 

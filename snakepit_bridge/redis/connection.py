@@ -26,6 +26,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.redaction import register_url
+from snakepit_bridge.redis.data_format import DataFormatGuard
 from snakepit_bridge.redis.outages import OUTAGES, is_outage, to_unavailable_error
 from snakepit_bridge.redis.pipeliner import Command, Pipeliner
 from snakepit_bridge.redis.replication import Replication
@@ -96,18 +97,20 @@ class RedisConnection:
     Args:
         url: ``redis://``, ``rediss://``, ``unix://``, ``valkey://``, and the like; for several hosts see ``Address``.
         timeout_s: maximum seconds for every call, including retries.
+        namespace: of the fleet whose data is read, so that calls raise ``DataFormatError`` if a newer release wrote it.
 
     Raises:
         ConfigurationError: the URL is invalid.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 5.0, namespace: str | None = None) -> None:
         register_url(url)
         self.url = mask_url(url)
         self.user, self.database = user_of(url), database_of(url)
         self.timeout_s = timeout_s
         self.reached = False
         """Whether the server has ever answered; if not, the address may be wrong."""
+        self._format = None if namespace is None else DataFormatGuard(namespace)
         self._pid = os.getpid()
         self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
         self._inherited: list[object] = []
@@ -270,12 +273,16 @@ class RedisConnection:
 
         Raises:
             StoreUnavailableError: no reply within the timeout, or the server is out of service.
+            DataFormatError: a newer release wrote what is there.
         """
         started = time.perf_counter() if TELEMETRY.meter.enabled else None
         try:
             async with asyncio.timeout(self.timeout_s + more_s):
+                if self._format is not None and not self._format.is_readable:
+                    await self._format.check_before(answer, self._link.client.execute_command)
                 reply = await answer
         except TimeoutError:
+            self._forget_format()
             _record_round_trip(started, operation, count, TimeoutError.__name__)
             raise StoreUnavailableError(self.url, f"no answer within {self.timeout_s:g} s") from None
         except (*OUTAGES, ResponseError) as exc:
@@ -283,11 +290,16 @@ class RedisConnection:
             translated = self._translate(exc)
             if translated is exc:
                 raise
+            self._forget_format()
             raise translated from exc
         self.reached = True
         if started is not None:
             _record_round_trip(started, operation, count)
         return reply
+
+    def _forget_format(self) -> None:
+        if self._format is not None:
+            self._format.forget()
 
     def _translate(self, exc: Exception) -> Exception:
         """Return a StoreUnavailableError for an outage, and any other error as it is."""
@@ -340,6 +352,13 @@ class RedisConnection:
         return await self._retry_without_files(lambda: self._send_pipeline(client, commands))
 
     async def _send_pipeline(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
+        if self._format is not None and self._format.is_readable and self._format.is_due:
+            *answers, found = await self._send_together(client, [*commands, self._format.command])
+            self._format.note(found)
+            return answers
+        return await self._send_together(client, commands)
+
+    async def _send_together(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
         if self.cluster:
             return await self._send_separately(client, commands)
         async with client.pipeline(transaction=False) as pipeline:

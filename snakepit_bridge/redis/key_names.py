@@ -25,6 +25,11 @@ class FleetKeys:
     namespace: str = DEFAULT_NAMESPACE
 
     @property
+    def data_format(self) -> str:
+        """The number of the format of what the fleet keeps."""
+        return f"{self.namespace}:format"
+
+    @property
     def wanted_sessions(self) -> str:
         """The sorted set of followed sessions that the fleet uses."""
         return f"{self.namespace}:wanted"

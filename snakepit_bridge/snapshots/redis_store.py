@@ -89,7 +89,7 @@ class RedisStore(SnapshotStore):
         timeout_s: float = 5.0,
         cipher: Cipher = PLAIN,
     ) -> None:
-        self._connection = RedisConnection(url, timeout_s=timeout_s)
+        self._connection = RedisConnection(url, timeout_s=timeout_s, namespace=namespace)
         self._keys = Keys(namespace)
         self._retention = Retention.of(retention)
         self._control = open_change_control(self._connection, namespace, source, cipher)

@@ -22,6 +22,7 @@ from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.protocol.messages import PredictionRequest, Requirement, Result
 from snakepit_bridge.protocol.provenance import Provenance, Timings
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.data_format import DATA_FORMAT
 from snakepit_bridge.rollouts.records import RolloutRecord, RolloutState
 from snakepit_bridge.snapshots import RedisStore, Retention
 from snakepit_bridge.variables import Variable
@@ -75,6 +76,7 @@ def load(release: str, name: str) -> Any:
 def written() -> dict[str, Any]:
     """Return what this version writes of the samples, as JSON values."""
     return {
+        "format": str(DATA_FORMAT),
         "request": {"program": REQUEST.program, "inputs": REQUEST.inputs, "keywords": REQUEST.keywords()},
         "result": RESULT.encode(),
         "spec": SPEC.encode().decode(),

@@ -17,6 +17,7 @@ PERMANENT: dict[str, str] = {
     r"[^:{]+:\{limits\}:(lane:.*|sessions:.*|messages|parked|waiting|deadlines)": "what waits for a limit",
     r"[^:{]+:\{lm-batches\}:(parked|open:.*|deadlines|requests|profiles|waiting:.*|members:.*|batches)": "what waits "
     "for a batch of LM calls",
+    r"[^:{]+:format": "the number of the format of the fleet's data",
     r"[^:{]+:sessions": "the index of sessions",
     r"[^:{]+:\{.*\}:(head|variables|history|labels|labelled|checks|rollouts|experiments)": "a session",
     r"[^:{]+:programs": "the index of programs",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.exceptions import DataFormatError, StoreUnavailableError
 from workers.health.checks import Problems
 from workers.health.loop_beat import LoopBeat
 
@@ -60,6 +60,8 @@ class GatewayHealth:
             await self._fleet.store.heads([_SESSION])
         except StoreUnavailableError:
             return "it doesn't answer"
+        except DataFormatError as exc:
+            return str(exc)
         return ""
 
     async def _ask_rabbitmq(self) -> str:

@@ -16,6 +16,7 @@ from snakepit_bridge.process.home_loop import adopt_loop, run_on_home_loop
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
+from snakepit_bridge.redis.data_format import mark_data_format
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.telemetry.metrics import GATEWAY_CALLS
@@ -167,6 +168,7 @@ class Gateway:
         if self._health_server is not None:
             self._health_server.start(self.health)
         await run_on_home_loop(check_role(Role.gateway, self._fleet.connection, settings.namespace, settings.queue))
+        await run_on_home_loop(mark_data_format(self._fleet.connection.execute, settings.namespace))
         for server in filter(None, (self._grpc, self._http)):
             await server.start()
         self.health.is_serving = True

@@ -26,6 +26,7 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.data_format import mark_data_format
 from snakepit_bridge.snapshots import RedisStore, SnapshotStore
 from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.telemetry.meter import NO_LABELS, Labels
@@ -67,7 +68,9 @@ class Refresher:
         self.health = RefresherHealth()
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self._settings = settings
-        connection = RedisConnection(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        connection = RedisConnection(
+            settings.redis_url, timeout_s=settings.redis_timeout_s, namespace=settings.namespace
+        )
         self._connection = connection
         self._store = store or RedisStore(
             settings.redis_url,
@@ -242,6 +245,7 @@ def run_refresher(settings: RefresherSettings, *, name: str = "") -> None:
     Raises:
         ConfigurationError: its metrics or traces can't be exported as the environment says, or its health address
             can't be used.
+        DataFormatError: a newer release wrote the fleet's data.
         StoreForbiddenError: its user of Redis lacks rights.
     """
     raise_open_file_limit()
@@ -255,7 +259,7 @@ def run_refresher(settings: RefresherSettings, *, name: str = "") -> None:
         refresher = Refresher(settings, name=name)
         if health is not None:
             health.start(refresher.health)
-        await _check_rights(settings)
+        await _check_store(settings)
         exporting = start_fleet_metrics(partial(_open_fleet, settings), settings.sessions)
         try:
             await refresher.run(stop)
@@ -282,9 +286,10 @@ def _open_fleet(settings: RefresherSettings) -> Fleet:
     )
 
 
-async def _check_rights(settings: RefresherSettings) -> None:
+async def _check_store(settings: RefresherSettings) -> None:
     connection = RedisConnection(settings.redis_url)
     try:
         await check_role(Role.refresher, connection, settings.namespace, settings.queue)
+        await mark_data_format(connection.execute, settings.namespace)
     finally:
         await connection.aclose()

@@ -13,6 +13,7 @@ from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.protocol.messages import VERSION, Result
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.data_format import DATA_FORMAT
 from snakepit_bridge.rollouts.records import RolloutRecord
 from snakepit_bridge.snapshots import RedisStore, Retention
 from snakepit_bridge.variables import Variable
@@ -49,6 +50,7 @@ def test_records_of_a_release_are_read(release: str) -> None:
     assert Reservation.parse(found["reservation"]) == golden.RESERVATION
     assert Retention.parse(found["retention"]) == Retention(10, 60.0, 3_600.0)
     assert Token.parse(found["token"]) == Token(5, 2)
+    assert int(found["format"]) <= DATA_FORMAT
 
 
 @pytest.mark.parametrize("release", RELEASES)

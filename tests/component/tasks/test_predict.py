@@ -9,16 +9,19 @@ from typing import Any
 
 import dspy
 import pytest
-from celery.states import IGNORED
+from celery.states import IGNORED, REJECTED
 from redis import Redis
 
 from config.settings import FleetSettings
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError, LMUnavailableError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, DataFormatError, LMUnavailableError
 from snakepit_bridge.process.home_loop import run_blocking
-from snakepit_bridge.protocol.messages import PREDICT, VERSION
+from snakepit_bridge.protocol.messages import PREDICT, SENT_AT, VERSION
+from snakepit_bridge.redis.data_format import DATA_FORMAT
 from snakepit_bridge.testing import RecordingLM
+from tasks.newer_messages import MAX_AGE_S
 from tasks.predict import predict
+from tasks.predict_batch import predict_batch
 from workers.app import FleetApp
 
 
@@ -48,6 +51,20 @@ def test_another_version_of_the_message_is_refused(app: FleetApp) -> None:
     done = call(app, {"question": "why?"}, "qa", v=VERSION + 1)
     assert type(done.result) is ConfigurationError
     assert f"version {VERSION + 1}, this worker reads {VERSION}" in str(done.result)
+
+
+@pytest.mark.parametrize("age_s", [0.0, MAX_AGE_S])
+def test_data_of_a_newer_release_is_left_to_a_newer_worker(app: FleetApp, redis_url: str, age_s: float) -> None:
+    with Redis.from_url(redis_url) as client:
+        client.set("dspex:format", DATA_FORMAT + 1)
+    headers, batch = {SENT_AT: time.time() - age_s}, app.tasks[predict_batch.name]
+    done = app.tasks[PREDICT].apply(args=({"question": "why?"}, "qa"), task_id="task", headers=headers)
+    batched = batch.apply(args=([["input", {"question": "why?"}]], "qa"), headers=headers)
+    if age_s:
+        assert type(done.result) is DataFormatError
+        assert (batched.state, batched.result.requeue) == (REJECTED, False), "it is a dead letter, to be sent again"
+    else:
+        assert (done.state, done.result.requeue) == (batched.state, batched.result.requeue) == (REJECTED, True)
 
 
 def test_a_requirement_that_cannot_be_read_is_refused(app: FleetApp) -> None:

@@ -4,8 +4,8 @@ defmodule DSPexFleet.Error.Reasons do
 
   @reasons ~w(
              AnswerTooLargeError ApprovalError ApprovalNotFoundError ApprovalOutdatedError ApprovalRequiredError
-             AuthorityAwayError BindingError BridgeError BulkError CheckFailedError ConfigurationError DatasetError
-             DatasetNotFoundError DeadMessageNotFoundError DeadlineExceededError DecryptionError DrainingError
+             AuthorityAwayError BindingError BridgeError BulkError CheckFailedError ConfigurationError
+             DataFormatError DatasetError DatasetNotFoundError DeadMessageNotFoundError DeadlineExceededError DecryptionError DrainingError
              ElixirError ElixirFailedError ElixirMethodNotServedError ElixirSessionNotFoundError
              ElixirUnavailableError EvaluationError EvaluationNotFoundError ExperimentError ExperimentNotFoundError
              FencedError ForeignNamespaceError FormExpiredError GateError GateFailedError HalfWrittenError

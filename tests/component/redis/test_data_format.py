@@ -1,0 +1,124 @@
+"""The number of the format of a fleet's data: an older process says by name that it would misread what is there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+
+from config.settings import FleetSettings
+from snakepit_bridge.exceptions import DataFormatError
+from snakepit_bridge.redis import data_format
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.data_format import DATA_FORMAT, mark_data_format
+from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.telemetry.metrics import REDIS_DURATION
+from snakepit_bridge.variables import Variable
+from tests.harness import golden
+from tests.harness.meter import RecordedMeter, recorded_meter
+from workers.gateway.service import Gateway
+from workers.gateway.settings import GatewaySettings
+from workers.refresher import RefresherSettings
+from workers.refresher.service import run_refresher
+from workers.server_checks import check_servers
+
+KEY = "dspex:format"
+NEWER = DATA_FORMAT + 1
+
+
+@pytest.fixture
+def server(redis_url: str) -> Redis:
+    return Redis.from_url(redis_url)
+
+
+@pytest.fixture
+async def connection(redis_url: str) -> AsyncIterator[RedisConnection]:
+    opened = RedisConnection(redis_url, namespace="dspex")
+    yield opened
+    await opened.aclose()
+
+
+async def test_data_without_a_number_is_that_of_the_first_releases(connection: RedisConnection, server: Redis) -> None:
+    golden.restore_session(server, golden.load("0.2.0", "server"))
+    assert await connection.execute("SET", "key", "value", "EX", 60)
+    assert server.get(KEY) is None, "who only uses a fleet leaves no number"
+
+
+@pytest.mark.parametrize("number", [str(NEWER), "1.5", "x" * 10_000])
+async def test_nothing_is_sent_to_a_fleet_of_a_newer_format(
+    connection: RedisConnection, server: Redis, number: str
+) -> None:
+    server.set(KEY, number)
+    for _ in range(2):
+        with pytest.raises(DataFormatError, match=f"^The data of fleet 'dspex' in Redis has format '{number[:20]}'"):
+            await connection.execute("SET", "key", "value")
+        with pytest.raises(DataFormatError, match="Upgrade this process; see docs/how-to/upgrade.md"):
+            await connection.wait_bounded(connection.client.ping())
+    assert server.get("key") is None
+
+
+async def test_another_fleet_of_the_server_has_a_format_of_its_own(redis_url: str, server: Redis) -> None:
+    server.set("other:format", NEWER)
+    store, others = RedisStore(redis_url), RedisStore(redis_url, namespace="other")
+    assert await store.publish("s", {"a": Variable.declare("a", 1, "integer")})
+    with pytest.raises(DataFormatError, match="'other'"):
+        await others.publish("s", {"a": Variable.declare("a", 1, "integer")})
+    await store.aclose()
+    await others.aclose()
+
+
+async def test_who_serves_a_fleet_writes_the_number_once(connection: RedisConnection, server: Redis) -> None:
+    for _ in range(2):
+        await mark_data_format(connection.execute, "dspex")
+    assert server.get(KEY) == str(DATA_FORMAT).encode()
+    server.set(KEY, NEWER)
+    with pytest.raises(DataFormatError):
+        await mark_data_format(RedisConnection(connection.url).execute, "dspex")
+    assert server.get(KEY) == str(NEWER).encode()
+
+
+async def test_an_unreachable_server_keeps_nobody_from_starting() -> None:
+    unreachable = RedisConnection("redis://127.0.0.1:1", timeout_s=0.5)
+    await mark_data_format(unreachable.execute, "dspex")
+    assert not unreachable.reached
+
+
+def trips(meter: RecordedMeter) -> Counter[str]:
+    return Counter(labels["db.operation.name"] for _, labels in meter.of(REDIS_DURATION))
+
+
+async def test_a_running_process_learns_of_it_with_what_it_sends_anyway(
+    connection: RedisConnection, server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_format, "RECHECK_S", 0.0)
+    await connection.execute("PING")
+    server.set(KEY, NEWER)
+    with recorded_meter() as meter:
+        await connection.execute("PING")  # its reply came with the number
+        assert trips(meter) == {"PIPELINE": 1}
+    with pytest.raises(DataFormatError):
+        await connection.execute("PING")
+    server.set(KEY, DATA_FORMAT)
+    assert await connection.execute("PING"), "a number that is taken back is found too"
+
+
+async def test_what_serves_a_fleet_does_not_start_on_a_newer_one(redis_url: str, server: Redis) -> None:
+    server.set(KEY, NEWER)
+    with pytest.raises(DataFormatError):
+        await check_servers(FleetSettings(redis_url=SecretStr(redis_url)))
+    gateway = Gateway(GatewaySettings(redis_url, grpc="127.0.0.1:0", http=None))
+    try:
+        with pytest.raises(DataFormatError):
+            await gateway.start()
+        assert (await gateway.health.ask_servers())["store"].startswith("The data of fleet 'dspex'")
+    finally:
+        await gateway.stop()
+
+
+def test_a_refresher_does_not_start_on_a_newer_one(redis_url: str, server: Redis) -> None:
+    server.set(KEY, NEWER)
+    with pytest.raises(DataFormatError):
+        run_refresher(RefresherSettings("127.0.0.1:9", redis_url))
