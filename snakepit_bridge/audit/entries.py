@@ -27,11 +27,12 @@ class AuditSource(StrEnum):
 
 
 class AuditOutcome(StrEnum):
-    """How a change ended: it was made, it waits for an approval, or it was refused."""
+    """How a change ended: it was made, waits for an approval, was refused, or was denied to who wanted it."""
 
     DONE = "done"
     REQUESTED = "requested"
     REFUSED = "refused"
+    DENIED = "denied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,16 @@ class AuditEntry:
     """One change, or the attempt at one.
 
     Attributes:
-        action: such as ``publish``, ``label`` or ``rollout.promoted``.
+        action: such as ``publish``, ``label`` or ``rollout.promoted``; of a denied call the gateway's operation.
         target: such as ``session:shop``, ``session:shop@stable``, ``program:qa@prod`` or ``dead:ID``.
         actor: who did it: an author, the name of a gateway's token, or the user of the command line.
         source: where it came from.
         reason: why, as the actor said.
         before, after: the target's token or version, where it has any.
         outcome: how it ended.
-        problem: why it was refused.
+        problem: why it was refused or denied.
         names: of what changed within the target, at most ``NAMES_RECORDED``.
-        changes: how many changed.
+        changes: how many changed; of denied calls, how many there were.
         approval: the id of the request that was approved, or that waits.
         approvers: who approved it.
         at: when, in Unix seconds by the server's clock; 0 before it is stored.

@@ -81,7 +81,9 @@ def _row(entry: AuditEntry) -> tuple[object, ...]:
 
 
 def _describe(entry: AuditEntry) -> str:
-    """Return what changed, why, and who approved it or why it was refused."""
+    """Return what changed, why, and who approved it or why it was refused or denied."""
+    if entry.outcome is AuditOutcome.DENIED:
+        return f"{entry.problem} ({entry.changes} calls)" if entry.changes > 1 else entry.problem
     names = ", ".join(entry.names[:_NAMES_SHOWN])
     more = f" and {entry.changes - _NAMES_SHOWN} more" if entry.changes > _NAMES_SHOWN else ""
     by = f"approved by {', '.join(entry.approvers)}" if entry.approvers else ""

@@ -41,7 +41,7 @@ class AuditClient(ProgramClient):
             session: only those of this session, its labels, rollouts and experiments.
             actor: only those of this author, or of the gateway's token of this name.
             action: only these, such as ``publish``, or ``rollout`` for all steps of rollouts.
-            outcome: only ``done``, ``requested`` or ``refused`` ones.
+            outcome: only ``done``, ``requested``, ``refused`` or ``denied`` ones.
             since_s: none older than so many seconds; None for no limit.
             limit: how many at most.
             before: the ``position`` of an entry, to read on from there.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from tests.harness.waiting import eventually
 from tests.integration.gateway_clients import Client, connected, gateway, http, refused
 from workers.gateway import Gateway, Grants, hash_token
 
@@ -130,3 +131,37 @@ async def test_the_audit_is_read_by_its_own_scope_and_over_http(ops: Client, ser
     async with http(served.http_address, "auditor") as over_http:
         found = (await over_http.get("/v1/audit", params={"action": "publish", "limit": 1})).json()
         assert [entry["target"] for entry in found["entries"]] == ["session:shop"]
+
+
+async def test_denied_calls_are_in_the_trail_without_their_tokens(ops: Client, served: Gateway) -> None:
+    await ops.publish("prod", price=1)
+    app = ops.with_token("app")
+    rule = pb.ProtectRequest(kind="label", pattern="stable")
+    await refused(app.protections.Protect(rule, metadata=app.metadata))
+    stranger = ops.with_token("dspex_guessed")
+    for _ in range(3):
+        await refused(stranger.publish("prod", price=2))
+    async with http(served.http_address, "dspex_guessed") as over_http:
+        assert (await over_http.get("/v1/sessions/prod/variables")).status_code == 401
+
+    async def found() -> list[tuple[str, str, str]]:
+        return sorted((e.action, e.target, e.actor) for e in await audited(ops, outcome="denied"))
+
+    expected = {
+        ("Protections.Protect", "gateway", "app"),
+        ("Variables.Get", "session:prod", ""),
+        ("Variables.Publish", "gateway", ""),
+    }
+    await eventually(lambda: holds(found, expected), "the denied calls to be written")
+    entries = await audited(ops, outcome="denied")
+    publishes = [entry for entry in entries if entry.action == "Variables.Publish"]
+    assert sum(entry.changes for entry in publishes) == 3
+    assert {entry.problem for entry in publishes} == {
+        "The call's token is unknown to this gateway; it came from 127.0.0.1"
+    }
+    assert {entry.source for entry in entries} == {"gateway"}
+    assert "dspex_guessed" not in str(entries)
+
+
+async def holds(read: Callable[[], Awaitable[list[tuple[str, str, str]]]], expected: set[tuple[str, str, str]]) -> bool:
+    return expected <= set(await read())

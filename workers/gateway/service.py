@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from snakepit_bridge.audit.entries import AuditSource
 from snakepit_bridge.client import Fleet
+from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.aio import OutageLog, cancel_tasks, every
 from snakepit_bridge.process.home_loop import adopt_loop, run_on_home_loop
 from snakepit_bridge.process.open_files import raise_open_file_limit
@@ -21,6 +22,7 @@ from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.telemetry.metrics import GATEWAY_CALLS
 from snakepit_bridge.telemetry.setup import stop as stop_telemetry
+from workers.gateway.access.denied_calls import FLUSH_INTERVAL_S, DeniedCalls
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.api.approvals import GatewayApprovals, GatewayProtections
 from workers.gateway.api.audit import GatewayAudit
@@ -87,7 +89,8 @@ class Gateway:
         )
         self._replica = Replica(self._fleet.store)
         self._predictions = Predictions(self._fleet, settings.limits.batch)
-        self._gate = RequestGate(settings.grants, settings.limits)
+        self._gate = RequestGate(settings.grants, settings.limits, DeniedCalls(self._fleet.audit_trail))
+        self._recording: asyncio.Task[None] | None = None
         operations = build_operations(self._build_services(settings))
         flags = Flags(self._fleet, self._replica)
         self._grpc = GrpcServer(operations, self._gate, settings) if settings.grpc else None
@@ -169,6 +172,12 @@ class Gateway:
             self._health_server.start(self.health)
         await run_on_home_loop(check_role(Role.gateway, self._fleet.connection, settings.namespace, settings.queue))
         await run_on_home_loop(mark_data_format(self._fleet.connection.execute, settings.namespace))
+        self._recording = asyncio.create_task(
+            every(
+                FLUSH_INTERVAL_S, self._gate.denied.flush, OutageLog(_log, "Can't record the calls that were denied")
+            ),
+            name="dspex-gateway-denied",
+        )
         for server in filter(None, (self._grpc, self._http)):
             await server.start()
         self.health.is_serving = True
@@ -181,6 +190,9 @@ class Gateway:
         self._gate.draining.set()
         servers = filter(None, (self._grpc, self._http))
         await asyncio.gather(*(server.stop(self._settings.drain_s) for server in servers))
+        await cancel_tasks(self._recording)
+        with suppress(BridgeError):
+            await self._gate.denied.flush(is_last=True)
         await self._replica.aclose()
         self._predictions.close()
         if self._fleet.elixir is not None:

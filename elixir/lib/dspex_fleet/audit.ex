@@ -5,7 +5,7 @@ defmodule DSPexFleet.Audit do
       {:ok, entries} = Audit.list(session, action: "publish", since_s: 86_400)
 
   An entry is a map of `:action`, `:target`, `:actor`, `:source`, `:reason`, `:before`, `:after`, `:outcome` (`"done"`,
-  `"requested"` or `"refused"`), `:problem`, `:names`, `:changes`, `:approval`, `:approvers`, `:at` (`DateTime`) and
+  `"requested"`, `"refused"` or `"denied"`), `:problem`, `:names`, `:changes`, `:approval`, `:approvers`, `:at` (`DateTime`) and
   `:position`. It has names and tokens, never values. The token needs the scope `audit` or `admin`, and has to be for all
   sessions; the session that is given only says which connection to use.
   """
@@ -36,7 +36,7 @@ defmodule DSPexFleet.Audit do
                  of_session: [type: :string, default: "", doc: "Only entries of this session and its labels."],
                  actor: [type: :string, default: "", doc: "Only those of this author or token."],
                  action: [type: :string, default: "", doc: "Only these, such as `\"publish\"` or `\"rollout\"`."],
-                 outcome: [type: {:in, ["", "done", "requested", "refused"]}, default: "", doc: "Only these."],
+                 outcome: [type: {:in, ["", "done", "requested", "refused", "denied"]}, default: "", doc: "Only these."],
                  since_s: [type: {:or, [:float, :non_neg_integer]}, doc: "None older than so many seconds."],
                  limit: [type: {:in, 1..1_000}, default: 100, doc: "The most entries."],
                  before: [type: :string, default: "", doc: "The `:position` of an entry, to read on from there."]

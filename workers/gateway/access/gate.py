@@ -10,10 +10,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.exceptions import ApprovalError, BridgeError
 from snakepit_bridge.telemetry import TELEMETRY, Span
 from snakepit_bridge.telemetry.tracer import Carrier
 from workers.gateway.access.authentication import UNRESTRICTED, Grant, Grants
+from workers.gateway.access.denied_calls import DeniedCalls
 from workers.gateway.access.limits import GrantLimiter
 from workers.gateway.call import ClientCall, require_name
 from workers.gateway.errors import (
@@ -38,13 +39,16 @@ class RequestGate:
     Args:
         grants: the grants; if empty, every caller may do everything.
         limits: the gateway's limits.
+        denied: collects the calls that are denied.
 
     Attributes:
         draining: set once the gateway is shutting down.
+        denied: the calls that were denied.
     """
 
-    def __init__(self, grants: Grants, limits: GatewayLimits) -> None:
+    def __init__(self, grants: Grants, limits: GatewayLimits, denied: DeniedCalls) -> None:
         self.draining = asyncio.Event()
+        self.denied = denied
         self._grants = grants
         self._limits = limits
         self._limiter = GrantLimiter(limits)
@@ -90,7 +94,7 @@ class RequestGate:
             DrainingError: the gateway is shutting down.
             TookTooLongError: the operation exceeded the timeout.
         """
-        with _start_span(operation, headers):
+        with _start_span(operation, headers), self._noting_denials(operation, request, grant):
             return await self._call(operation, request, grant, timeout_s)
 
     async def _call(self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None) -> Any:
@@ -121,9 +125,10 @@ class RequestGate:
         """
         span, error = _start_span(operation, headers), None
         try:
-            async with aclosing(self._stream(operation, request, grant, timeout_s)) as answers:
-                async for answer in answers:
-                    yield answer
+            with self._noting_denials(operation, request, grant):
+                async with aclosing(self._stream(operation, request, grant, timeout_s)) as answers:
+                    async for answer in answers:
+                        yield answer
         except BaseException as exc:
             error = exc
             raise
@@ -164,6 +169,15 @@ class RequestGate:
             following.cancel()
             draining.cancel()
             await asyncio.gather(following, draining, return_exceptions=True)
+
+    @contextmanager
+    def _noting_denials(self, operation: Operation, request: Any, grant: Grant) -> Generator[None]:
+        try:
+            yield
+        except (NotGrantedError, ApprovalError) as exc:
+            session = str(getattr(request, "session", ""))
+            self.denied.note(exc, operation.name, actor=grant.name, session=session)
+            raise
 
     @contextmanager
     def count_stream(self, grant: Grant) -> Generator[None]:

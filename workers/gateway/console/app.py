@@ -80,12 +80,7 @@ class Console:
     def routes(self) -> list[Route]:
         """Return the routes of all pages and of the files that they load."""
         signing = SignInPages(
-            self._receiver,
-            self._sign_ins,
-            self._cookies,
-            self._renderer,
-            requires_token=self._gate.requires_token,
-            openid=self._openid,
+            self._receiver, self._sign_ins, self._cookies, self._renderer, self._gate, openid=self._openid
         )
         pages: dict[str, dict[str, Answer]] = {}
         for page in PAGES:
@@ -133,6 +128,7 @@ class Console:
             visit = self._visit(request, visitor)
             # Who may not see a page gets the answer that a page gets that doesn't exist.
             if not self._is_there(page, visitor.grant):
+                self._caller.deny(visitor.grant, page.needs)
                 raise PageNotFoundError(page.path)
             if page.method == "POST":
                 visit = replace(visit, form=await read_form(self._receiver, request, visitor))

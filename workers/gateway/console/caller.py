@@ -34,6 +34,17 @@ class OperationCaller:
         operation = self._operations.get(name)
         return operation is not None and grant.allows(operation.scope) and (may_change or operation.only_reads)
 
+    def deny(self, grant: Grant, name: str) -> NotGrantedError:
+        """Note that an operation was denied to a visitor, and return the error that says so.
+
+        Args:
+            grant: the visitor's.
+            name: ``Service.Method``.
+        """
+        error = NotGrantedError(grant.name, self._operations[name].scope)
+        self._gate.denied.note(error, name)
+        return error
+
     async def call(self, grant: Grant, name: str, request: Any, *, may_change: bool) -> Any:
         """Return an operation's response.
 
@@ -49,7 +60,7 @@ class OperationCaller:
         """
         operation = self._operations[name]
         if not grant.allows(operation.scope):
-            raise NotGrantedError(grant.name, operation.scope)
+            raise self.deny(grant, name)
         if not (may_change or operation.only_reads):
             raise ReadOnlyError
         return await self._gate.call(operation, request, grant, None, {})

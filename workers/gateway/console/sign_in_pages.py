@@ -8,15 +8,18 @@ from collections.abc import Awaitable, Callable, Iterable
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from workers.gateway.access.gate import RequestGate
 from workers.gateway.access.openid_settings import OpenIdSettings
 from workers.gateway.console.forms import last_value, read_form
 from workers.gateway.console.page import PAGE_TYPE
 from workers.gateway.console.rendering import PageRenderer
 from workers.gateway.console.security import CookieJar
 from workers.gateway.console.sign_ins import SignIns, Visitor
-from workers.gateway.http.requests import RequestReceiver
+from workers.gateway.errors import UnauthenticatedError
+from workers.gateway.http.requests import RequestReceiver, read_address
 
 SIGN_IN = "/sign-in"
+_SIGN_IN_ACTION = "Console.SignIn"
 # Of this site, in printable ASCII: browsers skip tabs, and take // and /\\ for another host.
 _LOCAL_PATH = re.compile(r"/(?![/\\])[!-~]*")
 
@@ -31,7 +34,7 @@ class SignInPages:
         sign_ins: who is signed in.
         cookies: sets the visitors' cookies.
         renderer: of the pages.
-        requires_token: whether the gateway has tokens; otherwise everybody on the machine may do everything.
+        gate: knows whether the gateway has tokens; without them everybody on the machine may do everything.
         openid: signs in by OpenID Connect; None if nobody does.
     """
 
@@ -41,15 +44,15 @@ class SignInPages:
         sign_ins: SignIns,
         cookies: CookieJar,
         renderer: PageRenderer,
+        gate: RequestGate,
         *,
-        requires_token: bool,
         openid: OpenIdSettings | None = None,
     ) -> None:
         self._receiver = receiver
         self._sign_ins = sign_ins
         self._cookies = cookies
         self._renderer = renderer
-        self._requires_token = requires_token
+        self._gate = gate
         self._openid = openid
 
     def answers(self) -> Iterable[SignInAnswer]:
@@ -86,6 +89,11 @@ class SignInPages:
         form = await read_form(self._receiver, request, visitor)
         signed_in = await self._sign_ins.sign_in(last_value(form, "token").strip())
         if signed_in is None:
+            self._gate.denied.note(
+                UnauthenticatedError("The token is unknown to this gateway"),
+                _SIGN_IN_ACTION,
+                address=read_address(request),
+            )
             return self._render(request, visitor, problem="This gateway doesn't know the token.", status=401)
         if visitor.grant is not None:
             await self._sign_ins.sign_out(visitor)
@@ -97,7 +105,7 @@ class SignInPages:
         """Sign a visitor out."""
         await read_form(self._receiver, request, visitor)
         await self._sign_ins.sign_out(visitor)
-        response = RedirectResponse(SIGN_IN if self._requires_token else "/", 303)
+        response = RedirectResponse(SIGN_IN if self._gate.requires_token else "/", 303)
         self._cookies.remove(response)
         return response
 

@@ -15,6 +15,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
+from workers.gateway.access.denied_calls import format_address
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.errors import (
     MalformedError,
@@ -159,14 +160,15 @@ class _AuthenticationInterceptor(grpc.aio.ServerInterceptor):
             try:
                 self._gate.authorize(_read_authorization(handler_call_details.invocation_metadata), operation)
             except BridgeError as exc:
-                return _rejecting_handler(exc, operation)
+                return _rejecting_handler(exc, operation, self._gate)
         return await continuation(handler_call_details)
 
 
-def _rejecting_handler(error: BridgeError, operation: Operation) -> grpc.RpcMethodHandler[Any, Any]:
+def _rejecting_handler(error: BridgeError, operation: Operation, gate: RequestGate) -> grpc.RpcMethodHandler[Any, Any]:
     async def reject(_: Any, context: Context) -> Any:
         with measure_rpc(operation.path) as outcome:
             outcome.error = error
+            gate.denied.note(error, operation.name, address=format_address(context.peer()))
             await _abort(error, operation, context)
 
     # Only a client-streaming handler is called before a message has been received.

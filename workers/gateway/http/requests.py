@@ -8,6 +8,7 @@ import math
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from snakepit_bridge.exceptions import BridgeError
 from workers.gateway.access.authentication import Grant
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.access.web_origins import WebOrigins
@@ -73,7 +74,12 @@ class RequestReceiver:
             UnauthenticatedError: there is no token, or an unknown one.
             NotGrantedError: the grant lacks the operation's scope.
         """
-        grant = self._gate.authorize(authorization, operation)
+        try:
+            grant = self._gate.authorize(authorization, operation)
+        except BridgeError as exc:
+            session = str(request.path_params.get("session", ""))
+            self._gate.denied.note(exc, operation.name, session=session, address=read_address(request))
+            raise
         if self._gate.requires_token:
             self.trust(request)
         return grant
@@ -102,6 +108,11 @@ class RequestReceiver:
         except TimeoutError:
             raise TookTooLongError(self._limits.read_s) from None
         return bytes(data)
+
+
+def read_address(request: Request) -> str:
+    """Return the address that a request came from; empty if it isn't known."""
+    return request.client.host if request.client is not None else ""
 
 
 def parse_timeout(request: Request) -> float | None:

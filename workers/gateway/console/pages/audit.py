@@ -10,7 +10,7 @@ from workers.gateway.console.page import Page, Visit
 
 _SHOWN = 100
 _FILTERS = ("session", "actor", "action", "outcome")
-OUTCOME_STATUS = {"done": "ok", "requested": "warn", "refused": "bad"}
+OUTCOME_STATUS = {"done": "ok", "requested": "warn", "refused": "bad", "denied": "bad"}
 """The kinds of status by which outcomes are shown."""
 
 
