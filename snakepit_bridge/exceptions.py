@@ -23,6 +23,7 @@
     │   ├── AuthorityAwayError           variables that the session's authority has stopped confirming
     │   ├── StalenessExceededError       variables that were confirmed longer ago than the task accepts
     │   ├── SessionOwnedElsewhereError   a publisher that isn't the session's authority
+    │   ├── SessionProtectedError        a change of what a rule protects and an Elixir server owns
     │   ├── StaleTokenError              a publish that expected another revision
     │   │   └── LabelMovedError          the same for a label
     │   ├── LabelNotFoundError
@@ -489,6 +490,22 @@ class SessionOwnedElsewhereError(SessionError):
         return (
             f"Session '{self.session}' is published by '{self.authority}', not by '{self.publisher}'. "
             f"Change the variable there."
+        )
+
+
+@_error
+class SessionProtectedError(SessionError):
+    """A change of a session that a rule protects and an Elixir server publishes: it can't wait for approval."""
+
+    session: str
+    rule: str
+    authority: str
+
+    def __str__(self) -> str:
+        return (
+            f"Session '{self.session}' is protected by rule {self.rule}, and published by '{self.authority}', which "
+            "makes changes at once: none can wait for approval, so nothing was changed. Change it in the Elixir "
+            "application; docs/how-to/protect.md says how its changes can be approved."
         )
 
 

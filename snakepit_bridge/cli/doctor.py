@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from snakepit_bridge.cli.change_checks import check_changes, describe_data_format
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.fleet_commands import load_fleet_commands
 from snakepit_bridge.cli.fleet_state import (
@@ -30,7 +31,7 @@ from snakepit_bridge.cli.secret_checks import (
 )
 from snakepit_bridge.cli.worker_report import check_workers, collect_reports
 from snakepit_bridge.delivery.dead_letters import DeadLetters
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError, StoreForbiddenError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, DataFormatError, StoreForbiddenError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.checks import PACKAGES, Check
 from snakepit_bridge.protocol.messages import code_queue
@@ -84,6 +85,10 @@ def _redis(fleet: Fleet, wait_s: float) -> Iterator[Check]:
         info = run_blocking(_info(fleet))
         stalls = list(_stalls(fleet))
         dead = run_blocking(DeadLetters(fleet.connection, namespace=fleet.namespace).count())
+        changes = run_blocking(check_changes(fleet))
+    except DataFormatError as exc:
+        yield describe_data_format(exc)
+        return
     except StoreForbiddenError as exc:
         found = f"user '{exc.user}': {exc.problem}"
         yield Check("rights on Redis", "fail", found, "grant those that 'dspex-fleet acl operator' prints")
@@ -99,6 +104,7 @@ def _redis(fleet: Fleet, wait_s: float) -> Iterator[Check]:
     yield _eviction(info)
     yield from run_blocking(check_default_user(fleet.connection))
     yield _given_up(dead)
+    yield from changes
     yield from _broker(fleet, wait_s)
     yield from stalls
 

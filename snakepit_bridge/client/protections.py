@@ -19,6 +19,9 @@ from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.scripts import ScriptPackage
+from snakepit_bridge.snapshots.records import STORE
+from snakepit_bridge.snapshots.redis_heads import RedisHeads
+from snakepit_bridge.snapshots.redis_keys import Keys
 
 _SCRIPTS = ScriptPackage("snakepit_bridge.audit")
 
@@ -74,11 +77,13 @@ class AsyncProtections:
             approval: the id of the request for it that was approved.
 
         Raises:
-            ProtectionError: the rule can't be one, or there are too many.
+            ProtectionError: the rule can't be one, it is of a session that an Elixir server publishes, or there are too
+                many.
             ApprovalRequiredError: the rule would ask for fewer approvals; a request waits.
             StoreUnavailableError: Redis is away.
         """
         rule = Protection(_parse_kind(kind), pattern, approvals, author, time.time())
+        await run_on_home_loop(self._check_owner(rule))
         change = ControlledChange(
             "protect", f"protection:{rule}", author,
             build_arguments=lambda: {"approvals": approvals}, approval=approval,
@@ -107,6 +112,24 @@ class AsyncProtections:
             raise ProtectionError(f"{kind}:{pattern}", f"there is no such rule; there are: {known}")
         change = ControlledChange("unprotect", f"protection:{rule}", author, approval=approval)
         await run_on_home_loop(self._change(change, rule, None))
+
+    async def _check_owner(self, rule: Protection) -> None:
+        """Refuse a rule of one session whose changes an Elixir server makes.
+
+        Raises:
+            ProtectionError: it is.
+        """
+        if rule.kind is not ProtectionKind.SESSION or "*" in rule.pattern:
+            return
+        heads = await RedisHeads(self._connection, Keys(self._keys.namespace)).read([rule.pattern])
+        head = heads.get(rule.pattern)
+        if head is not None and head.authority != STORE:
+            raise ProtectionError(
+                str(rule),
+                f"the session is published by '{head.authority}', whose changes count once they are made. Protect a "
+                f"label of it, to whose token predictions are pinned ({rule.pattern}@stable), or have its application "
+                "publish by a gateway: docs/how-to/protect.md",
+            )
 
     async def _change(self, change: ControlledChange, rule: Protection, after: Protection | None) -> None:
         async def read_found() -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 
+from snakepit_bridge.audit.entries import AuditEntry
+from snakepit_bridge.audit.protections import ProtectionKind, find_protection
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.codec import RemoteVariable
 from snakepit_bridge.elixir.demand import SessionDemand
@@ -20,6 +22,7 @@ from snakepit_bridge.elixir.write_transaction import WriteTransaction, registers
 from snakepit_bridge.exceptions import (
     SessionError,
     SessionOwnedElsewhereError,
+    SessionProtectedError,
     StoreUnavailableError,
     ValidationError,
 )
@@ -138,11 +141,13 @@ class ElixirAuthority:
 
         Raises:
             ValidationError: a value violates its type or a constraint, here or in Elixir; nothing was changed.
+            SessionProtectedError: a rule protects the session; nothing was changed.
             ElixirUnavailableError: Elixir can't be reached; nothing was changed.
             HalfWrittenError: the connection was lost during several changes, which could not be undone.
             WriteNotShownError: Elixir has the changes, but no refresher published them in time.
             ElixirError, SessionNotFoundError, StoreUnavailableError
         """
+        await self._check_rules(session, author, reason)
         before = await self._read_head(session)
         if self._demand is not None:
             await self._demand.touch([session])
@@ -184,6 +189,20 @@ class ElixirAuthority:
 
     async def _read_head(self, session: str) -> Head | None:
         return (await self._store.heads([session])).get(session)
+
+    async def _check_rules(self, session: str, author: str, reason: str) -> None:
+        """Refuse a change of what a rule protects: Elixir can't be asked to make it only if nothing else has changed.
+
+        Raises:
+            SessionProtectedError: a rule names the session.
+        """
+        control = self._store.change_control
+        rule = find_protection(await control.protections.list(), ProtectionKind.SESSION, session)
+        if rule is None:
+            return
+        wanted = AuditEntry("publish", f"session:{session}", author, reason=reason)
+        await control.trail.record(wanted.refuse(SessionProtectedError.__name__))
+        raise SessionProtectedError(session, str(rule), self.name)
 
     async def _write(self, request: _WriteRequest) -> None:
         """Write under a lock per session: concurrent writers would both register a name that neither found."""

@@ -134,6 +134,7 @@ async def test_a_gateway_does_not_start(server: RightsServer) -> None:
 
 def test_a_refresher_does_not_start(server: RightsServer) -> None:
     with pytest.raises(
-        StoreForbiddenError, match=r"'client'.*lacks commands .*; keys dspex:format \(for setnx\), dspex:refreshers, dspex:refreshers:"
+        StoreForbiddenError,
+        match=r"'client'.*lacks commands .*; keys dspex:format \(for setnx\), dspex:refreshers, dspex:refreshers:",
     ):
         run_refresher(RefresherSettings("127.0.0.1:9", server.url("client")))

@@ -12,13 +12,17 @@ from typing import Any
 import pytest
 
 from snakepit_bridge import SessionContext
+from snakepit_bridge.audit.entries import AuditFilter, AuditOutcome
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.elixir.errors import ElixirSessionNotFoundError, ElixirUnavailableError
 from snakepit_bridge.elixir.write_back import ElixirAuthority, WriteNotShownError
 from snakepit_bridge.exceptions import (
+    ApprovalRequiredError,
+    ProtectionError,
     RevisionLostError,
     SessionOwnedElsewhereError,
+    SessionProtectedError,
     ValidationError,
     VariableNotFoundError,
 )
@@ -180,6 +184,34 @@ async def test_a_value_that_elixir_rejects_is_a_validation_error_and_changes_not
         await ctx.set_variable("temperature", 1.0)
     elixir.turn(refuse_values=False)
     assert elixir.value("s", "temperature") == 0.5
+
+
+@pytest.mark.usefixtures("followed")
+async def test_a_protected_session_is_changed_in_elixir_alone(
+    ctx: SessionContext, elixir: BridgeServer, redis_url: str, store: RedisStore
+) -> None:
+    rules = Fleet(redis_url).protections.aio
+    with pytest.raises(ProtectionError, match=r"published by 'elixir'.*Protect a label of it.*\(s@stable\)"):
+        await rules.protect("session", "s", author="root")
+    await rules.protect("session", "s*", author="root")  # of those that the fleet publishes
+    with pytest.raises(SessionProtectedError, match=r"protected by rule session:s\*, and published by 'elixir'"):
+        await ctx.set_variable("temperature", 1.0)
+    with pytest.raises(SessionProtectedError):
+        await ctx.rollback((await store.head("s")).token)
+    assert not {"SetVariable", "SetVariables", "RegisterVariable"} & elixir.calls.keys()
+    refused = await store.change_control.trail.read(AuditFilter(session="s", outcome=AuditOutcome.REFUSED))
+    assert {(entry.actor, entry.problem) for entry in refused} == {("ann", "SessionProtectedError")}
+    assert await store.change_control.requests.list() == [], "nothing waits that could never be applied"
+    elixir.set("s", "temperature", 0.7)
+
+    async def is_published() -> bool:
+        return (await store.read("s")).value("temperature") == 0.7
+
+    await eventually(is_published, "what Elixir itself publishes to be followed")
+    # What applications use of it can be approved: a label.
+    await rules.protect("label", "s@stable", author="root")
+    with pytest.raises(ApprovalRequiredError):
+        await store.label("s", "stable", (await store.head("s")).token, author="ann")
 
 
 @pytest.mark.usefixtures("followed")

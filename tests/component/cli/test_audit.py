@@ -11,7 +11,7 @@ import dspy
 import pytest
 from redis import Redis
 
-from snakepit_bridge.audit.entries import AuditEntry
+from snakepit_bridge.audit.entries import AuditEntry, AuditOutcome
 from snakepit_bridge.audit.requests import REQUEST_TTL_S
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
@@ -24,7 +24,10 @@ from snakepit_bridge.exceptions import (
     ApprovalRequiredError,
     ProtectionError,
 )
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.redis.data_format import DATA_FORMAT
 from snakepit_bridge.redis.key_names import FleetKeys
+from snakepit_bridge.variables import Variable
 
 Run = Callable[..., str]
 
@@ -200,6 +203,39 @@ def test_a_rollout_and_an_experiment_of_a_protected_session_begin_with_approval(
     assert variables.get_variable("price") == 1
     # It is there already, so that nothing is left to approve.
     assert variables.rollback(first)
+
+
+def test_the_doctor_names_denied_calls_and_rules_that_hold_for_nothing(
+    fleet: Fleet, redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def doctor() -> dict[str, tuple[str, str]]:
+        with pytest.raises(SystemExit):  # this machine's other checks
+            main(["--redis-url", redis_url, "doctor", "--json"])
+        return {check["what"]: (check["level"], check["found"]) for check in json.loads(capsys.readouterr().out)}
+
+    found = doctor()
+    assert found["data format"] == ("ok", "1, of a release that wrote no number")
+    assert found["denied calls"] == ("ok", "none in 24 h")
+    fleet.session("shop", author="ann").blocking.set_variables({"price": 1})
+    fleet.protections.protect("session", "s*", author="root")
+    assert "protection" not in doctor()
+    run_blocking(publish_as_elixir(fleet))
+    for actor, changes in (("", 1_000), ("reader", 2)):
+        denied = AuditEntry("Costs.Get", "gateway", actor, outcome=AuditOutcome.DENIED, changes=changes)
+        run_blocking(fleet.audit_trail.record(denied))
+    found = doctor()
+    assert found["denied calls"] == ("warn", "in 24 h callers without a known token: 1000, reader: 2")
+    assert found["protection"] == ("warn", "session:s* doesn't hold for s-1, which an Elixir server publishes")
+    with Redis.from_url(redis_url) as client:
+        client.set(FleetKeys().data_format, DATA_FORMAT + 1)
+    expected = f"'{DATA_FORMAT + 1}', and this shell's release reads formats up to {DATA_FORMAT}"
+    assert doctor()["data format"] == ("fail", expected)
+
+
+async def publish_as_elixir(fleet: Fleet) -> None:
+    fence = await fleet.store.raise_fence("s-1", publisher="elixir")
+    variable = Variable.declare("price", 1, "integer")
+    await fleet.store.publish("s-1", {"price": variable}, publisher="elixir", fence=fence)
 
 
 def test_an_expired_request_can_not_be_approved(fleet: Fleet, redis_url: str) -> None:

@@ -19,10 +19,10 @@ defmodule DSPexFleet.Error.Reasons do
              ProtectionError ReadOnlyError RecorderError RequestIdConflictError RevisionLostError
              RevisionNotAppliedError RevisionNotReachedError RolloutCandidateError RolloutMovedError
              RolloutNotFoundError RolloutOverlapError RolloutPolicyError RolloutStateError ScoreError SessionError
-             SessionNameError SessionNotFoundError SessionOwnedElsewhereError StaleTokenError StalenessExceededError
-             StoreForbiddenError StoreUnavailableError StreamEndedError SubmitOptionError TooLargeError TooManyError
-             TookTooLongError UnauthenticatedError UnknownModuleError UnreadableVariableError ValidationError
-             VariableNotFoundError WriteNotShownError
+             SessionNameError SessionNotFoundError SessionOwnedElsewhereError SessionProtectedError StaleTokenError
+             StalenessExceededError StoreForbiddenError StoreUnavailableError StreamEndedError SubmitOptionError
+             TooLargeError TooManyError TookTooLongError UnauthenticatedError UnknownModuleError
+             UnreadableVariableError ValidationError VariableNotFoundError WriteNotShownError
            )
            |> Map.new(&{&1, &1 |> String.replace_suffix("Error", "") |> Macro.underscore() |> String.to_atom()})
 
