@@ -278,8 +278,8 @@ class RedisConnection:
         started = time.perf_counter() if TELEMETRY.meter.enabled else None
         try:
             async with asyncio.timeout(self.timeout_s + more_s):
-                if self._format is not None and not self._format.is_readable:
-                    await self._format.check_before(answer, self._link.client.execute_command)
+                if self._format is not None:
+                    await self._check_format(self._format, answer)
                 reply = await answer
         except TimeoutError:
             self._forget_format()
@@ -296,6 +296,12 @@ class RedisConnection:
         if started is not None:
             _record_round_trip(started, operation, count)
         return reply
+
+    async def _check_format(self, guard: DataFormatGuard, answer: Awaitable[Any]) -> None:
+        if not guard.is_readable:
+            await guard.check_before(answer, self._link.client.execute_command)
+        elif guard.is_due:
+            guard.read_later(self._link.pipeliner.execute)
 
     def _forget_format(self) -> None:
         if self._format is not None:
@@ -352,13 +358,6 @@ class RedisConnection:
         return await self._retry_without_files(lambda: self._send_pipeline(client, commands))
 
     async def _send_pipeline(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
-        if self._format is not None and self._format.is_readable and self._format.is_due:
-            *answers, found = await self._send_together(client, [*commands, self._format.command])
-            self._format.note(found)
-            return answers
-        return await self._send_together(client, commands)
-
-    async def _send_together(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
         if self.cluster:
             return await self._send_separately(client, commands)
         async with client.pipeline(transaction=False) as pipeline:

@@ -6,6 +6,7 @@ says so. Without a number the format is 1, which the first releases wrote.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ DATA_FORMAT: Final = 1
 """The newest format that this release reads, and the one that it writes."""
 
 RECHECK_S: Final = 10.0
-"""Seconds after which a process looks at the number again, with what it sends anyway."""
+"""Seconds after which a process looks at the number again, which nothing waits for."""
 
 # Of a number that somebody wrote by mistake, so many characters are read and shown.
 _MAX_DIGITS = 20
@@ -53,12 +54,24 @@ class DataFormatGuard:
         """Whether it is time to look at the number again."""
         return self._clock() >= self._due_at
 
-    def note(self, found: Any) -> None:
-        """Remember the number that was read; an error instead of it changes nothing."""
-        if isinstance(found, Exception):
-            return
+    def note(self, found: bytes | None) -> None:
+        """Remember the number that was read."""
         self._found, self._due_at = found, self._clock() + RECHECK_S
         self._is_readable = found is None or (found.isdigit() and int(found[:_MAX_DIGITS]) <= DATA_FORMAT)
+
+    def read_later(self, execute: Callable[[tuple[str, str]], asyncio.Future[Any]]) -> None:
+        """Read the number without waiting for it; an error instead of it changes nothing.
+
+        Args:
+            execute: sends a command with the next round trip of others.
+        """
+        self._due_at = self._clock() + RECHECK_S
+
+        def note(reply: asyncio.Future[Any]) -> None:
+            if not reply.cancelled() and reply.exception() is None:
+                self.note(reply.result())
+
+        execute(self.command).add_done_callback(note)
 
     def forget(self) -> None:
         """Look at the number before anything else is read: another server may answer now."""

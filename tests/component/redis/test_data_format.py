@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,11 +13,13 @@ from snakepit_bridge.exceptions import DataFormatError
 from snakepit_bridge.redis import data_format
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.data_format import DATA_FORMAT, mark_data_format
+from snakepit_bridge.redis.scripts import Script
 from snakepit_bridge.snapshots import RedisStore
-from snakepit_bridge.telemetry.metrics import REDIS_DURATION
+from snakepit_bridge.telemetry.metrics import REDIS_COMMANDS, REDIS_DURATION
 from snakepit_bridge.variables import Variable
 from tests.harness import golden
-from tests.harness.meter import RecordedMeter, recorded_meter
+from tests.harness.meter import recorded_meter
+from tests.harness.waiting import eventually
 from workers.gateway.service import Gateway
 from workers.gateway.settings import GatewaySettings
 from workers.refresher import RefresherSettings
@@ -86,23 +87,42 @@ async def test_an_unreachable_server_keeps_nobody_from_starting() -> None:
     assert not unreachable.reached
 
 
-def trips(meter: RecordedMeter) -> Counter[str]:
-    return Counter(labels["db.operation.name"] for _, labels in meter.of(REDIS_DURATION))
-
-
-async def test_a_running_process_learns_of_it_with_what_it_sends_anyway(
-    connection: RedisConnection, server: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(data_format, "RECHECK_S", 0.0)
-    await connection.execute("PING")
-    server.set(KEY, NEWER)
+async def test_a_process_reads_the_number_once_and_then_now_and_then(connection: RedisConnection) -> None:
     with recorded_meter() as meter:
-        await connection.execute("PING")  # its reply came with the number
-        assert trips(meter) == {"PIPELINE": 1}
-    with pytest.raises(DataFormatError):
-        await connection.execute("PING")
+        for _ in range(3):
+            await connection.send_each([("PING",), ("PING",)])
+    assert sum(count for count, _ in meter.of(REDIS_COMMANDS)) == 6
+    assert len(meter.of(REDIS_DURATION)) == 3, "nothing but the first waits for it"
+
+
+@pytest.mark.parametrize("sends", ["by itself", "with others", "a script"])
+async def test_a_running_process_learns_of_it(
+    connection: RedisConnection, server: Redis, monkeypatch: pytest.MonkeyPatch, sends: str
+) -> None:
+    async def send() -> None:
+        if sends == "by itself":
+            await connection.wait_bounded(connection.client.ping())
+        elif sends == "with others":
+            await connection.execute("PING")
+        else:
+            await connection.run(Script("return 1"), (), ())
+
+    async def fails() -> bool:
+        try:
+            await send()
+        except DataFormatError:
+            return True
+        return False
+
+    async def works() -> bool:
+        return not await fails()
+
+    monkeypatch.setattr(data_format, "RECHECK_S", 0.0)
+    await send()
+    server.set(KEY, NEWER)
+    await eventually(fails, "the newer number to be read")
     server.set(KEY, DATA_FORMAT)
-    assert await connection.execute("PING"), "a number that is taken back is found too"
+    await eventually(works, "a number that is taken back to be read")
 
 
 async def test_what_serves_a_fleet_does_not_start_on_a_newer_one(redis_url: str, server: Redis) -> None:

@@ -10,7 +10,7 @@ import ipaddress
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from snakepit_bridge.audit.entries import AuditEntry, AuditOutcome
 from snakepit_bridge.audit.trail import AuditTrail
@@ -40,6 +40,10 @@ class _DeniedCall:
     problem: str
 
 
+# Whatever else a caller calls before these are written.
+_FURTHER = _DeniedCall(_MANY, _GATEWAY, "further kinds of calls")
+
+
 @dataclass(slots=True)
 class _Budget:
     """What one caller may still write, and what waits for that."""
@@ -54,7 +58,7 @@ class _Budget:
 
     def add(self, call: _DeniedCall, count: int = 1) -> None:
         known = call in self.waiting or len(self.waiting) < _MAX_KINDS
-        self.waiting[call if known else replace(call, target=_GATEWAY, action=_MANY)] += count
+        self.waiting[call if known else _FURTHER] += count
 
 
 class DeniedCalls:

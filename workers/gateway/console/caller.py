@@ -35,13 +35,14 @@ class OperationCaller:
         return operation is not None and grant.allows(operation.scope) and (may_change or operation.only_reads)
 
     def deny(self, grant: Grant, name: str) -> NotGrantedError:
-        """Note that an operation was denied to a visitor, and return the error that says so.
+        """Note that an operation was denied to a visitor, for their scope or their sessions, and return the error.
 
         Args:
             grant: the visitor's.
             name: ``Service.Method``.
         """
-        error = NotGrantedError(grant.name, self._operations[name].scope)
+        scope = self._operations[name].scope
+        error = NotGrantedError(grant.name, scope, "*" if grant.allows(scope) else "")
         self._gate.denied.note(error, name)
         return error
 
