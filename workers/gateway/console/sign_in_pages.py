@@ -20,6 +20,7 @@ from workers.gateway.http.requests import RequestReceiver, read_address
 
 SIGN_IN = "/sign-in"
 _SIGN_IN_ACTION = "Console.SignIn"
+_DENIED = (401, 403)
 # Of this site, in printable ASCII: browsers skip tabs, and take // and /\\ for another host.
 _LOCAL_PATH = re.compile(r"/(?![/\\])[!-~]*")
 
@@ -76,7 +77,12 @@ class SignInPages:
         return OpenIdPages(provider, self._sign_ins, self._cookies, self._show_problem, _local_path).answers()
 
     def _show_problem(self, request: Request, visitor: Visitor, problem: str, status: int) -> Response:
+        if status in _DENIED:
+            self._note_denied(request, problem)
         return self._render(request, visitor, problem=problem, status=status)
+
+    def _note_denied(self, request: Request, problem: str) -> None:
+        self._gate.denied.note(UnauthenticatedError(problem), _SIGN_IN_ACTION, address=read_address(request))
 
     async def show(self, request: Request, visitor: Visitor) -> Response:
         """Show the form."""
@@ -89,11 +95,7 @@ class SignInPages:
         form = await read_form(self._receiver, request, visitor)
         signed_in = await self._sign_ins.sign_in(last_value(form, "token").strip())
         if signed_in is None:
-            self._gate.denied.note(
-                UnauthenticatedError("The token is unknown to this gateway"),
-                _SIGN_IN_ACTION,
-                address=read_address(request),
-            )
+            self._note_denied(request, "The token is unknown to this gateway")
             return self._render(request, visitor, problem="This gateway doesn't know the token.", status=401)
         if visitor.grant is not None:
             await self._sign_ins.sign_out(visitor)
