@@ -46,7 +46,7 @@ _SEE = {
     "metric_labels": "[telemetry](telemetry.md)",
     "health_address": "[health endpoints](health.md)",
     "capture_lm_calls": "[LM calls](lm-calls.md#look-at-prompts-and-answers)",
-    "trace_url": "[console](../how-to/console.md#rollouts-predictions-programs-and-evaluations)",
+    "trace_url": "[console](../how-to/console.md#predictions-programs-and-evaluations)",
     "cost_days": "[cost](../how-to/cost.md)",
 }
 

@@ -98,7 +98,7 @@ def test_each_line_has_its_answer_or_error_in_its_place(play: Stage, run: Run, t
     done = run(*command, "--failed", str(failed))
     assert done.code == 1
     assert "20 lines, 18 answered, 2 failed" in done.out
-    assert "errors: InputError 2" in done.out
+    assert "2 InputError, the first at line " in done.out
     written = read_output(output)
     assert [record["line"] for record in written] == list(range(1, 21))
     assert written[0]["outputs"] == {"answer": f"answer of {questions[0]}"}

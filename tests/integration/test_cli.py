@@ -200,7 +200,7 @@ def test_doctor_asks_the_workers_and_not_the_shell(play: Stage, run: Run) -> Non
     answer = run("doctor", "--json")
     found = {check["what"]: check for check in json.loads(answer.out)}
     assert found["queue"] == {
-        "what": "queue", "level": "ok", "found": "1 workers consume 'predictions'", "fix": "",
+        "what": "queue", "level": "ok", "found": "1 worker consumes 'predictions'", "fix": "",
     }  # fmt: skip
     assert found["LM profile demo"]["level"] == "ok"
     assert found["LM profile demo"]["found"].endswith(f"answers at {play.lm.url}")
