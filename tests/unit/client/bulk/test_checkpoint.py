@@ -20,7 +20,9 @@ def test_state_and_settings_come_back_as_they_were(tmp_path: Path) -> None:
     first = Checkpoint(path)
     assert first.load() is None
     first.start(SETTINGS)
-    state = BulkState(4, 100, 5, 1, Decimal("0.1"), 4, 0, {"LMAnswerError": 1}, {"LMAnswerError": "line 2: no number"}, 2, True)
+    state = BulkState(
+        4, 100, 5, 1, Decimal("0.1"), 4, 0, {"LMAnswerError": 1}, {"LMAnswerError": "line 2: no number"}, 2, True
+    )
     first.save(state, [(6, b"six"), (8, b"eight")])
     first.close()
     again = Checkpoint(path)
