@@ -62,6 +62,12 @@ defmodule DSPexFleet.Rollout do
                  author: [type: :string, default: ""],
                  request_id: [type: :string, doc: "A request that is sent again under the same id is applied once."]
                )
+  @show_schema Options.call(
+                 looks: [
+                   type: {:in, 0..600},
+                   doc: "Up to how many past looks at its guards the report has, spread evenly; none by default."
+                 ]
+               )
   @subscribe_schema NimbleOptions.new!(after: [type: :string, doc: "The position of an event that the caller has."])
 
   @doc """
@@ -100,13 +106,17 @@ defmodule DSPexFleet.Rollout do
   @doc """
   Returns how a target's rollout stands, or how the last one ended: the rollout, and the fleet's report as decoded JSON.
 
-  The report has `"arms"` with what was counted of each, `"guards"` with what each says of them, `"outlook"` and `"events"`.
+  The report has `"arms"` with what was counted of each, `"guards"` with what each says of them, `"outlook"` and `"events"`. With `:looks`
+  it has `"looks"` too, oldest first: each has its time `"at"` in Unix seconds, its `"stage"`, and in `"guards"` what each guard said then.
+
+  #{NimbleOptions.docs(@show_schema)}
   """
-  @spec show(Session.ref(), String.t(), timeout) :: {:ok, {t, map}} | {:error, Error.t()}
-  def show(session, target, timeout \\ Call.default_timeout()) do
-    with {:ok, target} <- Options.string(target, "a target"),
-         {:ok, answer} <-
-           Call.run(session, :show_rollout, "Rollouts.Show", fn _session -> %{"target" => target} end, timeout),
+  @spec show(Session.ref(), String.t(), keyword) :: {:ok, {t, map}} | {:error, Error.t()}
+  def show(session, target, opts \\ []) do
+    with {:ok, opts} <- Options.validate(opts, @show_schema),
+         {:ok, target} <- Options.string(target, "a target"),
+         build = fn _session -> %{"target" => target, "looks" => opts[:looks]} end,
+         {:ok, answer} <- Call.run(session, :show_rollout, "Rollouts.Show", build, opts[:timeout]),
          do: {:ok, {from_message(answer["rollout"]), answer["report"]}}
   end
 
@@ -156,8 +166,8 @@ defmodule DSPexFleet.Rollout do
   def list!(session, timeout \\ Call.default_timeout()), do: session |> list(timeout) |> Error.unwrap!()
 
   @doc "Like `show/3`, but returns rollout and report themselves or raises `DSPexFleet.Error`."
-  @spec show!(Session.ref(), String.t(), timeout) :: {t, map}
-  def show!(session, target, timeout \\ Call.default_timeout()), do: session |> show(target, timeout) |> Error.unwrap!()
+  @spec show!(Session.ref(), String.t(), keyword) :: {t, map}
+  def show!(session, target, opts \\ []), do: session |> show(target, opts) |> Error.unwrap!()
 
   @doc "Like `advance/3`, but returns the rollout itself or raises `DSPexFleet.Error`."
   @spec advance!(Session.ref(), String.t(), keyword) :: t

@@ -43,6 +43,7 @@ defmodule DSPexFleet.Transport.HTTP.Routes do
     "Predictions.Await" => {:get, "/v1/predictions/{id}/await"},
     "Predictions.Cancel" => {:post, "/v1/predictions/{id}/cancel"},
     "Predictions.Get" => {:get, "/v1/predictions/{id}"},
+    "Predictions.ListLMCalls" => {:get, "/v1/predictions/{id}/lm-calls"},
     "Predictions.Replay" => {:post, "/v1/predictions/{id}/replay"},
     "Predictions.Search" => {:get, "/v1/predictions"},
     "Predictions.Stream" => {:get, "/v1/predictions/{id}/stream"},
