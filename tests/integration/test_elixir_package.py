@@ -57,13 +57,14 @@ def elixir(mix: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Elix
     writer, reader, approver = new_token(), new_token(), new_token()
     tokens = folder / "tokens.toml"
     tokens.write_text(
-        to_toml("elixir", writer, ["publish", "predict", "read", "admin", "control"], ["*"])
+        to_toml("elixir", writer, ["publish", "predict", "read", "admin", "control", "content"], ["*"])
         + to_toml("reader", reader, ["read"], ["elixir*"])
         + to_toml("approver", approver, ["read", "approve"], ["*"]),
         encoding="utf-8",
     )
     authority, files = certificates(folder)
-    with collector() as exported, stage(folder, DSPEX_REQUIREMENT_WAIT_S="5", **telemetry(exported)) as play:
+    settings = {"DSPEX_REQUIREMENT_WAIT_S": "5", "DSPEX_CAPTURE_LM_CALLS": "true"}
+    with collector() as exported, stage(folder, **settings, **telemetry(exported)) as play:
         # The wait is long enough for a request under load to find a prediction that waits for its token.
         play.fleet.register("asked", ASKED, bindings={"temperature": "warmth"})
         play.start(pool="prefork", concurrency=1, queues=("predictions.code",), name="code")

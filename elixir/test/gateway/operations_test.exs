@@ -1,7 +1,7 @@
 defmodule DSPexFleet.Gateway.OperationsTest do
   use DSPexFleet.GatewayCase, async: true
 
-  alias DSPexFleet.{DeadLetters, Judges, Status}
+  alias DSPexFleet.{DeadLetters, Judges, Predictions, Status}
 
   @spec_of_qa %{module: "Predict", signature: "question -> answer"}
 
@@ -22,6 +22,17 @@ defmodule DSPexFleet.Gateway.OperationsTest do
     assert replayed.again.id != first.id
     assert replayed.again.provenance.token == first.provenance.token
     assert {:error, %Error{reason: :invalid_option}} = DSPexFleet.replay(handle, await: 0)
+  end
+
+  test "the LM calls of a prediction have what was asked and answered", %{ctx: ctx} do
+    question = fresh("question")
+    prediction = DSPexFleet.predict!(ctx, program(), %{question: question})
+    assert %{captured: true, calls: [call], omitted: 0} = Predictions.lm_calls!(ctx, prediction.id)
+    assert JSON.encode!(call.messages) =~ question
+    assert %{"role" => "assistant", "parts" => [%{"content" => content} | _more]} = call.answer
+    assert content =~ question
+    assert %{requests: 1, started_at: %DateTime{}, error: nil, cut: false, cost_usd: <<_some::binary>>} = call
+    assert {:error, %Error{reason: :prediction_not_found}} = Predictions.lm_calls(ctx, fresh("id"))
   end
 
   test "a program has versions, and labels that move", %{ctx: ctx} do

@@ -26,6 +26,8 @@ defmodule DSPexFleet.Gateway.RolloutsTest do
     assert stage.author == "controller"
 
     assert {%Rollout{state: :running}, %{"arms" => %{"candidate" => _}}} = Rollout.show!(ctx, target)
+    # The controller keeps the first look within seconds.
+    assert eventually(fn -> match?([%{"at" => _, "stage" => 1, "guards" => _} | _later], looks(ctx, target)) end, 1_200)
     assert Enum.any?(Rollout.list!(ctx), &(&1.id == stage.rollout.id))
     assert %{state: :paused} = Rollout.pause!(ctx, target, author: "bob", reason: "look")
     assert %{state: :running} = Rollout.resume!(ctx, target, author: "bob", reason: "fine")
@@ -68,6 +70,11 @@ defmodule DSPexFleet.Gateway.RolloutsTest do
     assert {:error, %Error{reason: :rollout_policy}} = Rollout.start(ctx, target, %{warmth: 0.9}, policy: %{stages: []})
     assert {:error, %Error{reason: :rollout_candidate}} = Rollout.start(ctx, target, %{warmth: 0.1})
     assert {:error, %Error{reason: :rollout_not_found}} = Rollout.show(ctx, target)
+  end
+
+  defp looks(ctx, target) do
+    {_rollout, report} = Rollout.show!(ctx, target, looks: 5)
+    report["looks"]
   end
 
   # A stage begins two seconds after it is written, when every worker knows of it.
