@@ -84,11 +84,20 @@ class Ground:
         ]
 
 
+# A profile of its own, whose limit concerns no other program.
+_RARE = """
+[profiles.rare]
+model = "openai/rare"
+api_base = "{url}"
+api_key_env = "STAGE_LM_KEY"
+"""
+
+
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Generator[Ground]:
     folder: Path = tmp_path_factory.mktemp("stage")
     settings: dict[str, Any] = {"DSPEX_PAYLOAD_BYTES": str(LARGE), "DSPEX_REDIS_TIMEOUT_S": "2"}
-    with stage(folder, worker=False, **settings) as play:
+    with stage(folder, worker=False, more_profiles=_RARE, **settings) as play:
         fleets = {pool: Fleet(play.url, queue=pool, wait_s=WAIT_S, payload_bytes=LARGE) for pool in POOLS}
         started = {
             pool: play.start(
@@ -110,7 +119,7 @@ def register(fleet: Fleet) -> None:
     fleet.register("locked", predict, lm="locked")
     fleet.register("led", predict, lm="locked", cache={"ttl_s": 60, "share": "fleet"})
     fleet.register("led-down", predict, lm="down", cache={"ttl_s": 60, "share": "fleet"})
-    fleet.register("limited", predict, lm="hasty")
+    fleet.register("limited", predict, lm="rare")
 
 
 # ---------------------------------------------------------------- the reasons
@@ -153,7 +162,7 @@ def leader_down(ground: Ground) -> list[Handle]:
 
 
 def limit_holds(ground: Ground) -> list[Handle]:
-    ground.play.fleet.session(FLEET_SESSION).blocking.set_variables({"dspex.limits.hasty.requests_per_min": 1.0})
+    ground.play.fleet.session(FLEET_SESSION).blocking.set_variables({"dspex.limits.rare.requests_per_min": 1.0})
     return ground.send("limited", deadline=2)
 
 
