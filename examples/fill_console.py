@@ -85,8 +85,8 @@ def fill(fleet: Fleet, lm: str | None) -> None:
         ("two versions of a program, and a session with a history", publish),
         ("an evaluation of each version", evaluate),
         ("an experiment", experiment),
-        ("a prediction that fails, and a message that nobody can run", fail),
         ("a rollout of the worse version, until its guard rolls it back", roll_out),
+        ("a prediction that fails, and a message that nobody can run", fail),
     ):
         print(f"{name} …", flush=True)
         step(fleet, lm)
@@ -137,14 +137,6 @@ def experiment(fleet: Fleet, lm: str | None) -> None:
         handle.score("helpful", 0.6 if is_calm else 0.9, scorer="ann")
 
 
-def fail(fleet: Fleet, lm: str | None) -> None:
-    """Ask in a session that lacks a variable, and send a task that no worker knows."""
-    fleet.session("unfinished", author="bob").blocking.set_variable("style", "Be brief.")
-    with suppress(BridgeError):
-        fleet.submit(PROGRAM, {"text": REVIEWS[0][0]}, session="unfinished").get()
-    fleet.app.send_task("storefront.unknown", args=("order 4711",), queue=fleet.queue)
-
-
 def roll_out(fleet: Fleet, lm: str | None) -> None:
     """Roll the second version out, and send reviews until the guard has seen enough."""
     target = f"{PROGRAM}@{LABEL}"
@@ -163,6 +155,14 @@ def _send(fleet: Fleet, target: str, users: Iterator[int]) -> Iterator[tuple[Han
     for number in (next(users) for _ in range(_IN_FLIGHT)):
         text, mood = REVIEWS[number % len(REVIEWS)]
         yield fleet.submit(target, {"text": text}, session=SESSION, key=f"user-{number}"), mood
+
+
+def fail(fleet: Fleet, lm: str | None) -> None:
+    """Ask in a session that lacks a variable, and send a task that no worker knows."""
+    fleet.session("unfinished", author="bob").blocking.set_variable("style", "Be brief.")
+    with suppress(BridgeError):
+        fleet.submit(PROGRAM, {"text": REVIEWS[0][0]}, session="unfinished").get()
+    fleet.app.send_task("storefront.unknown", args=("order 4711",), queue=fleet.queue)
 
 
 def run_own_fleet(redis_url: str | None) -> None:

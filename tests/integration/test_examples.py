@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.snapshots import open_store
+from snakepit_bridge.testing import AskedQuestion, RecordingLM
+from snakepit_bridge.testing.lm.answers import Raw
 from tests.harness.waiting import PATIENCE_S
 
 FOLDER = Path(__file__).parent.parent.parent / "examples"
@@ -111,6 +114,23 @@ def test_a_redis_that_is_away_is_one_named_error(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_an_optimizer_raises_the_metric_of_a_model_that_needs_demonstrations(tmp_path: Path) -> None:
+    """The LM answers as small models do: in a form of its own, until it is shown how."""
+    lines = (FOLDER / "reviews.jsonl").read_text(encoding="utf-8").splitlines()
+    moods = {example["review"]: example["mood"] for example in map(json.loads, lines)}
+
+    def answer(ask: AskedQuestion) -> object:
+        return {"mood": moods[ask.inputs["review"]]} if len(ask.body["messages"]) > 2 else Raw("It is a review.")
+
+    with RecordingLM(answer) as lm:  # pyright: ignore[reportArgumentType]
+        done = run("raise_metric", tmp_path, "--lm-url", lm.url)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
+    assert [row[2] for row in rows] == ["0 % of 24", "100 % of 24"], done.stdout
+    assert [row[3] for row in rows] == ["24", "0"]
+
+
 def test_every_example_is_tested() -> None:
-    # tests/integration/test_console_pages.py runs the last one, and looks at what it leaves.
-    assert {path.stem for path in FOLDER.glob("*.py") if not path.name.startswith("_")} == {*SAYS, "fill_console"}
+    # tests/integration/test_console_pages.py runs the first of these, and looks at what it leaves.
+    elsewhere = {"fill_console", "raise_metric"}
+    assert {path.stem for path in FOLDER.glob("*.py") if not path.name.startswith("_")} == {*SAYS, *elsewhere}
