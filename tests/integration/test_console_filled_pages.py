@@ -30,6 +30,8 @@ from tests.integration.test_console_access import csrf, sign_in, visitor
 from tests.integration.test_console_pages import LOOKS, SHOTS, allow_changes, problem_of, served_gateway, tab_to
 from workers.gateway import Gateway
 
+expect.set_options(timeout=PATIENCE_S * 1_000)
+
 DANGER = re.compile(r"<(script(?! src=)|img src=x|svg onload)|\sstyle=|javascript:")
 
 

@@ -22,11 +22,14 @@ from redis.asyncio import Redis
 from snakepit_bridge.exceptions import ConfigurationError
 from tests.harness import servers
 from tests.harness.openid import CLIENT_SECRET, OpenIdServer, openid_server, settings_text
+from tests.harness.waiting import PATIENCE_S
 from tests.integration.gateway_clients import gateway, grants
 from tests.integration.test_console_access import COOKIE, NAVIGATION, csrf, visitor
 from tests.integration.test_console_pages import LOOKS, SHOTS, problem_of, served_gateway
 from workers.gateway import Gateway, Grants
 from workers.gateway.access.openid_settings import OpenIdSettings
+
+expect.set_options(timeout=PATIENCE_S * 1_000)
 
 START, CALLBACK = "/sign-in/oidc", "/sign-in/oidc/callback"
 

@@ -31,6 +31,8 @@ from tests.integration.gateway_clients import grants
 from workers.dev.stand_in_lm import demo_answerer
 from workers.gateway import Gateway, GatewaySettings
 
+expect.set_options(timeout=PATIENCE_S * 1_000)
+
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "out" / "console"
 PHONE_PX, DESKTOP_PX = 375, 1280
