@@ -61,3 +61,39 @@ class Operation:
     def is_of_session(self) -> bool:
         """Whether the field ``session`` of each request names a session that the grant must cover."""
         return self.session_in_body or "{session}" in self.http[1]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOperations:
+    """Builds the operations of one service, whose HTTP paths begin alike.
+
+    Attributes:
+        service: its name in ``dspex.fleet.v1``.
+        base: the beginning of their HTTP paths.
+    """
+
+    service: str
+    base: str
+
+    def __call__(
+        self,
+        method: str,
+        scope: GrantScope,
+        request: type[Any],
+        response: type[Any],
+        verb: str,
+        path: str = "",
+        **options: Any,
+    ) -> Operation:
+        """Return an operation of the service.
+
+        Args:
+            method: its name.
+            scope: the scope that a token must grant.
+            request: the class of its requests.
+            response: the class of its responses.
+            verb: its HTTP method.
+            path: its HTTP path after ``base``.
+            options: further fields of ``Operation``: its implementation, and ``weight``.
+        """
+        return Operation(self.service, method, scope, request, response, (verb, self.base + path), **options)

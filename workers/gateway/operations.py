@@ -6,7 +6,6 @@ Both servers are built from it, so that they offer the same operations for the s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.access.authentication import GrantScope
@@ -29,7 +28,7 @@ from workers.gateway.api.sessions import Sessions
 from workers.gateway.api.status import GatewayStatus
 from workers.gateway.api.variables import Variables
 from workers.gateway.control_operations import build_control_operations
-from workers.gateway.operation import Operation
+from workers.gateway.operation import Operation, ServiceOperations
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,36 +90,37 @@ def _batch_size(request: pb.SubmitBatchRequest) -> int:
 
 
 def _variable_operations(service: Variables) -> tuple[Operation, ...]:
-    def operation(
-        method: str, scope: GrantScope, request: type[Any], response: type[Any], verb: str, **options: Any
-    ) -> Operation:
-        path = f"/v1/sessions/{{session}}/{'variables' if method == 'Get' else method.lower()}"
-        return Operation("Variables", method, scope, request, response, (verb, path), **options)
-
+    operation = ServiceOperations("Variables", "/v1/sessions/{session}")
     return (
-        operation("Publish", GrantScope.PUBLISH, pb.PublishRequest, pb.PublishResponse, "POST", unary=service.publish),
-        operation("Get", GrantScope.READ, pb.GetVariablesRequest, pb.Snapshot, "GET", unary=service.get),
-        operation("Watch", GrantScope.READ, pb.WatchRequest, pb.Snapshot, "GET", streaming=service.watch),
-        operation("History", GrantScope.READ, pb.HistoryRequest, pb.HistoryResponse, "GET", unary=service.history),
-        operation("Diff", GrantScope.READ, pb.DiffRequest, pb.DiffResponse, "GET", unary=service.diff),
         operation(
-            "Rollback", GrantScope.PUBLISH, pb.RollbackRequest, pb.PublishResponse, "POST", unary=service.rollback
+            "Publish",
+            GrantScope.PUBLISH,
+            pb.PublishRequest,
+            pb.PublishResponse,
+            "POST",
+            "/publish",
+            unary=service.publish,
+        ),
+        operation("Get", GrantScope.READ, pb.GetVariablesRequest, pb.Snapshot, "GET", "/variables", unary=service.get),
+        operation("Watch", GrantScope.READ, pb.WatchRequest, pb.Snapshot, "GET", "/watch", streaming=service.watch),
+        operation(
+            "History", GrantScope.READ, pb.HistoryRequest, pb.HistoryResponse, "GET", "/history", unary=service.history
+        ),
+        operation("Diff", GrantScope.READ, pb.DiffRequest, pb.DiffResponse, "GET", "/diff", unary=service.diff),
+        operation(
+            "Rollback",
+            GrantScope.PUBLISH,
+            pb.RollbackRequest,
+            pb.PublishResponse,
+            "POST",
+            "/rollback",
+            unary=service.rollback,
         ),
     )
 
 
 def _session_operations(service: Sessions) -> tuple[Operation, ...]:
-    def operation(
-        method: str,
-        scope: GrantScope,
-        request: type[Any],
-        response: type[Any],
-        verb: str,
-        path: str,
-        **options: Any,
-    ) -> Operation:
-        return Operation("Sessions", method, scope, request, response, (verb, f"/v1/sessions{path}"), **options)
-
+    operation = ServiceOperations("Sessions", "/v1/sessions")
     read, release, control = GrantScope.READ, GrantScope.RELEASE, GrantScope.CONTROL
     by_name, checks, label = pb.SessionRequest, pb.ListChecksResponse, "/{session}/labels/{label}"
     return (
@@ -153,104 +153,102 @@ def _session_operations(service: Sessions) -> tuple[Operation, ...]:
 
 
 def _prediction_operations(service: Predictions, search: GatewayPredictionSearch) -> tuple[Operation, ...]:
-    def operation(
-        method: str, request: type[Any], response: type[Any], verb: str, path: str = "", **options: Any
-    ) -> Operation:
-        return Operation(
-            "Predictions", method, GrantScope.PREDICT, request, response, (verb, f"/v1/predictions{path}"), **options
-        )
+    operation = ServiceOperations("Predictions", "/v1/predictions")
+    predict = GrantScope.PREDICT
 
     by_id = pb.PredictionRequest
     return (
-        operation("Submit", pb.SubmitRequest, pb.Handle, "POST", unary=service.submit),
+        operation("Submit", predict, pb.SubmitRequest, pb.Handle, "POST", unary=service.submit),
         operation(
-            "SubmitBatch", pb.SubmitBatchRequest, pb.SubmitBatchResponse, "POST", "/batch",
+            "SubmitBatch", predict, pb.SubmitBatchRequest, pb.SubmitBatchResponse, "POST", "/batch",
             unary=service.submit_batch, weight=_batch_size,
         ),
-        operation("Get", by_id, pb.Prediction, "GET", "/{id}", unary=service.get),
-        operation("Await", pb.AwaitRequest, pb.Prediction, "GET", "/{id}/await", unary=service.wait),
-        operation("Stream", pb.StreamRequest, pb.PredictionEvent, "GET", "/{id}/stream", streaming=service.stream),
-        operation("Cancel", by_id, pb.Prediction, "POST", "/{id}/cancel", unary=service.cancel),
-        operation("Replay", pb.ReplayRequest, pb.ReplayResponse, "POST", "/{id}/replay", unary=service.replay),
-        operation("Search", pb.SearchPredictionsRequest, pb.SearchPredictionsResponse, "GET", unary=search.search),
-        Operation(
-            "Predictions", "ListLMCalls", GrantScope.CONTENT, pb.ListLMCallsRequest, pb.ListLMCallsResponse,
-            ("GET", "/v1/predictions/{id}/lm-calls"), unary=service.list_lm_calls,
+        operation("Get", predict, by_id, pb.Prediction, "GET", "/{id}", unary=service.get),
+        operation("Await", predict, pb.AwaitRequest, pb.Prediction, "GET", "/{id}/await", unary=service.wait),
+        operation(
+            "Stream", predict, pb.StreamRequest, pb.PredictionEvent, "GET", "/{id}/stream",
+            streaming=service.stream,
+        ),
+        operation("Cancel", predict, by_id, pb.Prediction, "POST", "/{id}/cancel", unary=service.cancel),
+        operation("Replay", predict, pb.ReplayRequest, pb.ReplayResponse, "POST", "/{id}/replay", unary=service.replay),
+        operation(
+            "Search", predict, pb.SearchPredictionsRequest, pb.SearchPredictionsResponse, "GET",
+            unary=search.search,
+        ),
+        operation(
+            "ListLMCalls", GrantScope.CONTENT, pb.ListLMCallsRequest, pb.ListLMCallsResponse, "GET", "/{id}/lm-calls",
+            unary=service.list_lm_calls,
         ),
     )  # fmt: skip
 
 
 def _score_operations(service: PredictionScores) -> tuple[Operation, ...]:
-    scope, path = GrantScope.PREDICT, "/v1/predictions/{id}/scores"
+    operation = ServiceOperations("Scores", "/v1/predictions/{id}/scores")
+    predict = GrantScope.PREDICT
     return (
-        Operation("Scores", "Score", scope, pb.ScoreRequest, pb.PredictionScore, ("POST", path), unary=service.score),
-        Operation(
-            "Scores", "List", scope, pb.ListScoresRequest, pb.ListScoresResponse, ("GET", path), unary=service.list
-        ),
+        operation("Score", predict, pb.ScoreRequest, pb.PredictionScore, "POST", unary=service.score),
+        operation("List", predict, pb.ListScoresRequest, pb.ListScoresResponse, "GET", unary=service.list),
     )
 
 
 def _rollout_operations(service: GatewayRollouts) -> tuple[Operation, ...]:
-    def operation(
-        method: str, request: type[Any], response: type[Any], verb: str, path: str = "", **options: Any
-    ) -> Operation:
-        http = (verb, f"/v1/rollouts{path}")
-        return Operation("Rollouts", method, GrantScope.RELEASE, request, response, http, **options)
+    operation = ServiceOperations("Rollouts", "/v1/rollouts")
+    release = GrantScope.RELEASE
 
     # A session's name may contain slashes, so that something stands behind it in each path.
     by_target = "/{target}"
     step = pb.StepRolloutRequest
     return (
-        operation("Start", pb.StartRolloutRequest, pb.Rollout, "POST", unary=service.start),
-        operation("List", pb.ListRolloutsRequest, pb.ListRolloutsResponse, "GET", unary=service.list),
-        operation("Show", pb.ShowRolloutRequest, pb.RolloutReport, "GET", f"{by_target}/report", unary=service.show),
+        operation("Start", release, pb.StartRolloutRequest, pb.Rollout, "POST", unary=service.start),
+        operation("List", release, pb.ListRolloutsRequest, pb.ListRolloutsResponse, "GET", unary=service.list),
         operation(
-            "Watch", pb.WatchRolloutRequest, pb.RolloutEvent, "GET", f"{by_target}/watch", streaming=service.watch
+            "Show", release, pb.ShowRolloutRequest, pb.RolloutReport, "GET", f"{by_target}/report", unary=service.show
         ),
-        operation("Advance", step, pb.Rollout, "POST", f"{by_target}/advance", unary=service.advance),
-        operation("Pause", step, pb.Rollout, "POST", f"{by_target}/pause", unary=service.pause),
-        operation("Resume", step, pb.Rollout, "POST", f"{by_target}/resume", unary=service.resume),
-        operation("Abort", step, pb.Rollout, "POST", f"{by_target}/abort", unary=service.abort),
+        operation(
+            "Watch",
+            release,
+            pb.WatchRolloutRequest,
+            pb.RolloutEvent,
+            "GET",
+            f"{by_target}/watch",
+            streaming=service.watch,
+        ),
+        operation("Advance", release, step, pb.Rollout, "POST", f"{by_target}/advance", unary=service.advance),
+        operation("Pause", release, step, pb.Rollout, "POST", f"{by_target}/pause", unary=service.pause),
+        operation("Resume", release, step, pb.Rollout, "POST", f"{by_target}/resume", unary=service.resume),
+        operation("Abort", release, step, pb.Rollout, "POST", f"{by_target}/abort", unary=service.abort),
     )
 
 
 def _experiment_operations(service: GatewayExperiments) -> tuple[Operation, ...]:
-    def operation(
-        method: str, request: type[Any], response: type[Any], verb: str, path: str = "", **options: Any
-    ) -> Operation:
-        http = (verb, f"/v1/experiments{path}")
-        return Operation("Experiments", method, GrantScope.RELEASE, request, response, http, **options)
+    operation = ServiceOperations("Experiments", "/v1/experiments")
+    release = GrantScope.RELEASE
 
     by_target, by_name = "/{target}", "/{target}/{experiment}"
     return (
-        operation("Start", pb.StartExperimentRequest, pb.Experiment, "POST", unary=service.start),
-        operation("List", pb.ListExperimentsRequest, pb.ListExperimentsResponse, "GET", unary=service.list),
+        operation("Start", release, pb.StartExperimentRequest, pb.Experiment, "POST", unary=service.start),
+        operation("List", release, pb.ListExperimentsRequest, pb.ListExperimentsResponse, "GET", unary=service.list),
         operation(
-            "Show", pb.ShowExperimentRequest, pb.ExperimentReport, "GET", f"{by_name}/report", unary=service.show
+            "Show", release, pb.ShowExperimentRequest, pb.ExperimentReport, "GET", f"{by_name}/report",
+            unary=service.show,
         ),
         operation(
-            "Events", pb.ExperimentEventsRequest, pb.ExperimentEventsResponse, "GET", f"{by_target}/events",
+            "Events", release, pb.ExperimentEventsRequest, pb.ExperimentEventsResponse, "GET", f"{by_target}/events",
             unary=service.events,
         ),
         operation(
-            "Decide", pb.DecideExperimentRequest, pb.Experiment, "POST", f"{by_name}/decide", unary=service.decide
+            "Decide", release, pb.DecideExperimentRequest, pb.Experiment, "POST", f"{by_name}/decide",
+            unary=service.decide,
         ),
-        operation("Stop", pb.StopExperimentRequest, pb.Experiment, "POST", f"{by_name}/stop", unary=service.stop),
+        operation(
+            "Stop", release, pb.StopExperimentRequest, pb.Experiment, "POST", f"{by_name}/stop",
+            unary=service.stop,
+        ),
     )  # fmt: skip
 
 
 def _program_operations(service: Programs) -> tuple[Operation, ...]:
-    def operation(
-        method: str,
-        scope: GrantScope,
-        request: type[Any],
-        response: type[Any],
-        verb: str,
-        path: str = "",
-        **options: Any,
-    ) -> Operation:
-        return Operation("Programs", method, scope, request, response, (verb, f"/v1/programs{path}"), **options)
-
+    operation = ServiceOperations("Programs", "/v1/programs")
     return (
         operation("Register", GrantScope.ADMIN, pb.RegisterRequest, pb.Program, "POST", unary=service.register),
         operation("List", GrantScope.READ, pb.ListProgramsRequest, pb.ListProgramsResponse, "GET", unary=service.list),
@@ -267,11 +265,7 @@ def _program_operations(service: Programs) -> tuple[Operation, ...]:
 
 
 def _judge_operations(service: GatewayJudges) -> tuple[Operation, ...]:
-    def operation(
-        method: str, scope: GrantScope, request: type[Any], response: type[Any], verb: str, path: str, **options: Any
-    ) -> Operation:
-        return Operation("Judges", method, scope, request, response, (verb, f"/v1/judges{path}"), **options)
-
+    operation = ServiceOperations("Judges", "/v1/judges")
     read, control = GrantScope.READ, GrantScope.CONTROL
     return (
         operation("List", read, pb.ListJudgesRequest, pb.ListJudgesResponse, "GET", "", unary=service.list),
@@ -284,27 +278,20 @@ def _judge_operations(service: GatewayJudges) -> tuple[Operation, ...]:
 
 
 def _dead_letter_operations(service: GatewayDeadLetters) -> tuple[Operation, ...]:
-    def operation(
-        method: str, request: type[Any], response: type[Any], verb: str, path: str, **options: Any
-    ) -> Operation:
-        http = (verb, f"/v1/dead-letters{path}")
-        return Operation("DeadLetters", method, GrantScope.ADMIN, request, response, http, **options)
+    operation = ServiceOperations("DeadLetters", "/v1/dead-letters")
+    admin = GrantScope.ADMIN
 
     by_id = pb.DeadLetterRequest
     return (
-        operation("List", pb.ListDeadLettersRequest, pb.ListDeadLettersResponse, "GET", "", unary=service.list),
-        operation("Get", by_id, pb.DeadLetter, "GET", "/{id}", unary=service.get),
-        operation("Retry", by_id, pb.DeadLetter, "POST", "/{id}/retry", unary=service.retry),
-        operation("Drop", by_id, pb.DropDeadLetterResponse, "POST", "/{id}/drop", unary=service.drop),
+        operation("List", admin, pb.ListDeadLettersRequest, pb.ListDeadLettersResponse, "GET", "", unary=service.list),
+        operation("Get", admin, by_id, pb.DeadLetter, "GET", "/{id}", unary=service.get),
+        operation("Retry", admin, by_id, pb.DeadLetter, "POST", "/{id}/retry", unary=service.retry),
+        operation("Drop", admin, by_id, pb.DropDeadLetterResponse, "POST", "/{id}/drop", unary=service.drop),
     )
 
 
 def _dataset_operations(service: GatewayDatasets) -> tuple[Operation, ...]:
-    def operation(
-        method: str, scope: GrantScope, request: type[Any], response: type[Any], verb: str, path: str, **options: Any
-    ) -> Operation:
-        return Operation("Datasets", method, scope, request, response, (verb, f"/v1/datasets{path}"), **options)
-
+    operation = ServiceOperations("Datasets", "/v1/datasets")
     read, release = GrantScope.READ, GrantScope.RELEASE
     reference, versions = pb.DatasetRequest, pb.ListDatasetVersionsResponse
     return (
@@ -329,11 +316,7 @@ def _dataset_operations(service: GatewayDatasets) -> tuple[Operation, ...]:
 
 
 def _recorder_operations(service: GatewayRecorders) -> tuple[Operation, ...]:
-    def operation(
-        method: str, scope: GrantScope, request: type[Any], response: type[Any], verb: str, path: str, **options: Any
-    ) -> Operation:
-        return Operation("Recorders", method, scope, request, response, (verb, f"/v1/recorders{path}"), **options)
-
+    operation = ServiceOperations("Recorders", "/v1/recorders")
     read, control = GrantScope.READ, GrantScope.CONTROL
     return (
         operation("List", read, pb.ListRecordersRequest, pb.ListRecordersResponse, "GET", "", unary=service.list),
@@ -348,11 +331,7 @@ def _recorder_operations(service: GatewayRecorders) -> tuple[Operation, ...]:
 def _evaluation_operations(
     evaluations: GatewayEvaluations, optimizations: GatewayOptimizations
 ) -> tuple[Operation, ...]:
-    def operation(
-        method: str, scope: GrantScope, request: type[Any], response: type[Any], verb: str, path: str, **options: Any
-    ) -> Operation:
-        return Operation("Evaluations", method, scope, request, response, (verb, f"/v1/evaluations{path}"), **options)
-
+    operation = ServiceOperations("Evaluations", "/v1/evaluations")
     read, release = GrantScope.READ, GrantScope.RELEASE
     return (
         operation("Start", release, pb.StartEvaluationRequest, pb.Job, "POST", "", unary=evaluations.start),
@@ -376,11 +355,7 @@ def _evaluation_operations(
 
 
 def _job_operations(service: GatewayJobs) -> tuple[Operation, ...]:
-    def operation(
-        method: str, scope: GrantScope, request: type[Any], response: type[Any], verb: str, path: str, **options: Any
-    ) -> Operation:
-        return Operation("Jobs", method, scope, request, response, (verb, f"/v1/jobs{path}"), **options)
-
+    operation = ServiceOperations("Jobs", "/v1/jobs")
     read, by_id = GrantScope.READ, pb.JobRequest
     return (
         operation("List", read, pb.ListJobsRequest, pb.ListJobsResponse, "GET", "", unary=service.list),
