@@ -28,6 +28,7 @@ _LIST: Schema = {"type": "array", "items": {"type": "object"}}
 REFERENCE: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH}
 _NAME: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"}
 _POSITION: Schema = {"type": "string", "pattern": r"^(\d{1,19}-\d{1,19})?$"}
+_OFFSET: Schema = {"type": "string", "pattern": r"^[0-9]{0,12}$"}
 _REVISION: Schema = {
     "type": "string",
     "pattern": r"^(\d{1,19}\.\d{1,19}|[A-Za-z][A-Za-z0-9_-]{0,63})$",
@@ -113,6 +114,12 @@ MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
     ("GetStatusRequest", "since_s"): {"type": "number", "minimum": 0, "maximum": KEPT_S},
     ("SearchPredictionsRequest", "program"): _TEXT,
     ("SearchPredictionsRequest", "since_s"): _SECONDS,
+    ("SearchPredictionsRequest", "page_token"): {
+        "type": "string",
+        "pattern": r"^([0-9]{1,19}-[0-9]{1,19}:[^\n]{1,300})?$",
+    },
+    ("ListDatasetExamplesRequest", "page_token"): _OFFSET,
+    ("ListEvaluationExamplesRequest", "page_token"): _OFFSET,
     ("ListAuditRequest", "outcome"): {"type": "string", "enum": ["", *AuditOutcome]},
     ("ListAuditRequest", "since_s"): _SECONDS,
     ("ListAuditRequest", "before"): _POSITION,
