@@ -75,7 +75,7 @@
     ├── ApprovalError                an approval that can't be given                    (also ValueError)
     ├── DeadMessageNotFoundError              no dead message of this id
     ├── DecryptionError              a stored value that this process's keys don't decrypt
-    ├── NotReplicatedError               a write that is on the primary alone, and was to be on replicas
+    ├── NotReplicatedError               a write that too few replicas, or disks, have
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
     │   └── StoreForbiddenError          the user lacks a right there
     └── ConfigurationError               a setting or a service that the fleet can't run with
@@ -1108,9 +1108,10 @@ class DecryptionError(BridgeError):
 
 @_error
 class NotReplicatedError(BridgeError):
-    """A write that was to be on replicas before it counts, and is in force on the primary alone.
+    """A write that was to be on replicas or disks before it counts, and is in force on the primary.
 
-    ``token`` is that of a revision, empty for anything else.
+    ``token`` is that of a revision, empty for anything else. ``on_disk`` says that servers count, the primary among
+    them, once it is on their disks.
     """
 
     what: str
@@ -1118,11 +1119,14 @@ class NotReplicatedError(BridgeError):
     confirmed: int
     wanted: int
     wait_s: float
+    on_disk: bool = False
 
     def __str__(self) -> str:
+        missing = "servers have it on disk" if self.on_disk else "replicas have it"
+        risk = "a crash of its machine, or a failover," if self.on_disk else "a failover now"
         return (
-            f"{self.what} is in force, but {self.confirmed} of {self.wanted} replicas have it after {self.wait_s:g} s: "
-            "a failover now would lose it. Look at the replicas with 'dspex-fleet doctor', and do it again, which "
+            f"{self.what} is in force, but {self.confirmed} of {self.wanted} {missing} after {self.wait_s:g} s: "
+            f"{risk} would lose it. Look at the servers with 'dspex-fleet doctor', and do it again, which "
             "changes nothing and waits anew."
         )
 

@@ -16,6 +16,7 @@ from snakepit_bridge.exceptions import BridgeError, DataFormatError, DecryptionE
 from snakepit_bridge.process.frames import mark_coroutine
 from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.outages import retry_through_outages
+from snakepit_bridge.redis.replication import ON_PRIMARY, Replication
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.errors import translate_error
 from tasks.prediction import encode_for_storage, run
@@ -44,7 +45,15 @@ class BatchResultBackend(Protocol):
         """Return the key of a task's result."""
         ...
 
-    async def acommit(self, task_id: str, result: Any, state: str, *, reply_channel: str | None = None) -> bytes | None:
+    async def acommit(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        *,
+        reply_channel: str | None = None,
+        durability: Replication = ...,
+    ) -> bytes | None:
         """Commit a task's final result, unless there is one already."""
         ...
 
@@ -56,10 +65,12 @@ class ResultCommitter:
     Attributes:
         backend: where results are stored.
         reply_channel: the channel on which the client is notified.
+        durability: what each commit waits for.
     """
 
     backend: BatchResultBackend
     reply_channel: str
+    durability: Replication = ON_PRIMARY
 
     async def commit_result(self, item: Input, message: Any) -> None:
         """Commit an input's result.
@@ -78,9 +89,8 @@ class ResultCommitter:
         await self._commit(item.task_id, error, FAILURE)
 
     async def _commit(self, task_id: str, result: Any, state: str) -> None:
-        await retry_through_outages(
-            lambda: self.backend.acommit(task_id, result, state, reply_channel=self.reply_channel)
-        )
+        ways: dict[str, Any] = {"reply_channel": self.reply_channel, "durability": self.durability}
+        await retry_through_outages(lambda: self.backend.acommit(task_id, result, state, **ways))
 
     async def commit_error_for_all(self, inputs: Sequence[Input], error: BridgeError) -> None:
         """Commit the same error for several inputs.

@@ -21,6 +21,7 @@ from snakepit_bridge.protocol.messages import PREDICT, VERSION, PredictionReques
 from snakepit_bridge.protocol.task_state import is_final
 from snakepit_bridge.redis.outages import retry_through_outages
 from tasks import DELIVERY
+from tasks.durability import confirm_or_requeue
 from tasks.judging import Judgement, judge, settle
 from tasks.newer_messages import leave_data_to_newer_workers, leave_to_newer_workers
 from tasks.prediction import encode_for_storage, run
@@ -78,6 +79,7 @@ async def _run(task: Task, runtime: Runtime, request: PredictionRequest, deliver
             await settle(runtime.judging, judgement, delivery.task_id)
             if delivery.is_repeated and runtime.journals is not None:
                 await runtime.journals.remove(delivery.task_id)
+            await confirm_or_requeue(runtime, delivery.durability)
             raise Ignore(f"prediction {delivery.task_id} is finished already")
         await retry_through_outages(
             lambda: move_to_code_queue(runtime, prepared.applied.bound, delivery), deadline=request.deadline

@@ -27,6 +27,7 @@ from snakepit_bridge.protocol.messages import PREDICT_BATCH, VERSION
 from snakepit_bridge.redis.urls import mask_url
 from tasks import DELIVERY
 from tasks.batch import Batch, BatchResultBackend, Input, ResultCommitter, find_unfinished
+from tasks.durability import confirm_stored
 from tasks.newer_messages import leave_data_to_newer_workers, leave_to_newer_workers
 from tasks.requests import Delivery, parse_delivery, parse_request
 from tasks.requeue import InputRequeuer
@@ -70,10 +71,12 @@ async def _run_batch(
     requeuer = InputRequeuer(task.app, program, keywords, delivery, broker=broker)
     delivery = replace(delivery, checked_at=time.monotonic())
     pending = await find_unfinished(runtime, backend, inputs)
+    if len(pending) < len(inputs):
+        await confirm_stored(runtime, delivery.durability)
     if delivery.deliveries > 1:
         await requeuer.send_all(pending)
         return
-    committer = ResultCommitter(backend, delivery.reply_channel)
+    committer = ResultCommitter(backend, delivery.reply_channel, delivery.durability)
     try:
         request = parse_request(program, {}, keywords, namespace=runtime.payloads.namespace)
     except BridgeError as exc:

@@ -38,6 +38,7 @@ from snakepit_bridge.protocol.messages import (
     is_result,
 )
 from snakepit_bridge.protocol.targeting import Attributes, check_attributes, check_key
+from snakepit_bridge.redis.replication import ON_PRIMARY, Replication
 
 _KNOWN_KEYWORDS = {
     "v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream", "namespace", "key",
@@ -60,6 +61,7 @@ class Delivery:
         deliveries: 1, plus 1 for each worker that crashed with the message.
         hard_limit_s: seconds after which its worker ends it from outside; 0 if there is no such limit.
         reply_channel: the channel on which the client waits for the result; empty if there is none.
+        durability: what the commit of its result waits for.
         tries: attempts at an LM call in earlier deliveries, and ``failing_s`` the seconds of retrying.
         checked_at: when its stored result was last checked, by the monotonic clock.
         is_repeated: whether it may have been delivered before, so that a journal of its calls may exist.
@@ -75,6 +77,7 @@ class Delivery:
     deliveries: int = 1
     hard_limit_s: float = 0.0
     reply_channel: str = ""
+    durability: Replication = ON_PRIMARY
     tries: int = 0
     failing_s: float = 0.0
     checked_at: float = float("-inf")
@@ -147,6 +150,9 @@ def parse_delivery(task: Task, *, checked_at: float = float("-inf")) -> Delivery
     Args:
         task: the task.
         checked_at: when its stored result is looked up, by the monotonic clock.
+
+    Raises:
+        SubmitOptionError: its headers name a durability that isn't one.
     """
     request: Any = task.request
     route: Mapping[str, Any] = request.delivery_info or {}
@@ -166,6 +172,7 @@ def parse_delivery(task: Task, *, checked_at: float = float("-inf")) -> Delivery
         deliveries=deliveries,
         hard_limit_s=_hard_limit_s(task),
         reply_channel=str(headers.get(REPLY_CHANNEL) or ""),
+        durability=Replication.of_headers(headers),
         tries=int(headers.get(LM_TRIES) or 0),
         failing_s=float(headers.get(LM_FAILING_S) or 0.0),
         checked_at=checked_at,

@@ -40,7 +40,7 @@ class InputRequeuer:
         app: the app to send with.
         program: reference of the batch's program.
         keywords: the keywords that all of its inputs share.
-        delivery: how the batch was delivered; its queue, priority and reply channel are kept.
+        delivery: how the batch was delivered; its queue, priority, durability and reply channel are kept.
         broker: the broker's name in errors.
     """
 
@@ -134,6 +134,7 @@ class InputRequeuer:
                 **spending_headers(item.task_id),
                 PROGRAM: self._program,
                 SENT_AGAIN: True,
+                **self._delivery.durability.headers(),
                 **replacement_headers(),
             },
             retry=True,

@@ -36,10 +36,12 @@ from snakepit_bridge.protocol.task_state import is_final_state
 from snakepit_bridge.redaction import redact_all
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.outages import is_transient
+from snakepit_bridge.redis.replication import ON_PRIMARY, Replication
 from snakepit_bridge.redis.scripts import Script, source
 from snakepit_bridge.releases.commit_counts import COUNTS, count_arguments, count_failure, count_success
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.arms import decode_arms
+from tasks.durability import read_durability, run_durably
 from tasks.recording import commit_arguments
 from tasks.runtime import HasRuntime
 from tasks.spending import find_spending
@@ -134,11 +136,13 @@ class CommitBackend(PrimaryBackend):
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
-        replies = str((getattr(request, "headers", None) or {}).get(REPLY_CHANNEL) or "")
+        headers: Mapping[str, Any] = getattr(request, "headers", None) or {}
+        replies = str(headers.get(REPLY_CHANNEL) or "")
         call = task_id, result, state, traceback, request, replies
         if can_switch_out() or cast(Any, self.app).slot.built:
             keys, args = self._script_arguments(*call)
-            run_blocking(self._commit_with_retries(task_id, keys, args, state, result))
+            durability = read_durability(headers) if is_final_state(state) else ON_PRIMARY
+            run_blocking(self._commit_with_retries(task_id, keys, args, state, result, durability))
         else:
             # A prefork parent has no event loop.
             self.ensure(self._commit_from_outside, call)
@@ -184,18 +188,25 @@ class CommitBackend(PrimaryBackend):
         traceback: Any = None,
         request: Any = None,
         reply_channel: str | None = None,
+        durability: Replication = ON_PRIMARY,
     ) -> bytes | None:
         """Commit a task's final state from the home loop; return an earlier final state's bytes if there is one.
 
         Raises:
-            StoreUnavailableError: Redis is unreachable.
+            StoreUnavailableError: Redis is unreachable, or hasn't confirmed the commit as ``durability`` wants it.
         """
         encoded = self.encode_result(result, state)
         keys, args = self._script_arguments(task_id, encoded, state, traceback, request, reply_channel or "")
-        return await self._commit_pipelined(task_id, keys, args, state, encoded)
+        return await self._commit_pipelined(task_id, keys, args, state, encoded, durability)
 
     async def _commit_with_retries(
-        self, task_id: str, keys: Sequence[Any], args: Sequence[Any], state: str, encoded: Any
+        self,
+        task_id: str,
+        keys: Sequence[Any],
+        args: Sequence[Any],
+        state: str,
+        encoded: Any,
+        durability: Replication = ON_PRIMARY,
     ) -> None:
         """Commit in a pipeline, with retries during an outage.
 
@@ -205,7 +216,7 @@ class CommitBackend(PrimaryBackend):
         pause_s, until = _FIRST_PAUSE_S, time.monotonic() + _MAX_WAIT_S
         while True:
             try:
-                await self._commit_pipelined(task_id, keys, args, state, encoded)
+                await self._commit_pipelined(task_id, keys, args, state, encoded, durability)
             except Exception as exc:
                 if not is_transient(exc) or time.monotonic() >= until or _stopping():
                     await asyncio.sleep(_FIRST_PAUSE_S)  # the task may be redelivered here at once
@@ -216,11 +227,21 @@ class CommitBackend(PrimaryBackend):
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _commit_pipelined(
-        self, task_id: str, keys: Sequence[Any], args: Sequence[Any], state: str, encoded: Any
+        self,
+        task_id: str,
+        keys: Sequence[Any],
+        args: Sequence[Any],
+        state: str,
+        encoded: Any,
+        durability: Replication = ON_PRIMARY,
     ) -> bytes | None:
-        results = cast(HasRuntime, self.app).runtime.results
+        runtime = cast(HasRuntime, self.app).runtime
         with TELEMETRY.tracer.span("commit"):
-            earlier = _earlier_state(await results.execute_script(_COMMIT, keys, args))
+            if durability.waits:
+                reply = await run_durably(runtime, _COMMIT, keys, args, durability)
+            else:
+                reply = await runtime.results.execute_script(_COMMIT, keys, args)
+            earlier = _earlier_state(reply)
         if earlier is None:
             record_commit(task_id, state, encoded)
         return earlier

@@ -22,6 +22,7 @@ from celery.worker import state
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION, PREDICT_BATCH, REPLY_CHANNEL, extract_task_ids
+from tasks.durability import read_durability
 from tasks.runtime import HasRuntime
 from tasks.spending import track_spending
 from tasks.telemetry import record_processing
@@ -114,7 +115,7 @@ class Guard:
             task_ids = _batch_task_ids(args) or task_ids
         logger.error("Task %s failed with %s, failing its predictions", uuid, type(exc).__name__)
         try:
-            run_blocking(self._commit(task_ids, error, str(headers.get(REPLY_CHANNEL) or "")))
+            run_blocking(self._commit(task_ids, error, headers))
         except BaseException as commit_exc:
             # Another process may be able to store it.
             if _is_stop_request(commit_exc):
@@ -122,10 +123,10 @@ class Guard:
             return _trace_result(REJECTED, Reject(type(commit_exc).__name__, requeue=True))
         return _trace_result(FAILURE, error)
 
-    async def _commit(self, task_ids: Sequence[str], error: Exception, replies: str) -> None:
-        backend = self._task.backend
-        waits = (backend.acommit(task_id, error, FAILURE, reply_channel=replies) for task_id in task_ids)
-        await asyncio.gather(*waits)
+    async def _commit(self, task_ids: Sequence[str], error: Exception, headers: Mapping[str, Any]) -> None:
+        backend, replies = self._task.backend, str(headers.get(REPLY_CHANNEL) or "")
+        ways = {"reply_channel": replies, "durability": read_durability(headers)}
+        await asyncio.gather(*(backend.acommit(task_id, error, FAILURE, **ways) for task_id in task_ids))
 
 
 def _batch_task_ids(args: Any) -> list[str]:

@@ -25,7 +25,7 @@ def acl(
     ] = None,
     file: Annotated[bool, typer.Option("--file", help="Print a line for the server's ACL file.")] = False,
     setinfo: Annotated[
-        bool, typer.Option(help="Grant CLIENT SETINFO, by which clients name themselves; Redis 7.0 doesn't know it.")
+        bool, typer.Option(help="Grant CLIENT SETINFO and WAITAOF, which Redis 7.0 doesn't know.")
     ] = True,
     redis_url: RedisUrl = None,
 ) -> None:

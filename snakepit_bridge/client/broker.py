@@ -12,8 +12,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery import Celery
 
+from snakepit_bridge.client.rabbitmq import is_rabbitmq
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redaction import register_url
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.replication import Replication
 from snakepit_bridge.redis.sentinel import OPTION, SentinelService
 from snakepit_bridge.redis.urls import Address, OptionError, mask_url, rename_option, split_tls
 
@@ -155,3 +158,27 @@ def _parse_location(url: str) -> tuple[object, ...] | None:
     if kind not in ("redis", "rediss"):
         return None
     return kind, parts.hostname or "localhost", parts.port or 6379, options.get("db") or parts.path.strip("/") or "0"
+
+
+async def check_durability(replication: Replication, connection: RedisConnection, broker: str, url: str) -> None:
+    """Refuse a durability that the servers can't give to a message and to its result.
+
+    On RabbitMQ, whose messages are confirmed once they are on its disk, it is the result's alone.
+
+    Args:
+        replication: what is waited for.
+        connection: the Redis of results.
+        broker: the broker's URL.
+        url: that Redis's.
+
+    Raises:
+        ConfigurationError: they can't.
+        StoreUnavailableError: Redis is away.
+    """
+    await connection.durable.check(replication)
+    if is_rabbitmq(broker) or is_same_server(broker, url):
+        return
+    raise ConfigurationError(
+        f"Durability '{replication}' can't be had of the broker {mask_url(broker)}: it is another Redis than that of "
+        "results. Use one server for both, RabbitMQ, or durability 'primary'."
+    )

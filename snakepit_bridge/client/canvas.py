@@ -18,6 +18,7 @@ from celery.signals import before_task_publish
 from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.protocol.json_values import escape
 from snakepit_bridge.protocol.messages import HIDDEN, PREDICT, PREDICT_BATCH, PROGRAM, PredictionRequest
+from snakepit_bridge.redis.replication import Replication
 
 _FLEET_TASKS = (PREDICT, PREDICT_BATCH)
 _EMBEDDED = ("chain", "chord", "callbacks", "errbacks")
@@ -29,6 +30,7 @@ def build_signature(
     inputs: Any,
     take: Mapping[str, str] | None,
     payloads: Payloads,
+    durability: Replication,
     *,
     queue: str,
     priority: int,
@@ -41,6 +43,7 @@ def build_signature(
         inputs: None where they come from the step before it.
         take: input field to the output field of that step.
         payloads: the fleet's, which encrypt the inputs.
+        durability: what its result waits for.
         queue: where workers take predictions from.
         priority: 0 to 9, the most urgent.
     """
@@ -50,7 +53,8 @@ def build_signature(
         inputs = crossing = payloads.encrypt_step_inputs(inputs, request.program)
     request = replace(request, take=take, chained=inputs is None, escaped=crossing is not inputs)
     args = (request.program,) if inputs is None else (crossing, request.program)
-    hidden = {"argsrepr": HIDDEN, "kwargsrepr": HIDDEN, "headers": {PROGRAM: request.program}}
+    headers = {PROGRAM: request.program, **durability.headers()}
+    hidden = {"argsrepr": HIDDEN, "kwargsrepr": HIDDEN, "headers": headers}
     options = {"queue": queue, "priority": priority, **hidden}
     return app.signature(PREDICT, args=args, kwargs=request.keywords(), options=options)
 

@@ -359,7 +359,8 @@ class PredictionClient(FleetResources):
         options = SubmitOptions(session, at_least, exactly, max_staleness, outage, priority, deadline=None)
         request = options.build_request(program, self.namespace)
         given = None if inputs is None else prepare_inputs(program, inputs, self._bounds)
-        return build_signature(self.app, request, given, take, self.payloads, queue=self.queue, priority=priority)
+        step = (request, given, take, self.payloads, self.replication)
+        return build_signature(self.app, *step, queue=self.queue, priority=priority)
 
     def prediction(self, result: Mapping[str, Any]) -> FleetPrediction:
         """Return the prediction that a task of your own got as its argument, in a chain or a chord.

@@ -23,7 +23,7 @@ from celery import Celery
 from kombu.exceptions import EncodeError
 
 from snakepit_bridge.client import lua
-from snakepit_bridge.client.broker import get_broker_url, is_same_server
+from snakepit_bridge.client.broker import check_durability, get_broker_url, is_same_server
 from snakepit_bridge.client.message_encoder import MessageEncoder
 from snakepit_bridge.client.pending import PendingPrediction, Reservation, build_pending
 from snakepit_bridge.client.rabbitmq import (
@@ -36,7 +36,7 @@ from snakepit_bridge.client.rabbitmq import (
 from snakepit_bridge.client.submit_span import record_submit
 from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.delivery.payloads import Payloads
-from snakepit_bridge.exceptions import IdempotencyConflictError, InputError, NotReplicatedError
+from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.json_values import escape
 from snakepit_bridge.protocol.messages import (
@@ -83,7 +83,7 @@ class MessagePublisher:
         queue: where workers take predictions from.
         keep_s: seconds that an idempotency key is remembered.
         url: the URL of that Redis, to find out whether it is the broker as well.
-        replication: the replicas that a message waits for, if that Redis is the broker.
+        replication: what a message waits for, if that Redis is the broker, and its result in any case.
     """
 
     def __init__(
@@ -121,17 +121,21 @@ class MessagePublisher:
         Raises:
             InputError: the inputs aren't JSON.
             IdempotencyConflictError: a key belongs to another request; nothing was sent.
-            NotReplicatedError: the message is sent, but on fewer replicas than it was to wait for.
+            ConfigurationError: the servers can't give the durability; nothing was sent.
+            NotReplicatedError: the message is sent, but on fewer servers than it was to wait for.
             StoreUnavailableError: the broker or Redis is away.
         """
-        if self._replication.replicas and self._can_enqueue_by_script:
-            # What is waited for is a script's write, and a script that is sent twice needs a key.
-            keys = [uuid4().hex if key is None else key for key in keys]
+        if self._replication.waits:
+            run_blocking(check_durability(self._replication, self._connection, self._broker, self._url))
+            if self._can_enqueue_by_script:
+                # What is waited for is a script's write, and a script that is sent twice needs a key.
+                keys = [uuid4().hex if key is None else key for key in keys]
         asks = build_pending(request, inputs, keys, self._payloads.namespace, replies, cipher=self._payloads.cipher)
         # The same key twice is one prediction.
         different = list({ask.task_id: ask for ask in asks}.values())
         with record_submit(self._queue, request.program, [ask.task_id for ask in different]) as submit:
-            order = _SendOptions(request, priority, replies, batch, submit.headers)
+            headers = {**submit.headers, **self._replication.headers()}
+            order = _SendOptions(request, priority, replies, batch, headers)
             known = self._deliver(order, different)
             submit.sent = len(known) < len(different)
         return [known.get(ask.task_id) or SentRequest(ask.task_id, replies) for ask in asks]
@@ -206,14 +210,11 @@ class MessagePublisher:
 
     async def _run_enqueue(self, keys: Sequence[str], args: Sequence[Any]) -> Sequence[bytes]:
         """Run the script, wait for replicas if that is wanted, and return the reservations that exist."""
-        if not self._replication.replicas:
+        if not self._replication.waits:
             return await self._connection.execute_script(lua.SCRIPTS["enqueue"], keys, args)
-        wanted, touch = self._replication.replicas, ("EXPIRE", keys[1], self._keep_s)
-        found, confirmed = await self._connection.run_replicated(
-            lua.SCRIPTS["enqueue"], keys, args, self._replication, touch
-        )
-        if confirmed < wanted:
-            raise NotReplicatedError("The prediction's message", "", confirmed, wanted, self._replication.wait_s)
+        durable, touch = self._connection.durable, ("EXPIRE", keys[1], self._keep_s)
+        found, confirmed = await durable.run(lua.SCRIPTS["enqueue"], keys, args, self._replication, touch)
+        self._replication.check(confirmed, "The prediction's message")
         return found
 
     @cached_property
@@ -350,11 +351,11 @@ class _SendOptions:
     priority: int
     replies: str
     batch: bool
-    trace_headers: Mapping[str, str]
+    more_headers: Mapping[str, str]
 
     def headers(self) -> dict[str, Any]:
         own = {SENT_AT: time.time(), REPLY_CHANNEL: self.replies, PROGRAM: self.request.program}
-        return {**own, **self.trace_headers}
+        return {**own, **self.more_headers}
 
 
 def _without_defaults(message: Any) -> Any:

@@ -45,6 +45,8 @@ SENT_AT = "sent_at"
 REPLY_CHANNEL = "reply_channel"
 LM_TRIES = "lm_tries"
 LM_FAILING_S = "lm_failing_s"
+# Header of predictions whose results wait for replicas or disks before their message is acknowledged: for which.
+DURABILITY = "durability"
 # Header of a prediction that was in a message before, such as that of its batch: its calls may have a journal.
 SENT_AGAIN = "sent_again"
 # Headers that identify a message's predictions, so that they can be failed even if the body can't be read: the

@@ -54,7 +54,10 @@ class Part:
 
 
 SETINFO = "client|setinfo"
-"""The command by which redis-py identifies itself. Redis 7.0 doesn't know it and rejects a rule that names it."""
+"""The command by which redis-py identifies itself."""
+
+UNKNOWN_TO_7_0 = frozenset({SETINFO, "waitaof"})
+"""Commands that Redis 7.0 doesn't know; it rejects a rule that names one."""
 
 # At its start a process checks its rights in a transaction that it never executes.
 _CONNECTION = Part(f"get multi select {SETINFO}", reads=("{ns}:format",))
@@ -94,7 +97,9 @@ _PUBLISHING = Part(
 _REENCRYPTING = Part(keys=_SESSION, scripts="snakepit_bridge.snapshots.lua/ stored_values replace_values")
 _KEEPING = Part("exists get pexpire set", keys=_SESSION)
 # Where a durability is asked for.
-_REPLICATING = Part("expire wait", keys=_SESSION)
+_REPLICATING = Part("expire wait waitaof", keys=_SESSION)
+# Results of predictions that ask for one.
+_CONFIRMING = Part("publish wait waitaof", channels=("{ns}:replies:*",))
 _APPLIED = Part("hgetall time zrange", keys=_SESSION, reads=("{ns}:processes",))
 _APPLYING = Part("expire hdel hset time zadd zremrangebyscore", keys=(*_SESSION, "{ns}:processes"))
 _WANTING = Part(keys=("{ns}:wanted",), scripts="snakepit_bridge.elixir/ demand")
@@ -285,7 +290,7 @@ PARTS: dict[Role, tuple[Part, ...]] = {
     ),
     Role.worker: (
         _CONNECTION, _SCRIPTS, _READING, _KEEPING, _APPLYING, _WANTING, _PROGRAMS, _STAGING, _PAYLOADS, _COMPOSED,
-        _BINDING, _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS,
+        _BINDING, _CONTROLLED, _CLAIMING, _COMMITTING, _CONFIRMING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS,
         _STALLING, _LEASING, _CONTROLLING, _JUDGING, _RECORDING, _RUNNING_JOBS, _SUBMITTING, _AWAITING, _EVALUATING,
         _OPTIMIZING, _REGISTERING, _OWN_KEYS, _JOURNALING, _BATCHING, _REPORTING, _AUDITED, _TRIMMING, _REQUESTING,
         _MARKING,
@@ -325,7 +330,7 @@ def rights_of(
         namespace: of the fleet.
         queue: of the fleet's predictions; the namespace's default if None.
         db: the database number, which is part of Celery's channel names.
-        setinfo: whether the server knows ``CLIENT SETINFO``, which Redis 7.0 doesn't.
+        setinfo: whether the server knows ``CLIENT SETINFO`` and ``WAITAOF``, which Redis 7.0 doesn't.
     """
     parts = PARTS[role]
     exchange_names = exchanges(check_namespace(namespace))
@@ -336,7 +341,7 @@ def rights_of(
         "control": exchange_names.get("control_exchange", "celery"),
         "events": exchange_names.get("event_exchange", "celeryev"),
     }
-    commands = {command for part in parts for command in commands_of(part)} - (set() if setinfo else {SETINFO})
+    commands = {command for part in parts for command in commands_of(part)} - (set() if setinfo else UNKNOWN_TO_7_0)
     keys = {pattern.format(**names) for part in parts for pattern in part.keys}
     reads = {pattern.format(**names) for part in parts for pattern in part.reads} - keys
     channels = {pattern.format(**names) for part in parts for pattern in part.channels}

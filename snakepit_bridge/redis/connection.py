@@ -27,9 +27,9 @@ from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.redaction import register_url
 from snakepit_bridge.redis.data_format import DataFormatGuard
+from snakepit_bridge.redis.durable_writes import DurableWrites
 from snakepit_bridge.redis.outages import OUTAGES, is_outage, to_unavailable_error
 from snakepit_bridge.redis.pipeliner import Command, Pipeliner
-from snakepit_bridge.redis.replication import Replication
 from snakepit_bridge.redis.scripts import Script
 from snakepit_bridge.redis.urls import Address, OptionError, database_of, mask_url, user_of
 from snakepit_bridge.telemetry import TELEMETRY
@@ -79,6 +79,7 @@ def _schedule_close(held: AsyncGenerator[None], loop: asyncio.AbstractEventLoop,
 class _Link:
     client: Redis
     pipeliner: Pipeliner
+    durable: DurableWrites
     held: AsyncGenerator[None]
     closing: weakref.finalize[..., Any]
     registered: dict[Script, AsyncScript] = field(default_factory=dict[Script, AsyncScript])
@@ -156,31 +157,16 @@ class RedisConnection:
             lambda: self.wait_bounded(self._link.register(script)(keys, args), _SCRIPT)
         )
 
-    async def run_replicated(
-        self, script: Script, keys: Sequence[str], args: Sequence[Any], replication: Replication, touch: Sequence[Any]
-    ) -> tuple[Any, int]:
-        """Run a script, wait until replicas have what it wrote, and return its reply and how many have it.
-
-        Args:
-            script: the script.
-            keys: its keys.
-            args: its arguments.
-            replication: how many replicas are waited for, and for how long.
-            touch: a command that writes a key of the script's again: a script that was sent twice may have written
-                nothing the second time, and a connection that wrote nothing has nothing to wait for.
+    @property
+    def durable(self) -> DurableWrites:
+        """The writes that wait for replicas or disks.
 
         Raises:
-            StoreUnavailableError: no reply within the timeout.
+            ConfigurationError: the Redis is a cluster, where a connection can't wait for what it wrote.
         """
-        link, wait_ms = self._link, round(replication.wait_s * 1_000)
-        # In one pipeline, since WAIT is about its own connection's writes.
-        async with link.client.pipeline(transaction=False) as pipeline:
-            await link.register(script)(keys, args, client=pipeline)
-            pipeline.execute_command(*touch)
-            pipeline.execute_command("WAIT", replication.replicas, wait_ms)
-            sent = pipeline.execute()
-            reply, _, confirmed = await self.wait_bounded(sent, _PIPELINE, 3, more_s=replication.wait_s)
-        return reply, int(confirmed)
+        if self.cluster:
+            raise ConfigurationError(f"{self!r} is a cluster, where no write can wait: use durability 'primary'.")
+        return self._link.durable
 
     async def run_each(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """Run a script for each ``(keys, args)`` in one pipeline and return the replies.
@@ -348,22 +334,24 @@ class RedisConnection:
         _start(held)
         closing = weakref.finalize(self, _schedule_close, held, asyncio.get_running_loop(), self._pid)
         closing.atexit = False
-        return _Link(client, Pipeliner(functools.partial(self._send_with_retries, client)), held, closing)
+        send = functools.partial(self._send_with_retries, client)
+        return _Link(client, Pipeliner(send), DurableWrites(send, self.url), held, closing)
 
     async def _retry_without_files(self, work: Callable[[], Awaitable[T]]) -> T:
         """Await some work, and retry if no file descriptor was left for its connection: nothing was sent then."""
         return await OPEN_FILES.wait_for_files(work, self.timeout_s)
 
-    async def _send_with_retries(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
-        return await self._retry_without_files(lambda: self._send_pipeline(client, commands))
+    async def _send_with_retries(self, client: Redis, commands: Sequence[Command], more_s: float = 0.0) -> list[Any]:
+        return await self._retry_without_files(lambda: self._send_pipeline(client, commands, more_s))
 
-    async def _send_pipeline(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
+    async def _send_pipeline(self, client: Redis, commands: Sequence[Command], more_s: float) -> list[Any]:
         if self.cluster:
             return await self._send_separately(client, commands)
         async with client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
-            answers = await self.wait_bounded(pipeline.execute(raise_on_error=False), _PIPELINE, len(commands))
+            sent = pipeline.execute(raise_on_error=False)
+            answers = await self.wait_bounded(sent, _PIPELINE, len(commands), more_s=more_s)
         return [self._translate(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
     async def _send_separately(self, client: Redis, commands: Sequence[Command]) -> list[Any]:

@@ -15,14 +15,13 @@ from typing import Any
 from snakepit_bridge.audit.trail import RedisAuditTrail
 from snakepit_bridge.exceptions import (
     CheckFailedError,
-    NotReplicatedError,
     SessionNotFoundError,
     StaleTokenError,
 )
 from snakepit_bridge.process.lru_cache import ThreadSafeLRUCache
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.replication import Replication
+from snakepit_bridge.redis.replication import ON_PRIMARY, Replication
 from snakepit_bridge.snapshots import checks as checking
 from snakepit_bridge.snapshots import replies
 from snakepit_bridge.snapshots.checks import Check
@@ -39,7 +38,6 @@ Variables = Mapping[str, Variable]
 _MAX_ATTEMPTS = 100
 # A version that no set of checks has, so that the script rejects the commit.
 _NO_CHECKS = "none"
-_NO_REPLICATION = Replication()
 # Seconds for which a request's reply is kept, as request.lua has it.
 _REQUEST_KEPT_S = 300
 # Maximum number of sessions whose checks are cached.
@@ -92,7 +90,7 @@ class Committer:
         retention: the default retention.
         read: reads a session, given the snapshot that is known already.
         trail: records the commits.
-        replication: the replicas that a commit waits for.
+        replication: what a commit waits for.
     """
 
     def __init__(
@@ -102,7 +100,7 @@ class Committer:
         retention: Retention,
         read: Callable[[str, Snapshot | None], Awaitable[Snapshot]],
         trail: RedisAuditTrail,
-        replication: Replication = _NO_REPLICATION,
+        replication: Replication = ON_PRIMARY,
     ) -> None:
         self._connection = connection
         self._keys = keys
@@ -118,7 +116,7 @@ class Committer:
         Raises:
             CheckFailedError: the new state fails a check.
             StaleTokenError: the session isn't at the expected token, or kept changing.
-            NotReplicatedError: the commit is in force, but not on as many replicas as it was to wait for.
+            NotReplicatedError: the commit is in force, but not on as many servers as it was to wait for.
             BridgeError: another refusal of the script, see ``replies``.
         """
         session, request, indexed = commit.query.session, self._keys.request(commit.query.session), ""
@@ -138,22 +136,16 @@ class Committer:
                     raise violation
             else:
                 token = replies.parse_token(replies.raise_if_refused(reply, commit.query)[1])
-                self._check_replicated(session, token, confirmed)
+                self._replication.check(confirmed, f"Revision {token} of session '{session}'", token=str(token))
                 return token
         raise StaleTokenError(session, "the state that was held against its checks", "a newer one each time")
 
     async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, int]:
-        """Run a commit's script and return its reply, and how many replicas have what it wrote."""
-        if not self._replication.replicas:
+        """Run a commit's script and return its reply, and how many servers have confirmed what it wrote."""
+        if not self._replication.waits:
             return await self._connection.run(SCRIPTS[script], keys, args), 0
         touch = ("EXPIRE", keys[-1], _REQUEST_KEPT_S)
-        return await self._connection.run_replicated(SCRIPTS[script], keys, args, self._replication, touch)
-
-    def _check_replicated(self, session: str, token: Token, confirmed: int) -> None:
-        wanted = self._replication.replicas
-        if confirmed < wanted:
-            what = f"Revision {token} of session '{session}'"
-            raise NotReplicatedError(what, str(token), confirmed, wanted, self._replication.wait_s)
+        return await self._connection.durable.run(SCRIPTS[script], keys, args, self._replication, touch)
 
     def build_args(self, query: SessionQuery, metadata: CommitMetadata) -> tuple[Any, ...]:
         """Return the leading arguments of every commit script."""

@@ -112,7 +112,7 @@ class RedisStore(SnapshotStore):
     @override
     def with_durability(self, durability: str) -> RedisStore:
         replication = Replication.parse(durability)
-        if replication.replicas and self._connection.cluster:
+        if replication.waits and self._connection.cluster:
             raise ConfigurationError(
                 f"A write to {self._connection.url} can't wait for replicas: each node of a cluster has its own. "
                 "Use durability 'primary' there."

@@ -148,13 +148,13 @@ class SnapshotStore(LabelStore, StagingStore):
         return newer.diff(older)
 
     def with_durability(self, durability: str) -> SnapshotStore:
-        """Return this store with commits that wait for replicas, as :class:`Replication` reads it.
+        """Return this store with commits that wait for replicas or disks, as :class:`Replication` reads it.
 
         Raises:
             ConfigurationError: this store has no replicas.
             ValueError: it isn't a durability.
         """
-        if Replication.parse(durability).replicas:
+        if Replication.parse(durability).waits:
             raise ConfigurationError(f"{self!r} has no replicas. Use durability 'primary', or a store on Redis.")
         return self
 

@@ -207,6 +207,12 @@ REDIS_COMMANDS = _counter(
     processes=_SERVERS,
 )  # fmt: skip
 
+REDIS_UNCONFIRMED = _counter(
+    "dspex.redis.unconfirmed", "{round_trip}",
+    "Round trips of writes that fewer replicas, or disks, confirmed in time than their durability waits for.",
+    "dspex.durability", processes=_SERVERS, rare=True,
+)  # fmt: skip
+
 # ---------------------------------------------------------------------------------- state of the fleet, read from Redis
 
 QUEUE_DEPTH = _gauge(

@@ -39,8 +39,9 @@ class RightsServer:
     def __init__(self, admin: Redis, kind: str, namespace: str) -> None:
         self.admin = admin
         self.namespace = namespace
-        # Debian's is 7.0, which doesn't know CLIENT SETINFO.
+        # Debian's is 7.0, which knows neither CLIENT SETINFO nor WAITAOF.
         self.setinfo = kind == "valkey"
+        admin.config_set("appendonly", "yes")
         for role in Role:
             self.grant(role.value, self.rights(role))
 

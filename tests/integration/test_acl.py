@@ -31,6 +31,7 @@ from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import (
     ApprovalRequiredError,
     BridgeError,
+    ConfigurationError,
     NotReplicatedError,
     PredictionTimeoutError,
     ProgramNotFoundError,
@@ -80,8 +81,8 @@ batch = {{ wait_s = 0, poll_s = 0.2 }}
 
 EXAMPLES = b'[{"question": "why?", "answer": "42"}]'
 JUDGED = b'{"text": "outputs.answer"}'
-# A URL may name another database, a server that restarts has forgotten its scripts, and few writes wait for replicas.
-RARE = {"select", "eval", "script|exists", "script|load", "wait"}
+# A URL may name another database, a server that restarts has forgotten its scripts, and few writes wait.
+RARE = {"select", "eval", "script|exists", "script|load", "wait", "waitaof"}
 # kombu looks through these now and then while it waits for the replies of a control command.
 _KOMBU = {"unacked_index", "unacked_mutex"}
 # By a stall, a lost dataset, a group that ends elsewhere, a lost message of a known key, a payload, an Elixir session.
@@ -143,6 +144,7 @@ def test_each_role_has_the_rights_that_its_work_takes_and_no_others(server: Righ
     usage = Usage(server.admin)
     with usage.recording(), no_refusal(server), playing(server, tmp_path) as play:
         client_works(play)
+        everything_is_on_disk(server)
         asyncio.run(label_is_staged(server.url("client")))
         asyncio.run(gateway_works(play, server))
         changes_are_approved(play, server)
@@ -158,6 +160,18 @@ def test_each_role_has_the_rights_that_its_work_takes_and_no_others(server: Righ
         unreached[role] = patterns - usage.used(role.value, patterns) - RARELY_REACHED.get(role, set())
     left = {role: missing for role, missing in [*unused.items(), *unreached.items()] if missing}
     assert not left
+    assert {"waitaof"} & usage.commands[Role.worker] == ({"waitaof"} if server.setinfo else set())
+
+
+def everything_is_on_disk(server: RightsServer) -> None:
+    """A publish, a submit and a result wait for the disk, where the server knows how."""
+    durable, inputs = Fleet(server.url("client"), durability="fsynced(0, 30)"), {"question": fresh("q")}
+    if server.setinfo:
+        assert durable.session(fresh("s")).blocking.set_variable("n", 1)
+        assert durable.submit("plain", inputs).get().answer
+    else:
+        with pytest.raises(ConfigurationError, match="older than Redis 7.2"):
+            durable.submit("plain", inputs)
 
 
 def changes_are_approved(play: Stage, server: RightsServer) -> None:

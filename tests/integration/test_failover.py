@@ -19,6 +19,7 @@ import pytest
 
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.exceptions import (
+    NotReplicatedError,
     PredictionTimeoutError,
     PredictionUnknownError,
     StoreUnavailableError,
@@ -178,6 +179,31 @@ def test_a_failover_under_load_loses_nothing_that_the_new_primary_acknowledged(
             f"\nfailover, primary {how}: promoted after {promoted_s:.1f} s, followed after {followed_s:.1f} s, "
             f"answered after {answered_s:.1f} s; " + ", ".join(f"{count} {name}" for name, count in counts.items())
         )
+
+
+def test_a_message_stays_held_until_a_replica_has_its_result(deployment: SentinelDeployment, play: Stage) -> None:
+    fleet = Fleet(deployment.url, timeout_s=TIMEOUT_S, durability="replicated(1, 0.3)")
+    wait_until(lambda: not held_messages(deployment), "what was sent before to be acknowledged")
+    with deployment.other.standing_still():
+        question, batched = fresh("q"), [{"question": fresh("q")} for _ in range(3)]
+        with pytest.raises(NotReplicatedError):
+            fleet.submit("plain", {"question": question}, idempotency_key=question)
+        with pytest.raises(NotReplicatedError):
+            fleet.submit_batch("plain", batched, idempotency_keys=[each["question"] for each in batched])
+        alone = play.fleet.submit("plain", {"question": question}, idempotency_key=question)
+        assert alone.get(PATIENCE_S).answer == f"answer of {question}"  # as soon as the primary has it
+        play.await_asked(batched[-1]["question"])
+        # Predictions that don't ask for it end meanwhile.
+        assert play.fleet.submit("plain", {"question": question}).get(PATIENCE_S).answer == f"answer of {question}"
+        wait_until(lambda: held_messages(deployment) == 2, "the others' messages alone to be held")
+    wait_until(lambda: not held_messages(deployment), "both to be acknowledged")
+    assert len(play.requests_with(batched[0]["question"])) == 1
+
+
+def held_messages(deployment: SentinelDeployment) -> int:
+    """Return how many messages workers hold."""
+    primary = deployment.primary
+    return sum(primary.execute("HLEN", key) for key in primary.execute("KEYS", "dspex:delivery:held:*"))
 
 
 async def test_refresher_and_gateway_follow_a_failover(deployment: SentinelDeployment, play: Stage) -> None:

@@ -1,11 +1,13 @@
-"""Publishes and submits that wait for a replica: an error where none has them, no loss by a failover where one has."""
+"""Publishes, submits and results that wait for a replica or for disks: what if these have it, and if not."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import dspy
 import pytest
@@ -14,12 +16,18 @@ from config.settings import FleetSettings
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import ConfigurationError, NotReplicatedError, StoreUnavailableError
+from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.replication import Replication
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots import MemoryStore
+from tasks.durability import confirm_stored
+from tests.harness import servers
+from tests.harness.cluster import free_ports, local_server
 from tests.harness.sentinel import SentinelDeployment, sentinel_deployment
 from tests.harness.stage import fresh
-from tests.harness.waiting import wait_until, within
+from tests.harness.waiting import PATIENCE_S, wait_until, within
+from workers.app import FleetApp
 from workers.server_checks import check_servers
 
 WAIT_S = 0.3
@@ -101,6 +109,79 @@ async def test_doctor_and_workers_say_what_is_wrong_with_sentinel_and_replicas(
     )
 
 
+def committed(app: FleetApp, task_id: str, durability: str) -> bytes | None:
+    """Commit a result as a worker does."""
+    replication = Replication.parse(durability)
+    return run_blocking(app.backend.acommit(task_id, {"v": 1}, "SUCCESS", durability=replication))
+
+
+def test_a_result_that_no_replica_has_in_time_is_an_outage_for_its_prediction_alone(
+    deployment: SentinelDeployment, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = FleetApp(FleetSettings.model_validate({"redis_url": deployment.url}))
+    late = "replicated(1, 60)"
+    with ThreadPoolExecutor(2) as threads:
+        with paused_replica(deployment):
+            with pytest.raises(StoreUnavailableError, match="0 of 1 replicas have it"):
+                committed(app, "early", REPLICATED)
+            assert deployment.primary.execute("EXISTS", "celery-task-meta-early") == 1
+            # Its message is delivered once more, and finds the result.
+            with pytest.raises(StoreUnavailableError, match="0 of 1 replicas have it"):
+                run_blocking(confirm_once(app, REPLICATED))
+            waiting = [
+                threads.submit(committed, app, "late", late),
+                threads.submit(run_blocking, confirm_once(app, late)),
+            ]
+            wait_until(lambda: blocked_clients(deployment), "a commit to wait for the replica")
+            assert committed(app, "plain", "primary") is None
+            assert not any(each.done() for each in waiting)
+        assert [each.result(PATIENCE_S) for each in waiting] == [None, None]
+    assert committed(app, "early", late) is not None  # the first one counts
+    assert sum("stay unacknowledged" in record.message for record in caplog.records) == 2  # begun, and over
+
+
+async def confirm_once(app: FleetApp, durability: str) -> None:
+    await confirm_stored(app.runtime, Replication.parse(durability), patience_s=0)
+
+
+def blocked_clients(deployment: SentinelDeployment) -> bool:
+    return int(deployment.primary.info("clients")["blocked_clients"]) > 0
+
+
+def test_what_waits_for_disks_has_them_or_says_what_the_server_lacks(
+    deployment: SentinelDeployment, tmp_path: Path
+) -> None:
+    fleet = Fleet(deployment.url, timeout_s=2, durability="fsynced(1)")
+    app = FleetApp(FleetSettings.model_validate({"redis_url": deployment.url}))
+    fleet.register("plain", dspy.Predict("question -> answer"))
+    session = fleet.session(fresh("s")).blocking
+    before = session.set_variable("n", 1)
+    fleet.submit("plain", {"question": fresh("q")})
+    fleet.submit_batch("plain", [{"question": fresh("q")}])
+    assert committed(app, fresh("t"), "fsynced(1)") is None
+    message = deployment.primary.execute("LINDEX", "predictions\x06\x163", 0)
+    assert json.loads(message)["headers"]["durability"] == "fsynced(1, 3)"
+    with paused_replica(deployment), pytest.raises(NotReplicatedError, match="1 of 2 servers have it on disk"):
+        session.set_variables({"n": 2}, durability=f"fsynced(1, {WAIT_S})")
+    deployment.primary.execute("CONFIG", "SET", "appendonly", "no")
+    try:
+        with pytest.raises(NotReplicatedError, match="0 of 2"):  # as it turns out with the write
+            session.set_variable("n", 3)
+        with pytest.raises(ConfigurationError, match="Set appendonly yes there"):
+            session.set_variable("n", 4)
+        with pytest.raises(ConfigurationError, match="has none"):
+            Fleet(deployment.url, durability="fsynced").submit("plain", {"question": fresh("q")})
+        assert session.get_variable("n") == 3
+    finally:
+        deployment.primary.execute("CONFIG", "SET", "appendonly", "yes")
+    assert session.set_variable("n", 4) > before
+    [port] = free_ports(1)
+    with servers.running_on("redis"), local_server(tmp_path, "--port", str(port), port=port):
+        old = Fleet(f"redis://127.0.0.1:{port}/0", durability="fsynced")
+        with pytest.raises(ConfigurationError, match="doesn't know: it is older than Redis 7.2"):
+            old.session("s").blocking.set_variable("n", 1)
+
+
 def test_what_a_replica_has_is_kept_over_a_failover(deployment: SentinelDeployment, fleet: Fleet) -> None:
     session, old = fleet.session(fresh("s")), deployment.primary
     tokens = [session.blocking.set_variable("n", number) for number in range(20)]
@@ -123,8 +204,10 @@ def test_what_a_replica_has_is_kept_over_a_failover(deployment: SentinelDeployme
 def test_a_store_without_replicas_and_a_word_that_is_no_durability_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="has no replicas"):
         SessionContext("s", MemoryStore()).blocking.set_variables({"n": 1}, durability="replicated")
-    for wrong in ("forever", "replicated(0)", "replicated(1, 0)", "replicated(1, 61)"):
-        with pytest.raises(ValueError, match="A durability is primary, replicated"):
-            Fleet(durability=wrong)
+    with pytest.raises(ValueError, match="A durability is primary, replicated"):
+        Fleet(durability="forever")
+    elsewhere = Fleet("redis://127.0.0.1:1/0", broker_url="redis://127.0.0.1:1/1", durability="replicated")
+    with pytest.raises(ConfigurationError, match="it is another Redis than that of results"):
+        elsewhere.submit("plain", {"question": "why"})
     with pytest.raises(ConfigurationError, match="a cluster"):
         Fleet("redis+cluster://127.0.0.1:1", durability="replicated").session("s").blocking.set_variable("n", 1)

@@ -23,6 +23,7 @@ from snakepit_bridge.programs.build import serialize_module
 from snakepit_bridge.programs.rollouts import ProgramRollouts
 from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.outages import retry_through_outages
+from snakepit_bridge.redis.replication import ON_PRIMARY, Replication
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.records import RolloutState, assign
 from snakepit_bridge.testing import RecordingLM
@@ -47,7 +48,15 @@ class Stored:
     def get_key_for_task(self, task_id: str) -> bytes:
         return f"celery-task-meta-{task_id}".encode()
 
-    async def acommit(self, task_id: str, result: Any, state: str, *, reply_channel: str | None = None) -> bytes | None:
+    async def acommit(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        *,
+        reply_channel: str | None = None,
+        durability: Replication = ON_PRIMARY,
+    ) -> bytes | None:
         await asyncio.sleep(0)
         if task_id in self.refuses:
             raise StoreUnavailableError("redis://away", "no answer")

@@ -15,6 +15,7 @@ from celery.states import FAILURE, IGNORED, REJECTED
 
 from snakepit_bridge.exceptions import InputError, PredictionFailedError, StoreUnavailableError
 from snakepit_bridge.protocol.messages import PREDICT, PREDICT_BATCH
+from snakepit_bridge.redis.replication import ON_PRIMARY, Replication
 from tests.harness.waiting import wait_until
 from workers import task_guard as guard
 from workers.rabbitmq_dead_letters import GivenUp
@@ -31,6 +32,7 @@ class Task:
         self.ends: list[tuple[str, str, str]] = []
         self._runtime, self._away = runtime, outage
         self.deliveries: Any = None
+        self.durability: Replication | None = None
 
     @property
     def runtime(self) -> object:
@@ -38,10 +40,13 @@ class Task:
             raise self._runtime
         return self
 
-    async def acommit(self, task_id: str, error: Exception, state: str, *, reply_channel: str) -> None:
+    async def acommit(
+        self, task_id: str, error: Exception, state: str, *, reply_channel: str, durability: Replication
+    ) -> None:
         if self._away:
             raise self._away
         self.ends.append((task_id, type(error).__name__, reply_channel))
+        self.durability = durability
 
 
 def traced(task: Task, tracer: Any, request: dict[str, Any] | None = None, args: Any = ()) -> Traced:
@@ -72,6 +77,15 @@ def test_what_the_tracer_lets_through_is_the_predictions_end(exc: BaseException)
     assert info is not None
     assert (info.state, type(info.retval)) == (FAILURE, PredictionFailedError)
     assert task.ends == [("task", "PredictionFailedError", "c")]
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "durability"), [("fsynced(1, 2)", Replication(1, 2, fsync=True)), ("forever", ON_PRIMARY)]
+)
+def test_such_an_end_waits_for_what_its_message_asks_for(asked_for: str, durability: Replication) -> None:
+    task = Task()
+    traced(task, raising(ValueError("a")), {"id": "task", "durability": asked_for})
+    assert task.durability == durability
 
 
 def test_an_end_that_the_tracer_has_stored_is_left_alone() -> None:
