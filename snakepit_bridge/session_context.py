@@ -148,7 +148,7 @@ class SessionContext:
 
         Raises:
             ValidationError: the value violates its type or a constraint.
-            NotReplicatedError: the revision is in force, but on fewer replicas than it was to wait for.
+            NotReplicatedError: the revision is in force, but on fewer servers than it was to wait for.
             SessionOwnedElsewhereError: an Elixir server publishes this session, and ``bridge`` isn't given.
             StoreUnavailableError: the store can't be reached.
             ElixirUnavailableError: the change goes to Elixir, which can't be reached.
@@ -171,8 +171,9 @@ class SessionContext:
             types: name to type, for variables to declare anew; without one, an existing variable keeps its type and
                 constraints, and a new one gets the value's type.
             reason: stored in the session's history.
-            durability: ``primary``; ``replicated``, to wait until a replica of Redis has the revision; or
-                ``replicated(REPLICAS, SECONDS)``. The store's own if None. Elixir keeps its sessions' values itself.
+            durability: ``primary``; ``replicated``, to wait until a replica of Redis has the revision; ``fsynced``,
+                until it is on disk; or either with ``(REPLICAS, SECONDS)``. The store's own if None. Elixir keeps its
+                sessions' values itself.
         """
         kinds = types or {}
 
@@ -261,7 +262,7 @@ class SessionContext:
 
         Raises:
             RevisionLostError: the store no longer has that revision.
-            NotReplicatedError: the new revision is in force, but on fewer replicas than it was to wait for.
+            NotReplicatedError: the new revision is in force, but on fewer servers than it was to wait for.
             SessionOwnedElsewhereError: an Elixir server publishes this session, and ``bridge`` isn't given.
         """
         return await run_on_home_loop(self._rollback(to, reason, durability))

@@ -43,8 +43,8 @@ Durability = Annotated[
     typer.Option(
         "--durability",
         envvar="DSPEX_DURABILITY",
-        metavar="primary|replicated(REPLICAS, SECONDS)",
-        help="When a publish and a submit count: once the primary has them, or replicas too.",
+        metavar="primary|replicated(REPLICAS, SECONDS)|fsynced(REPLICAS, SECONDS)",
+        help="When a publish, a submit and its result count: once the primary has them, or replicas, or disks too.",
         callback=_check_durability,
     ),
 ]
@@ -101,7 +101,7 @@ class FleetAddress:
         queue: where its predictions wait.
         is_explicit: whether the URL stood on the command line, and not in the environment.
         broker_url: another broker than that Redis.
-        durability: when a publish and a submit count.
+        durability: when a publish, a submit and its result count.
     """
 
     redis_url: str | None = field(repr=False)

@@ -21,7 +21,12 @@ from snakepit_bridge.cli.fleet_state import (
 )
 from snakepit_bridge.cli.lm_call import check_calls
 from snakepit_bridge.cli.output import dump_json, echo, echo_aside, print_table
-from snakepit_bridge.cli.replication_checks import check_rabbitmq_features, check_replicas, check_sentinel
+from snakepit_bridge.cli.replication_checks import (
+    check_fsync,
+    check_rabbitmq_features,
+    check_replicas,
+    check_sentinel,
+)
 from snakepit_bridge.cli.secret_checks import (
     SHELL_KEYS,
     check_default_user,
@@ -100,7 +105,10 @@ def _redis(fleet: Fleet, wait_s: float) -> Iterator[Check]:
     yield _server(info)
     yield from _sentinel(fleet)
     yield check_replicas(info, fleet.replication, by_sentinel=fleet.connection.by_sentinel)
-    yield _durability(info, run_blocking(_fsync(fleet)))
+    appendfsync = run_blocking(_fsync(fleet))
+    yield _durability(info, appendfsync)
+    if (waits := run_blocking(check_fsync(fleet.connection, fleet.replication, appendfsync))) is not None:
+        yield waits
     yield _eviction(info)
     yield from run_blocking(check_default_user(fleet.connection))
     yield _given_up(dead)

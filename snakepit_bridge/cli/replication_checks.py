@@ -1,15 +1,19 @@
-"""What ``doctor`` says of replicas, of Sentinel and of RabbitMQ's features."""
+"""What ``doctor`` says of replicas, of disks that are waited for, of Sentinel and of RabbitMQ's features."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.checks import Check
+from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.replication import Replication
 from snakepit_bridge.redis.sentinel import SentinelService
 
 _MAX_LAG_S = 10
+# Once per second, and as much later as a slow disk may delay it.
+_EVERYSEC_S = 2.0
 _OFFLINE_FIX = "check its network and its log; until it follows, a failover loses what it lacks"
 _FAILOVER = "docs/how-to/redis-failover.md"
 
@@ -42,6 +46,29 @@ def check_replicas(info: Mapping[str, Any], replication: Replication, *, by_sent
         found = f"{count}, but a primary that is cut off from them goes on accepting writes, which a failover loses"
         return Check("replicas", "warn", found, "set min-replicas-to-write 1 and min-replicas-max-lag 10")
     return Check("replicas", "ok", f"{count} in step")
+
+
+async def check_fsync(connection: RedisConnection, replication: Replication, appendfsync: str | None) -> Check | None:
+    """Check whether a server can wait for its disk, where the fleet's writes do; None if they don't.
+
+    Args:
+        connection: to the server.
+        replication: what this fleet's writes wait for.
+        appendfsync: its setting; None if unknown.
+    """
+    if not replication.fsync:
+        return None
+    try:
+        await connection.durable.check(replication)
+    except ConfigurationError as exc:
+        return Check("durability", "fail", f"DSPEX_DURABILITY is '{replication}': {exc}", f"see {_FAILOVER}")
+    if appendfsync == "no":
+        found = f"DSPEX_DURABILITY is '{replication}', and with appendfsync no the server never says what is on disk"
+        return Check("durability", "fail", found, "set appendfsync everysec, or always")
+    if appendfsync == "everysec" and replication.wait_s < _EVERYSEC_S:
+        found = f"'{replication}' waits {replication.wait_s:g} s, and with appendfsync everysec the disk may take 2 s"
+        return Check("durability", "warn", found, "wait for 3 s, or set appendfsync always")
+    return Check("durability", "ok", f"'{replication}', by WAITAOF")
 
 
 def check_sentinel(service: SentinelService) -> Iterator[Check]:

@@ -54,8 +54,10 @@ class Fleet(AuditClient):
         bounds: how deep and how large an input may be.
         target_bounds: how much a program that is registered may ask for; give what the workers are set to.
         encryption: the keys by which the fleet encrypts what it keeps in Redis; give what the workers are set to.
-        durability: when a publish and a submit count: ``primary``, once Redis has them; ``replicated``, once a replica
-            has them, or ``NotReplicatedError`` is raised after a second; or ``replicated(REPLICAS, SECONDS)``.
+        durability: when a publish, a submit and its result count: ``primary``, once Redis has them; ``replicated``,
+            once a replica has them, or ``NotReplicatedError`` is raised after a second; ``fsynced``, once they are on
+            disk, within three seconds; or either with ``(REPLICAS, SECONDS)``. Workers commit a result again until it
+            counts.
         signing_keys: the keys by which the messages are signed that it sends, where the workers ask for that.
         source: where the changes that are made by it come from, for the audit trail.
 

@@ -65,7 +65,7 @@ class FleetResources:
         source: AuditSource = AuditSource.CLIENT,
     ) -> None:
         self.replication = Replication.parse(durability)
-        """What publishes and submits wait for."""
+        """What publishes, submits and their results wait for."""
         self._durability = durability
         self._given_app = app
         self._broker_url = broker_url

@@ -210,7 +210,7 @@ REDIS_COMMANDS = _counter(
 REDIS_UNCONFIRMED = _counter(
     "dspex.redis.unconfirmed", "{round_trip}",
     "Round trips of writes that fewer replicas, or disks, confirmed in time than their durability waits for.",
-    "dspex.durability", processes=_SERVERS, rare=True,
+    "dspex.durability", processes=("worker", "gateway"), rare=True,
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------- state of the fleet, read from Redis

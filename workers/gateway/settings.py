@@ -100,7 +100,8 @@ class GatewaySettings:
         drain_s: seconds that calls in flight may take on shutdown.
         bounds: maximum depth and size of inputs.
         metric_labels: optional labels of metrics.
-        durability: when a publish and a submit count: ``primary``, or ``replicated`` once replicas have them.
+        durability: when a publish, a submit and its result count: ``primary``, ``replicated`` once replicas have them,
+            or ``fsynced`` once they are on disk.
         health: ``HOST:PORT`` of health endpoints that don't depend on the HTTP server; None for none.
         console: whether the HTTP server serves the console to browsers.
         trace_url: where a trace is shown, with ``{trace_id}``, for the console's links to traces; empty for nowhere.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from snakepit_bridge.cli.doctor import _durability
-from snakepit_bridge.cli.replication_checks import check_rabbitmq_features, check_replicas
+from snakepit_bridge.cli.replication_checks import check_fsync, check_rabbitmq_features, check_replicas
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.redis.durable_writes import fsync_problem
 from snakepit_bridge.redis.replication import Replication
 
 ON = {"aof_enabled": 1, "aof_last_write_status": "ok", "aof_delayed_fsync": 0}
@@ -66,3 +68,36 @@ def test_it_says_which_features_a_rabbitmq_lacks() -> None:
     check = check_rabbitmq_features("LavinMQ 2.0", ("basic.nack",))
     assert check is not None
     assert (check.level, check.found.startswith("LavinMQ 2.0 lacks basic.nack")) == ("fail", True)
+
+
+class Disk:
+    """Stands for a Redis that knows how to wait for its disk, or answers with an error."""
+
+    def __init__(self, answer: str) -> None:
+        self._answer = answer
+        self.durable = self
+
+    async def check(self, replication: Replication) -> None:
+        if self._answer:
+            raise ConfigurationError(fsync_problem(self._answer, "redis://cache:6379/0"))
+
+
+@pytest.mark.parametrize(
+    ("durability", "appendfsync", "answer", "level", "says"),
+    [
+        ("fsynced", "everysec", "unknown command 'WAITAOF'", "fail", "older than Redis 7.2"),
+        ("fsynced", "everysec", "appendonly is disabled", "fail", "Set appendonly yes there"),
+        ("fsynced", "no", "", "fail", "never says what is on disk"),
+        ("fsynced(0, 1)", "everysec", "", "warn", "the disk may take 2 s"),
+        ("fsynced(0, 1)", "always", "", "ok", "by WAITAOF"),
+        ("fsynced", None, "", "ok", "by WAITAOF"),
+    ],
+)
+async def test_it_says_why_a_write_can_not_wait_for_the_disk(
+    durability: str, appendfsync: str | None, answer: str, level: str, says: str
+) -> None:
+    check = await check_fsync(cast(Any, Disk(answer)), Replication.parse(durability), appendfsync)
+    assert check is not None
+    assert (check.level, bool(check.fix)) == (level, level != "ok")
+    assert says in check.found
+    assert await check_fsync(cast(Any, Disk("away")), Replication.parse("replicated"), appendfsync) is None
