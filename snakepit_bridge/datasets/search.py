@@ -22,7 +22,10 @@ SUCCEEDED, FAILED = "succeeded", "failed"
 """Outcomes; any other one is the class of an error."""
 
 _CHUNK = 50
-_TOKEN = re.compile(r"(\d{1,20})-(\d{1,20}):(.{1,300})", re.ASCII | re.DOTALL)
+TOKEN_PATTERN = r"([0-9]{1,19}-[0-9]{1,19}):([^\n]{1,300})"
+"""What tokens of pages look like."""
+
+_TOKEN = re.compile(TOKEN_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,40 @@ class FoundPredictions:
     searched_to: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class SearchPosition:
+    """Where a page of a search ended, after which the next one begins.
+
+    Attributes:
+        position: of the last prediction that was looked at, in the records of its program.
+        program: the name of that program.
+    """
+
+    position: str
+    program: str
+
+    @classmethod
+    def parse(cls, token: str) -> SearchPosition | None:
+        """Return the position of a token; None if it is empty, which is that of the first page.
+
+        Raises:
+            ValueError: the token can't be one.
+        """
+        if not token:
+            return None
+        match = _TOKEN.fullmatch(token)
+        if match is None:
+            raise ValueError("it must be the `next_page_token` of another page")
+        return cls(match[1], match[2])
+
+    def __str__(self) -> str:
+        return f"{self.position}:{self.program}"
+
+    def bound(self, program: str) -> str:
+        """Return up to which position the predictions of a program come after this one, as Redis takes it."""
+        return self.position if program < self.program else f"({self.position}"
+
+
 @dataclass(slots=True)
 class _Cursor:
     """Where the search stands in the predictions of one program."""
@@ -91,7 +128,12 @@ class _Cursor:
 
 
 async def search_predictions(
-    predictions: RecordedPredictions, scores: Scores, wanted: PredictionSearch, *, size: int, token: str = ""
+    predictions: RecordedPredictions,
+    scores: Scores,
+    wanted: PredictionSearch,
+    *,
+    size: int,
+    after: SearchPosition | None = None,
 ) -> FoundPredictions:
     """Return a page of recorded predictions.
 
@@ -100,24 +142,23 @@ async def search_predictions(
         scores: the scores of predictions.
         wanted: which of them.
         size: how many at most.
-        token: of the page; empty for the first.
+        after: where the page before it ended; None for the first.
 
     Raises:
-        ValueError: the token can't be one.
         StoreUnavailableError: Redis is away.
     """
     found, searched, content_bytes = list[SelectedPrediction](), 0, 0
     last: RecordedPrediction | None = None
-    async with aclosing(_merge(predictions, wanted, min(size, _CHUNK), token)) as chunks:
+    async with aclosing(_merge(predictions, wanted, min(size, _CHUNK), after)) as chunks:
         async for chunk in chunks:
             for each in await _select(scores, wanted, chunk):
                 found.append(each)
                 content_bytes += len(each.recorded.encode())
                 if len(found) == size or content_bytes > MAX_PAGE_BYTES:
-                    return FoundPredictions(found, _token_of(each.recorded), each.recorded.at)
+                    return FoundPredictions(found, str(_position_of(each.recorded)), each.recorded.at)
             last, searched = chunk[-1], searched + len(chunk)
             if searched >= MAX_SEARCHED:
-                return FoundPredictions(found, _token_of(last), last.at)
+                return FoundPredictions(found, str(_position_of(last)), last.at)
     return FoundPredictions(found, "", last.at if last else None)
 
 
@@ -131,11 +172,14 @@ async def _select(
 
 
 async def _merge(
-    predictions: RecordedPredictions, wanted: PredictionSearch, size: int, token: str
+    predictions: RecordedPredictions, wanted: PredictionSearch, size: int, after: SearchPosition | None
 ) -> AsyncGenerator[list[RecordedPrediction]]:
     """Yield the predictions of all programs in lists, in the order of the search."""
     cursors = [
-        _Cursor(predictions.read(program, since=wanted.since, until=_until(program, token), page_size=size), [])
+        _Cursor(
+            predictions.read(program, since=wanted.since, until=after.bound(program) if after else "+", page_size=size),
+            [],
+        )
         for program in wanted.programs
     ]
     chunk: list[RecordedPrediction] = []
@@ -156,16 +200,5 @@ def _next_place(cursor: _Cursor) -> tuple[int, int, str]:
     return int(milliseconds), int(number), recorded.program
 
 
-def _token_of(recorded: RecordedPrediction) -> str:
-    return f"{recorded.position}:{recorded.program}"
-
-
-def _until(program: str, token: str) -> str:
-    """Return the position up to which a program's predictions are behind a token."""
-    if not token:
-        return "+"
-    match = _TOKEN.fullmatch(token)
-    if match is None or max(int(match[1]), int(match[2])) >= 2**64:
-        raise ValueError("it must be the `next_page_token` of another page")
-    position = f"{match[1]}-{match[2]}"
-    return position if program < match[3] else f"({position}"
+def _position_of(recorded: RecordedPrediction) -> SearchPosition:
+    return SearchPosition(recorded.position, recorded.program)

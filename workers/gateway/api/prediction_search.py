@@ -7,7 +7,7 @@ import time
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.scoring import open_scores
 from snakepit_bridge.datasets.recorded import RecordedPredictions
-from snakepit_bridge.datasets.search import FoundPredictions, PredictionSearch, search_predictions
+from snakepit_bridge.datasets.search import FoundPredictions, PredictionSearch, SearchPosition, search_predictions
 from snakepit_bridge.datasets.selection import ScoreCondition, SelectedPrediction, summarize_scores
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.process.home_loop import run_on_home_loop
@@ -34,6 +34,7 @@ class GatewayPredictionSearch:
 
     async def search(self, request: pb.SearchPredictionsRequest, call: ClientCall) -> pb.SearchPredictionsResponse:
         """Return a page of recorded predictions."""
+        after = _parse_page_token(request.page_token)
         programs = [request.program] if request.program else await self._recorded_programs()
         wanted = PredictionSearch(
             programs,
@@ -49,11 +50,8 @@ class GatewayPredictionSearch:
         if request.id:
             return _response(await run_on_home_loop(self._find(require_name(request.id, "id", MAX_ID_LENGTH), wanted)))
         size = min(request.page_size or _DEFAULT_SIZE, _MAX_SIZE)
-        searching = search_predictions(self._recorded, self._scores, wanted, size=size, token=request.page_token)
-        try:
-            return _response(await run_on_home_loop(searching))
-        except ValueError as exc:
-            raise MalformedError("page_token", str(exc)) from exc
+        searching = search_predictions(self._recorded, self._scores, wanted, size=size, after=after)
+        return _response(await run_on_home_loop(searching))
 
     async def _recorded_programs(self) -> list[str]:
         return [report.recorder.program for report in await self._fleet.recorders.aio.list()]
@@ -64,6 +62,13 @@ class GatewayPredictionSearch:
             return FoundPredictions([], "", None)
         scores = summarize_scores(await self._scores.read(task_id))
         return FoundPredictions([SelectedPrediction(recorded, scores)], "", recorded.at)
+
+
+def _parse_page_token(token: str) -> SearchPosition | None:
+    try:
+        return SearchPosition.parse(token)
+    except ValueError as exc:
+        raise MalformedError("page_token", str(exc)) from exc
 
 
 def _response(found: FoundPredictions) -> pb.SearchPredictionsResponse:

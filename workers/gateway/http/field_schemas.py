@@ -6,6 +6,7 @@ from typing import Any
 
 from snakepit_bridge.audit.entries import AuditOutcome
 from snakepit_bridge.costs.report import COST_DIMENSIONS, MAX_SINCE_S
+from snakepit_bridge.datasets.search import TOKEN_PATTERN
 from snakepit_bridge.delivery.activity import KEPT_S
 from snakepit_bridge.protocol.targeting import MAX_ATTRIBUTE_CHARACTERS, MAX_ATTRIBUTES, MAX_KEY_BYTES
 from snakepit_bridge.releases.scores import MAX_COMMENT_BYTES, MAX_TEXT, NAME_PATTERN
@@ -114,10 +115,7 @@ MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
     ("GetStatusRequest", "since_s"): {"type": "number", "minimum": 0, "maximum": KEPT_S},
     ("SearchPredictionsRequest", "program"): _TEXT,
     ("SearchPredictionsRequest", "since_s"): _SECONDS,
-    ("SearchPredictionsRequest", "page_token"): {
-        "type": "string",
-        "pattern": r"^([0-9]{1,19}-[0-9]{1,19}:[^\n]{1,300})?$",
-    },
+    ("SearchPredictionsRequest", "page_token"): {"type": "string", "pattern": f"^({TOKEN_PATTERN})?$"},
     ("ListDatasetExamplesRequest", "page_token"): _OFFSET,
     ("ListEvaluationExamplesRequest", "page_token"): _OFFSET,
     ("ListAuditRequest", "outcome"): {"type": "string", "enum": ["", *AuditOutcome]},
