@@ -19,6 +19,7 @@ from snakepit_bridge.client.optimization.optimize import OptimizationRun, Reques
 from snakepit_bridge.client.optimization.registration import register_winner
 from snakepit_bridge.client.optimization.sources import build_request
 from snakepit_bridge.costs.usage import PICO_PER_USD, sum_usage
+from snakepit_bridge.dspy_integration.knn_few_shot import Vectorizer
 from snakepit_bridge.dspy_integration.process_settings import default_settings
 from snakepit_bridge.evaluations.jobs import Job, OptimizationArguments
 from snakepit_bridge.evaluations.metric import MetricSpec
@@ -114,6 +115,7 @@ class OptimizerThread:
             priority=given.priority,
             run_id=self._job.id,
             open_lm=lambda name: self._profiles.choose(name, variable="lm").lm,
+            open_embedder=self._open_embedder,
         )
         self._run = OptimizationRun(
             self._fleet,
@@ -122,6 +124,11 @@ class OptimizerThread:
             elapsed_s=elapsed_s,
             own_usd=self._read_own_usd,
         )
+
+    def _open_embedder(self, name: str) -> Vectorizer:
+        """Return what embeds the train set by an LM profile, a few hundred texts at a time."""
+        embedder = dspy.Embedder(self._profiles.open_embedder(name), caching=False)
+        return Vectorizer(embedder, model=name)
 
     def _optimize(self) -> OptimizationRecord:
         assert self._run is not None

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from snakepit_bridge.client.evaluation_arms import EvaluationArm
 from snakepit_bridge.client.prediction_client import PredictionClient
 from snakepit_bridge.protocol.messages import DESCRIBE_LM
 
 
-async def describe_lm(client: PredictionClient, arm: EvaluationArm, wait_s: float) -> str:
+async def describe_lm(client: PredictionClient, reference: str, session: str, token: str, wait_s: float) -> str:
     """Return the digest of the LM that a program calls under a revision, as a worker has it.
 
     Args:
         client: by which a worker is asked.
-        arm: the program and the revision.
+        reference: of the program.
+        session, token: whose variables it is bound to, and their revision; empty if it was never published.
         wait_s: seconds to wait for a worker.
 
     Raises:
@@ -23,6 +23,6 @@ async def describe_lm(client: PredictionClient, arm: EvaluationArm, wait_s: floa
         StoreUnavailableError: Redis is away.
     """
     # In a thread: sending blocks.
-    task_id = await asyncio.to_thread(client.send_task, DESCRIBE_LM, [arm.reference, arm.session, arm.token])
+    task_id = await asyncio.to_thread(client.send_task, DESCRIBE_LM, [reference, session, token])
     described = await client.results.wait(task_id, wait_s, client.results.reply_channel)
     return str(described.outputs["digest"])

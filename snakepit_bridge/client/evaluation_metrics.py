@@ -102,7 +102,8 @@ async def _pin_judge(
     # Not under the session that is evaluated, so that all arms are judged alike.
     arm = await resolver.resolve(program, DEFAULT_SESSION)
     pinned = replace(spec, reference=f"{PROGRAM_PREFIX}{arm.reference}")
-    under = f"{arm.values_digest} {await describe_lm(client, arm, wait_s)}"
+    lm_digest = await describe_lm(client, arm.reference, arm.session, arm.token, wait_s)
+    under = f"{arm.values_digest} {lm_digest}"
     return PinnedMetric(pinned, arm.program.digest, arm.session, arm.token, under)
 
 

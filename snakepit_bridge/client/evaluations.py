@@ -249,7 +249,9 @@ class AsyncEvaluations:
             version=options.metric_version,
             wait_s=self._client.wait_s,
         )
-        lms = await asyncio.gather(*(describe_lm(self._client, arm, self._client.wait_s) for arm in arms))
+        lms = await asyncio.gather(
+            *(describe_lm(self._client, arm.reference, arm.session, arm.token, self._client.wait_s) for arm in arms)
+        )
         arms = [replace(arm, lm_digest=lm) for arm, lm in zip(arms, lms, strict=True)]
         jobs = [plan_evaluation(arm, dataset, examples, chosen, options) for arm in arms]
         progress, slots = Progress(len(jobs) * len(dataset)), Slots(options.in_flight)

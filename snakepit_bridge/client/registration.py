@@ -29,10 +29,12 @@ def build_spec(
     from snakepit_bridge.programs.build import serialize_module
     from snakepit_bridge.programs.imports import AllowedImports
     from snakepit_bridge.programs.packages import iter_named_modules
+    from snakepit_bridge.programs.serialize import adopt_module
     from snakepit_bridge.programs.spec import ProgramSpec
 
     if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
         _check_is_program(name, module)
+        module = adopt_module(module, name)
         spec = serialize_module(module, program=name, **options)
         allowed = AllowedImports((*packages, *iter_named_modules(spec)))
         check_bounds(spec, bounds, program=name)

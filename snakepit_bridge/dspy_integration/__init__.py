@@ -3,6 +3,7 @@
 from snakepit_bridge.dspy_integration.binding import bindable
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.factory import create_variable_aware_module
+from snakepit_bridge.dspy_integration.knn_few_shot import KNNFewShot
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
 from snakepit_bridge.dspy_integration.modules import (
     ChainOfThoughtWithHint,
@@ -13,6 +14,7 @@ from snakepit_bridge.dspy_integration.modules import (
     VariableAwareEnsemble,
     VariableAwareFlex,
     VariableAwareKNN,
+    VariableAwareKNNFewShot,
     VariableAwareMultiChainComparison,
     VariableAwareParallel,
     VariableAwarePredict,
@@ -31,6 +33,7 @@ from snakepit_bridge.dspy_integration.tool_calls import tool, tool_call_id
 __all__ = [
     "ChainOfThoughtWithHint",
     "Ensemble",
+    "KNNFewShot",
     "ModuleSpec",
     "ModuleVariableResolver",
     "VariableAwareBestOfN",
@@ -40,6 +43,7 @@ __all__ = [
     "VariableAwareEnsemble",
     "VariableAwareFlex",
     "VariableAwareKNN",
+    "VariableAwareKNNFewShot",
     "VariableAwareMixin",
     "VariableAwareMultiChainComparison",
     "VariableAwareParallel",

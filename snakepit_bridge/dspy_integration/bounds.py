@@ -99,10 +99,13 @@ _COUNTS: Mapping[str, str] = {
     "N": "max_attempts",
     "size": "max_attempts",
     "fail_count": "max_attempts",
+    "max_rounds": "max_attempts",
     "max_iters": "max_iterations",
     "max_llm_calls": "max_iterations",
     "max_predictor_calls": "max_iterations",
     "num_threads": "max_threads",
+    "max_bootstrapped_demos": "max_demos",
+    "max_labeled_demos": "max_demos",
     **dict.fromkeys(
         ("top_k", "top_logprobs", "k", "max_errors", "timeout", "straggler_limit", "max_output_chars"), "max_count"
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import os
 import shutil
 from collections.abc import Mapping
@@ -116,6 +117,28 @@ def tolerate_concurrent_progress_bars() -> None:
         bars._instances = _ForgivingWeakSet(bars._instances)
 
 
+# ---------------------------------------------------------------- KNNFewShot
+
+
+def find_knn_few_shot(module: Any) -> tuple[Any, Any, Any] | None:
+    """Return the optimizer, the student and the teacher of a module that DSPy's KNNFewShot compiled; None for others.
+
+    It replaces the ``forward`` of a copy by a function that holds all three.
+    """
+    forward = getattr(vars(module).get("forward"), "__func__", None)
+    if getattr(forward, "__code__", None) not in _FEW_SHOT_FORWARDS:
+        return None
+    held = inspect.getclosurevars(cast(Any, forward)).nonlocals
+    return held["self"], held["student"], held["teacher"]
+
+
+_FEW_SHOT_FORWARDS = frozenset(
+    code
+    for code in inspect.unwrap(dspy.KNNFewShot.compile).__code__.co_consts
+    if getattr(code, "co_name", "") == "forward_pass"
+)
+
+
 # ---------------------------------------------------------------- Flex
 
 
@@ -162,7 +185,7 @@ def set_max_predictor_calls(flex: Any, value: int) -> None:
 
 _EXTRAS = {
     "deno": "ProgramOfThought, CodeAct, RLM and Flex can't run the code that an LM writes in their sandbox",
-    "numpy": "KNN can't compare examples",
+    "numpy": "KNN and KNNFewShot can't compare examples",
     "optuna": "the optimizer MIPROv2 can't search",
 }
 

@@ -13,6 +13,7 @@ from dspy.signatures.signature import ensure_signature
 
 from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, ReActV2
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
+from snakepit_bridge.dspy_integration.knn_few_shot import KNNFewShot
 from snakepit_bridge.dspy_integration.mixin import MIXIN_CLASSES, VariableAwareMixin
 from snakepit_bridge.dspy_integration.targets.prompt import with_attempts
 
@@ -113,6 +114,10 @@ class VariableAwareKNN(VariableAwareMixin, KNN):
     """``dspy.KNN`` that follows session variables in the number of neighbours, ``k``."""
 
 
+class VariableAwareKNNFewShot(VariableAwareMixin, KNNFewShot):
+    """A KNNFewShot that follows session variables; ``student.temperature`` holds in its bootstraps as well."""
+
+
 _AWARE: dict[type, type] = {
     dspy.Predict: VariableAwarePredict,
     dspy.ChainOfThought: VariableAwareChainOfThought,
@@ -130,6 +135,7 @@ _AWARE: dict[type, type] = {
     dspy.Ensemble: VariableAwareEnsemble,
     Parallel: VariableAwareParallel,
     KNN: VariableAwareKNN,
+    KNNFewShot: VariableAwareKNNFewShot,
 }
 
 

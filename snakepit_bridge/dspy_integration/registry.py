@@ -80,6 +80,11 @@ Function = Callable[..., Any]
 TOOLS: NamedRegistry[Function] = NamedRegistry("tool")
 REWARDS: NamedRegistry[Function] = NamedRegistry("reward function")
 REDUCERS: NamedRegistry[Function] = NamedRegistry("reduce function", majority=dspy.majority)
+METRICS: NamedRegistry[Function] = NamedRegistry(
+    "metric",
+    answer_exact_match=dspy.evaluate.answer_exact_match,
+    answer_passage_match=dspy.evaluate.answer_passage_match,
+)
 # No unsafe interpreter is registered by default: register `dspy.LocalInterpreter` to use it.
 INTERPRETERS: NamedRegistry[Function] = NamedRegistry("interpreter", sandbox=SANDBOX)
 ADAPTERS: NamedRegistry[dspy.Adapter] = NamedRegistry(

@@ -14,6 +14,7 @@ import dspy
 from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, ReActV2
 from snakepit_bridge.dspy_integration.construction import construct
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
+from snakepit_bridge.dspy_integration.knn_few_shot import KNNFewShot
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
 from snakepit_bridge.dspy_integration.modules import ChainOfThoughtWithHint, variable_aware
 from snakepit_bridge.exceptions import UnknownModuleError
@@ -37,6 +38,7 @@ STANDARD: Mapping[str, type] = {
     "Ensemble": Ensemble,
     "Parallel": Parallel,
     "KNN": KNN,
+    "KNNFewShot": KNNFewShot,
 }
 """The modules that every resolver knows."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol, cast
@@ -13,11 +13,13 @@ from typing import Any, Protocol, cast
 from dspy.lm15 import (
     AsyncLMRouter,
     LM15Error,
+    Message,
     ProviderError,
     Request,
     Resolution,
     Response,
     RouterConfig,
+    Usage,
     registered_providers,
     response_to_events,
 )
@@ -27,6 +29,7 @@ from snakepit_bridge.lm.compat import (
     HttpResponse,
     build_wire_request,
     parse_response,
+    post_embeddings,
     read_access,
     to_provider_error,
     validate_request,
@@ -113,6 +116,24 @@ class Lm15Backend:
             reply = exc.reply
         for event in response_to_events(_parse_unstreamed_reply(client, routed, reply)):
             yield event
+
+    async def embed(self, texts: Sequence[str]) -> Response:
+        """Return the vectors of texts, as JSON in the text of a response; raise ``lm15`` errors."""
+        client = self._client or await self._load_client()
+        with _translate_reply_errors():
+            payload = await post_embeddings(client, self._model, texts)
+            found = sorted(payload["data"], key=lambda each: each["index"])
+            vectors = [[float(number) for number in each["embedding"]] for each in found]
+            if len(vectors) != len(texts):
+                raise malformed_reply_error(f"{len(vectors)} vectors for {len(texts)} texts", 200)
+        tokens = sanitize_usage(payload).get("usage", {}).get("prompt_tokens")
+        return Response(
+            id=None,
+            model=str(payload.get("model", self._model)),
+            message=Message.assistant(json.dumps(vectors)),
+            finish_reason="stop",
+            usage=Usage(input_tokens=tokens, output_tokens=None if tokens is None else 0),
+        )
 
     async def build_wire_request(self, request: Request) -> tuple[str, bytes]:
         """Return the path and the body of the HTTP request that a call would send; raise ``lm15`` errors."""

@@ -6,6 +6,9 @@ what has moved.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from dspy._vendor.lm15.providers.base import HttpResponse
@@ -39,6 +42,7 @@ __all__ = [
     "call_on_loop",
     "lookup_provider",
     "parse_response",
+    "post_embeddings",
     "read_access",
     "request_to_dict",
     "response_from_dict",
@@ -91,6 +95,22 @@ def read_access(client: Any, model: str) -> tuple[str, dict[str, str]]:
     """Return the base URL and the headers, with the key in clear text, of the native client's requests to a model."""
     wire, _ = client._inner._build(Request(model=model, messages=(Message.user("?"),)), stream=False)
     return client._inner.base_url.rstrip("/"), dict(wire.headers)
+
+
+async def post_embeddings(client: Any, model: str, texts: Sequence[str]) -> Any:
+    """Return the JSON of the reply of an OpenAI-compatible endpoint for embeddings, which the native client lacks.
+
+    Raises:
+        lm15.LM15Error: the provider or the connection failed, as in one of the native client's own calls.
+        ValueError: the reply isn't JSON.
+    """
+    inner = client._inner
+    wire, _ = inner._build(Request(model=model, messages=(Message.user("?"),)), stream=False)
+    body = json.dumps({"model": model, "input": list(texts), "encoding_format": "float"}).encode()
+    reply = await client._send(replace(wire, url=f"{inner.base_url.rstrip('/')}/embeddings", body=body))
+    if reply.status >= 400:
+        raise inner._http_error(reply)
+    return json.loads(reply.body)
 
 
 def to_provider_error(client: Any, status: int, body: str) -> Exception:

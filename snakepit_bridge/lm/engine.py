@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from dspy.lm15 import Request, Resolution, Response, UnsupportedFeatureError, response_to_events
 from dspy.lm15 import TimeoutError as LMTimeout
@@ -58,6 +58,9 @@ class LMEngine:
     Safe to share between threads and event loops; each loop has its own connections. With middleware, every call runs
     on the process's home loop, where the middleware lives.
     """
+
+    operation: ClassVar[str] = "chat"
+    """What it does, as OpenTelemetry's conventions call it."""
 
     def __init__(self, endpoint: Endpoint, middleware: LMMiddleware | None = None) -> None:
         self.endpoint = endpoint

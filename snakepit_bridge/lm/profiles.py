@@ -269,6 +269,25 @@ class LMProfiles:
         """
         return cast("BlockingEngine", self.choose(name).lm.engine).async_engine
 
+    def open_embedder(self, name: str) -> Callable[[list[str]], Any]:
+        """Return what asks the endpoint of a profile, or of a model that one allows, for vectors, in a thread.
+
+        Raises:
+            ValidationError: no profile has that name or allows that model, or it can't embed; says why.
+        """
+        from snakepit_bridge.lm.embeddings import DIALECTS, embed_by
+
+        profile = self._profiles[self.choose(name, variable="embedder").profile]
+        engine = self.get_engine(name)
+        problem = ""
+        if profile.tier == "batch" or engine.dialect not in DIALECTS:
+            problem = "its profile must be reached by the native client and OpenAI's API, and be of no tier"
+        elif profile.fallbacks:
+            problem = "its profile must have no fallbacks: another model's vectors can't be compared with its own"
+        if problem:
+            raise ValidationError("embedder", repr(name), problem)
+        return embed_by(engine)
+
     async def warm(self) -> None:
         """Build every LM and its client for the running event loop, so that no prediction has to wait for one.
 

@@ -16,6 +16,7 @@ from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.cached_adapter import SHARED_ADAPTER
 from snakepit_bridge.dspy_integration.compat import RLM, Flex
 from snakepit_bridge.dspy_integration.isolation import Isolation
+from snakepit_bridge.dspy_integration.knn_few_shot import KNNFewShot
 from snakepit_bridge.dspy_integration.module_tree import clone, parts
 from snakepit_bridge.dspy_integration.modules import plain_class_name
 from snakepit_bridge.dspy_integration.process_settings import default_settings
@@ -224,6 +225,10 @@ class BoundPrograms:
         choice = self._choose(program, bindings)
         module = clone(template.module)
         apply_values(module, bindings, LMScope(self._profiles, choice.lm, self._bounds))
+        for _, few_shot in parts(module, KNNFewShot):
+            few_shot.connect(
+                lambda name: self._profiles.choose(name, variable="teacher_lm").lm, self._profiles.open_embedder
+            )
         module._bound = True
         isolation = make_isolation(module, program=program.name)
         return BoundProgram(
@@ -283,7 +288,9 @@ def _resolve_module_name(program: Program, snapshot: Snapshot) -> tuple[str, dic
 
 
 def _read_inputs(module: Any) -> ProgramInputs:
-    """Return a module's inputs; those of BestOfN and Refine are those of the module in them."""
+    """Return a module's inputs; those of BestOfN, Refine and KNNFewShot are those of the module in them."""
+    if isinstance(module, KNNFewShot):
+        return _read_inputs(module.student)
     return _read_inputs(module.module) if isinstance(module, _STATEFUL) else ProgramInputs.of(module)
 
 

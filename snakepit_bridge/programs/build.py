@@ -13,6 +13,7 @@ from snakepit_bridge.dspy_integration.binding import check_bindable
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError
+from snakepit_bridge.dspy_integration.knn_few_shot import KNNFewShot, Vectorizer
 from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY, mixin_attribute_names
 from snakepit_bridge.dspy_integration.module_tree import is_user_class, part_at, predictors
 from snakepit_bridge.dspy_integration.modules import variable_aware
@@ -24,6 +25,7 @@ from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecErr
 from snakepit_bridge.programs.bounds import check_bounds
 from snakepit_bridge.programs.constructor_arguments import FUNCTIONS
 from snakepit_bridge.programs.demos import restore_state
+from snakepit_bridge.programs.few_shot_examples import load_examples, load_vectors
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.serialize import serialize_module
 from snakepit_bridge.programs.spec import ProgramSpec
@@ -57,6 +59,8 @@ def build_module(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *
         arguments[argument] = _build_inner(inside, allowed, program, f"modules.{argument}")
     if spec.module_names == ("KNN",):
         _prepare_knn(arguments, program)
+    if issubclass(module_class, KNNFewShot):
+        _prepare_knn_few_shot(arguments, program)
     if spec.signature is not None:
         spec.signature.check_names(module_name, program=program)
     positional = [] if spec.signature is None else [spec.signature.build(allowed, program=program)]
@@ -143,6 +147,20 @@ def _prepare_knn(arguments: dict[str, Any], program: str) -> None:
         arguments["vectorizer"] = dspy.Embedder(arguments["vectorizer"])
 
 
+def _prepare_knn_few_shot(arguments: dict[str, Any], program: str) -> None:
+    """Convert the arguments of KNNFewShot: its examples and vectors, and by what its inputs are embedded."""
+    for name, load in (("trainset", load_examples), ("vectors", load_vectors)):
+        try:
+            arguments[name] = load(arguments.get(name))
+        except ValueError as exc:
+            raise ProgramSpecError(program, f"arguments.{name}", str(exc)) from exc
+    embedder, function = arguments.pop("embedder", ""), arguments.get("vectorizer")
+    if not isinstance(embedder, str) or bool(embedder) == (function is not None):
+        problem = "either it names an LM profile, or functions.vectorizer names a function"
+        raise ProgramSpecError(program, "arguments.embedder", problem)
+    arguments["vectorizer"] = Vectorizer(function, model=embedder)
+
+
 def _build_inner(
     inside: ProgramSpec | tuple[ProgramSpec, ...], allowed: AllowedImports, program: str, where: str
 ) -> Any:
@@ -162,7 +180,9 @@ def _check_one_or_many(
     Raises:
         ProgramSpecError: the argument is a list instead of a spec, or the reverse.
     """
-    wants_one = issubclass(module_class, _SINGLE_MODULE_WRAPPERS) and argument == "module"
+    wants_one = (issubclass(module_class, _SINGLE_MODULE_WRAPPERS) and argument == "module") or (
+        issubclass(module_class, KNNFewShot) and argument in ("student", "teacher")
+    )
     wants_list = issubclass(module_class, Ensemble) and argument == "programs"
     if wants_one and not isinstance(inside, ProgramSpec):
         raise ProgramSpecError(program, f"modules.{argument}", "it must be one spec and not a list")

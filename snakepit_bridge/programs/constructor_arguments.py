@@ -17,14 +17,16 @@ from snakepit_bridge.dspy_integration.compat import (
     get_rlm_tools,
     runs_baseline,
 )
-from snakepit_bridge.dspy_integration.registry import INTERPRETERS, REDUCERS, REWARDS, NamedRegistry
+from snakepit_bridge.dspy_integration.registry import INTERPRETERS, METRICS, REDUCERS, REWARDS, NamedRegistry
 from snakepit_bridge.dspy_integration.targets.prompt import without_attempts
 from snakepit_bridge.exceptions import ProgramSpecError
+from snakepit_bridge.programs.few_shot_examples import dump_examples, dump_vectors
 
 FUNCTIONS: dict[str, NamedRegistry[Any]] = {
     "reward_fn": REWARDS,
     "reduce_fn": REDUCERS,
     "interpreter_factory": INTERPRETERS,
+    "metric": METRICS,
 }
 """Constructor arguments that are functions, with their registries."""
 
@@ -134,6 +136,24 @@ def _read_knn(module: Any, program: str) -> ConstructorArguments:
     )
 
 
+def _read_knn_few_shot(module: Any, _: str) -> ConstructorArguments:
+    knn, vectorizer = module.knn, module.knn.embedding
+    examples = {"trainset": dump_examples(knn.trainset), "vectors": dump_vectors(knn.trainset_vectors)}
+    names = {"embedder": vectorizer.model or None, "teacher_lm": module.teacher_lm or None}
+    arguments = {"k": knn.k, **examples, **names, **module.few_shot}
+    functions = {"vectorizer": None if vectorizer.model else vectorizer.embed, "metric": module.metric}
+    return ConstructorArguments(
+        arguments=_drop_absent(arguments),
+        functions=_drop_absent(functions),
+        modules=_drop_absent({"student": module.student, "teacher": module.teacher}),
+        carries_state=False,
+    )
+
+
+def _drop_absent(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _read_interpreter(module: Any) -> dict[str, Any]:
     factory = get_interpreter_factory(module)
     return {} if factory is dspy.PythonInterpreter else {"interpreter_factory": factory}
@@ -155,5 +175,6 @@ READERS: dict[str, Reader] = {
     "Ensemble": _read_ensemble,
     "Parallel": _read_parallel,
     "KNN": _read_knn,
+    "KNNFewShot": _read_knn_few_shot,
 }
 """By the name of DSPy's class."""

@@ -16,7 +16,12 @@ def dump_demos(predictor: Any) -> list[dict[str, Any]]:
 
     Images and similar types become the placeholder text that DSPy itself replaces in the prompt.
     """
-    return [{name: _dump_value(value) for name, value in dict(demo).items()} for demo in predictor.demos]
+    return [dump_values(dict(demo)) for demo in predictor.demos]
+
+
+def dump_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of one demo in the same way."""
+    return {name: _dump_value(value) for name, value in values.items()}
 
 
 def escape_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

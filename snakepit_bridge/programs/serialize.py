@@ -9,6 +9,7 @@ from typing import Any, cast
 import dspy
 from pydantic import ValidationError as PydanticError
 
+from snakepit_bridge.dspy_integration.knn_few_shot import KNNFewShot
 from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY, VariableAwareMixin
 from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.dspy_integration.registry import TOOLS, NamedRegistry
@@ -52,6 +53,7 @@ def serialize_module(
     Raises:
         ProgramSpecError: a part of the module can't be serialized, such as a tool defined in a function.
     """
+    module = adopt_module(module, program)
     own_class = find_own_class(module)
     entry = ModuleVariableResolver.MODULE_REGISTRY.get(own_class.__name__)
     standard = own_class.__name__ in READERS and entry is not None and entry.module_class is own_class
@@ -69,7 +71,7 @@ def serialize_module(
             signature=None if built.signature is None else SignatureSpec.of(built.signature, program=program),
             arguments={**built.arguments, **own_arguments, **(arguments or {})},
             functions={
-                argument: _function_path(function, program, f"functions.{argument}", FUNCTIONS.get(argument))
+                argument: find_function_path(function, program, f"functions.{argument}", FUNCTIONS.get(argument))
                 for argument, function in built.functions.items()
             },
             modules=modules,
@@ -85,6 +87,18 @@ def serialize_module(
         )
     except PydanticError as exc:
         raise spec_error(exc, program) from None
+
+
+def adopt_module(module: Any, program: str) -> Any:
+    """Return a module in the form that a spec can describe, where DSPy's optimizers compile it to another.
+
+    Raises:
+        ProgramSpecError: a part of it has no place in a spec.
+    """
+    try:
+        return KNNFewShot.adopt(module)
+    except ValueError as exc:
+        raise ProgramSpecError(program, "the whole", str(exc)) from exc
 
 
 def _find_kept_arguments(module: Any, kind: type) -> dict[str, Any]:
@@ -165,11 +179,15 @@ def _tool_path(tool: Any, program: str) -> str:
             problem = f"'{tool.name}' has a name or description of its own; write them on the function, or register it"
             raise ProgramSpecError(program, "tools", problem)
         return registered
-    return _function_path(function, program, "tools", TOOLS)
+    return find_function_path(function, program, "tools", TOOLS)
 
 
-def _function_path(function: Any, program: str, where: str, registry: NamedRegistry[Any] | None) -> str:
-    """Return a function's import path, which every worker can load; else the name under which it is registered."""
+def find_function_path(function: Any, program: str, where: str, registry: NamedRegistry[Any] | None = None) -> str:
+    """Return a function's import path, which every worker can load; else the name under which it is registered.
+
+    Raises:
+        ProgramSpecError: it has neither.
+    """
     home = getattr(function, "__module__", None) or ""
     named = getattr(function, "__qualname__", "<")
     if "<" not in named and home != "__main__" and home.partition(".")[0] != "dspy":

@@ -16,7 +16,7 @@ from snakepit_bridge.dspy_integration.targets.keywords import ANY_ENGINE, REFUSE
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.signature_spec import SignatureSpec, spec_error
 
-MAX_SPEC_BYTES = 1 << 20
+MAX_SPEC_BYTES = 1 << 22
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # The keys of Predict's state; DSPy sets any key that it finds there as an attribute, so no others are allowed.

@@ -30,8 +30,6 @@ from tasks.errors import retryable_kind
 from tasks.lm_middleware.message_content import describe_content
 from tasks.lm_middleware.middleware import CallNext, PredictionCall
 
-_OPERATION = "chat"
-
 # What the conventions call the providers that models are prefixed with otherwise.
 _PROVIDERS = {
     "azure": "azure.ai.openai",
@@ -54,7 +52,7 @@ class TraceCalls:
         if not tracer.enabled:
             return await call_next(call)
         _, model = split_model(call.engine.endpoint.model)
-        with tracer.span(f"{_OPERATION} {model}", kind="client", attributes=_describe_request(call)) as span:
+        with tracer.span(f"{call.engine.operation} {model}", kind="client", attributes=_describe_request(call)) as span:
             try:
                 response = await call_next(call)
             finally:
@@ -151,7 +149,7 @@ def error_type(error: BaseException) -> str:
 def _labels(call: PredictionCall) -> Mapping[str, str]:
     provider, model = split_model(call.engine.endpoint.model)
     return {
-        "gen_ai.operation.name": _OPERATION,
+        "gen_ai.operation.name": call.engine.operation,
         "gen_ai.provider.name": provider,
         "gen_ai.request.model": model,
     }
@@ -172,7 +170,7 @@ def _describe_request(call: PredictionCall) -> Attributes:
     provider, model = split_model(call.engine.endpoint.model)
     config = call.call.request.config
     return {
-        "gen_ai.operation.name": _OPERATION,
+        "gen_ai.operation.name": call.engine.operation,
         "gen_ai.provider.name": provider,
         "gen_ai.request.model": model,
         "gen_ai.request.temperature": config.temperature,

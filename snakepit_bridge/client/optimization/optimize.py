@@ -15,6 +15,7 @@ from uuid import uuid4
 import dspy
 
 from snakepit_bridge.client.optimization.budget import Budget, BudgetSpentError, Spent
+from snakepit_bridge.client.optimization.few_shot import check_on_worker, describe_few_shot, is_few_shot
 from snakepit_bridge.client.optimization.optimizers import OptimizerSpec
 from snakepit_bridge.client.optimization.remote_program import make_remote, to_local
 from snakepit_bridge.client.optimization.runner import FleetRunner, RunSettings
@@ -28,6 +29,7 @@ from snakepit_bridge.programs.build import build_module
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.packages import iter_named_modules
 from snakepit_bridge.programs.registry import Program
+from snakepit_bridge.programs.serialize import adopt_module
 from snakepit_bridge.programs.spec import ProgramSpec
 
 # So often at most progress is reported, in seconds.
@@ -172,8 +174,12 @@ class OptimizationRun:
         request = self._request
         with _client_lm():
             runner = self._open_runner()
-            optimizer = request.optimizer.build(request.metric, self._trials.watch, in_flight=request.in_flight)
+            optimizer = request.optimizer.build(
+                request.metric, self._trials.watch, request.trainset, in_flight=request.in_flight
+            )
             self._optimizer = type(optimizer).__name__
+            if is_few_shot(optimizer):
+                return self._conclude(*self._compile_few_shot(optimizer))
             remote = make_remote(self._student, runner)
             try:
                 compiled = request.optimizer.compile(
@@ -220,6 +226,18 @@ class OptimizationRun:
             best=digest_spec(best) if best is not None else "" if leading is None else leading.digest,
             stopped=spent.reason,
         )
+
+    def _compile_few_shot(self, optimizer: Any) -> tuple[ProgramSpec, Any]:
+        """Return what KNNFewShot compiles the program to, which a worker has bound, and its module."""
+        request, settings = self._request, self._settings
+        compiled = request.optimizer.compile(
+            optimizer, self._student, request.trainset, request.valset, in_flight=request.in_flight
+        )
+        module = adopt_module(compiled, request.program.name)
+        spec, token = describe_few_shot(request.program, module), str(settings.options.get("exactly", ""))
+        bound = check_on_worker(self._fleet, request.program, spec, request.session, token, settings.wait_s)
+        run_blocking(bound)
+        return spec, module
 
     def _conclude(self, spec: ProgramSpec, module: Any) -> Optimization:
         request, spent = self._request, self._spent

@@ -10,11 +10,11 @@ from typing import Any
 import dspy
 from dspy.teleprompt import Teleprompter
 
+from snakepit_bridge.client.optimization.few_shot import adopt_instance, check_options, is_few_shot
 from snakepit_bridge.exceptions import OptimizationError
 
 # Those whose result is no program of its own, and why.
 _NOT_REMOTE: Mapping[str, str] = {
-    "KNNFewShot": "it chooses demos at each call, by a vectorizer in this process; register a program with dspy.KNN",
     "BootstrapFinetune": "it trains weights, and the fleet has LM profiles; run it here and declare its model there",
     "BetterTogether": "it trains weights, and the fleet has LM profiles; run it here and declare its model there",
     "GRPO": "it trains weights, and the fleet has LM profiles; run it here and declare its model there",
@@ -38,22 +38,27 @@ class OptimizerSpec:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     compile_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def build(self, metric: Callable[..., Any], watch: Callable[[Any], Any], *, in_flight: int) -> Any:
-        """Return the optimizer, whose metric is watched.
+    def build(
+        self, metric: Callable[..., Any], watch: Callable[[Any], Any], trainset: Sequence[Any], *, in_flight: int
+    ) -> Any:
+        """Return the optimizer, whose metric is watched unless it travels with the program.
 
         Args:
             metric: for one that is constructed here, and for an instance without one.
             watch: returns the metric that is to take the place of one.
+            trainset: for one that takes its examples when it is constructed.
             in_flight: predictions at a time, unless the optimizer says how many threads it has.
 
         Raises:
             OptimizationError: it can't run on the fleet, or can't be constructed.
         """
         found = self._find()
-        if isinstance(found, type):
-            found = self._construct(found, metric)
-        elif self.options:
+        if not isinstance(found, type) and self.options:
             raise OptimizationError("options", "they are of an optimizer's constructor, and this one is an instance")
+        if is_few_shot(found):
+            return self._build_few_shot(found, metric, trainset)
+        if isinstance(found, type):
+            found = self._construct(found, metric=metric)
         name = _metric_name(found)
         setattr(found, name, watch(getattr(found, name) or metric))
         if getattr(found, "num_threads", in_flight) is None:
@@ -77,7 +82,9 @@ class OptimizerSpec:
             OptimizationError: it takes no validation set, and one is given.
         """
         accepted = inspect.signature(optimizer.compile).parameters
-        given: dict[str, Any] = {"trainset": list(trainset), **self.compile_options}
+        given: dict[str, Any] = dict(self.compile_options)
+        if "trainset" in accepted:
+            given = {"trainset": list(trainset), **given}
         if valset is not None and "valset" not in accepted:
             raise OptimizationError("valset", f"{type(optimizer).__name__} takes none; give it all in the trainset")
         if valset is not None:
@@ -103,9 +110,15 @@ class OptimizerSpec:
             raise OptimizationError("enable_tool_optimization", "tools are code of the workers, and can't be changed")
         return found
 
-    def _construct(self, kind: type, metric: Callable[..., Any]) -> Any:
+    def _build_few_shot(self, found: Any, metric: Callable[..., Any], trainset: Sequence[Any]) -> Any:
+        if not isinstance(found, type):
+            return adopt_instance(found, metric, trainset)
+        check_options({**self.options, "metric": metric}, trainset)
+        return self._construct(found, metric=metric, trainset=list(trainset))
+
+    def _construct(self, kind: type, **given: Any) -> Any:
         try:
-            return kind(metric=metric, **self.options)
+            return kind(**given, **self.options)
         except Exception as exc:
             raise OptimizationError(f"the optimizer {kind.__name__}", f"it can't be constructed: {exc}") from exc
 

@@ -22,6 +22,7 @@ from snakepit_bridge.lm.fleet_lm import FleetLM
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.programs.imports import AllowedImports
 
+_VECTORIZER = "vectorizer"
 # The options of DSPy's optimizers that are LMs: those that the optimizer asks, and the one that runs the program.
 _OWN_LMS, _PROGRAM_LM, _TEACHER = ("prompt_model", "reflection_lm"), "task_model", "teacher_settings"
 
@@ -97,6 +98,31 @@ def name_lms(options: Mapping[str, Any], open_lm: Callable[[str], Any]) -> dict[
     return named
 
 
+def name_vectorizer(
+    options: Mapping[str, Any], allowed_packages: Sequence[str], open_embedder: Callable[[str], Any]
+) -> dict[str, Any]:
+    """Return an optimizer's options with a vectorizer in place of its name.
+
+    Args:
+        options: what its constructor takes.
+        allowed_packages: where a function that is named by its import path may come from.
+        open_embedder: returns what embeds by a model.
+
+    Raises:
+        OptimizationError: the function can't be imported, or isn't in an allowed package.
+    """
+    name: Any = options.get(_VECTORIZER)
+    if not isinstance(name, str):
+        return dict(options)
+    if ":" not in name:
+        return {**options, _VECTORIZER: open_embedder(name)}
+    try:
+        function = AllowedImports(tuple(allowed_packages)).find(name)
+    except ValueError as exc:
+        raise OptimizationError(_VECTORIZER, str(exc)) from exc.__cause__
+    return {**options, _VECTORIZER: dspy.Embedder(function, caching=False)}
+
+
 def build_request(
     fleet: FleetResources,
     program: str,
@@ -115,6 +141,7 @@ def build_request(
     run_id: str,
     wait_s: float | None = None,
     open_lm: Callable[[str], Any] = dspy.LM,
+    open_embedder: Callable[[str], Any] = dspy.Embedder,
 ) -> Request:
     """Return what is optimized, with everything that is given by name loaded.
 
@@ -123,6 +150,7 @@ def build_request(
         program, trainset, metric, optimizer, options, compile_options, valset: as ``fleet.optimize`` takes them.
         session, token, budget, in_flight, priority, run_id, wait_s: of the request.
         open_lm: returns an LM that the optimizer itself asks, by its name.
+        open_embedder: returns what embeds the train set, by the name of its model.
 
     Raises:
         OptimizationError, MetricError: a part of it can't be.
@@ -136,7 +164,7 @@ def build_request(
     examples, trainset_name = load_examples(datasets, trainset)
     validating, valset_name = (None, "") if valset is None else load_examples(datasets, valset)
     function, metric_name = load_metric(metric, packages)
-    named = name_lms(options or {}, open_lm)
+    named = name_vectorizer(name_lms(options or {}, open_lm), packages, open_embedder)
     return Request(
         run_blocking(fleet.registry.get(program)),
         examples,

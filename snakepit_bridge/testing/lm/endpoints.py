@@ -20,10 +20,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from snakepit_bridge.testing.lm import openai_format
+from snakepit_bridge.testing.lm import embeddings, openai_format
 from snakepit_bridge.testing.lm.answers import Answerer, Raw, complete
 from snakepit_bridge.testing.lm.batch_stage import BatchStage
 from snakepit_bridge.testing.lm.batches import BatchEndpoints
+from snakepit_bridge.testing.lm.embeddings import EmbeddedTexts
 from snakepit_bridge.testing.lm.faults import Fault, Faults
 from snakepit_bridge.testing.lm.prompts import AskedQuestion
 from snakepit_bridge.testing.lm.recording import Recorded, RequestLog
@@ -45,6 +46,7 @@ class Backstage:
     models: Sequence[str]
     stopping: asyncio.Event
     batches: BatchStage
+    embedded: list[EmbeddedTexts]
 
 
 def build(stage: Backstage) -> Starlette:
@@ -53,6 +55,7 @@ def build(stage: Backstage) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/chat/completions", _Chat(stage), methods=["POST"]),
+            Route("/v1/embeddings", _Embeddings(stage).post, methods=["POST"]),
             Route("/v1/models", _Models(stage).get),
             Route("/requests", records.get, methods=["GET"]),
             Route("/requests", records.delete, methods=["DELETE"]),
@@ -229,6 +232,27 @@ async def _break_off(send: Send) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b'{"id": "chatcmpl-', "more_body": True})
+
+
+class _Embeddings:
+    def __init__(self, stage: Backstage) -> None:
+        self._stage = stage
+
+    async def post(self, request: Request) -> Response:
+        refusal = _refusal(self._stage.api_key, request)
+        if refusal is not None:
+            return refusal
+        try:
+            model, texts, dimensions = embeddings.read_texts(await request.body())
+        except ValueError as problem:
+            return _failure(400, str(problem), "invalid_request_error")
+        fault = self._stage.faults.take("\n".join(texts))
+        if fault is not None and fault.kind == "status":
+            response = _fault_response(fault)
+        else:
+            response = JSONResponse(embeddings.reply(model, texts, dimensions))
+        self._stage.embedded.append(EmbeddedTexts(model, tuple(texts), response.status_code))
+        return response
 
 
 class _Models:

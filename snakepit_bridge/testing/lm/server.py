@@ -16,6 +16,7 @@ from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.testing.lm.answers import Answerer, default_answer
 from snakepit_bridge.testing.lm.batch_stage import BatchStage
+from snakepit_bridge.testing.lm.embeddings import EmbeddedTexts
 from snakepit_bridge.testing.lm.faults import Fault, Faults
 from snakepit_bridge.testing.lm.recording import Recorded, RequestLog, assert_sent, describe
 
@@ -46,6 +47,7 @@ class RecordingLM:
 
     Attributes:
         batches: the batches that it was sent, and what goes wrong with them.
+        embedded: the requests for vectors, in order. Texts that share words have near ones.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class RecordingLM:
         self.host = host
         self.faults = Faults(latency_s, jitter_s)
         self.batches = BatchStage()
+        self.embedded: list[EmbeddedTexts] = []
         self._log = RequestLog(keep, file)
         self._answerer = answerer
         self._api_key = api_key
@@ -150,7 +153,16 @@ class RecordingLM:
         from snakepit_bridge.testing.lm.endpoints import Backstage
 
         stopping = asyncio.Event()
-        return Backstage(self._answerer, self._log, self.faults, self._api_key, self._models, stopping, self.batches)
+        return Backstage(
+            self._answerer,
+            self._log,
+            self.faults,
+            self._api_key,
+            self._models,
+            stopping,
+            self.batches,
+            self.embedded,
+        )
 
     def serve_forever(self, announce: Callable[[str], None]) -> None:
         """Serve in this thread, which must be the main one, until SIGTERM or SIGINT; then it returns.
