@@ -155,7 +155,7 @@ async def test_an_optimization_is_started_over_http_and_its_events_are_streamed(
         result: dict[str, Any] = states[-1]["result"]
         assert (states[-1]["state"], result["optimizer"], result["predictions"]) == ("succeeded", "BootstrapFewShot", 1)
         assert result["version"] == play.fleet.versions("qa")[0].version
-        refusal = (await web.post("/v1/optimizations", json={**order, "optimizer": "KNNFewShot"})).json()["error"]
+        refusal = (await web.post("/v1/optimizations", json={**order, "optimizer": "GRPO"})).json()["error"]
         assert refusal["kind"] == "OptimizationError"
         refusal = (await web.post("/v1/optimizations", json={**order, "max_usd": 0})).json()["error"]
         assert "max_usd is above 0" in refusal["message"]

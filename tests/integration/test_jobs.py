@@ -29,6 +29,7 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.testing import AskedQuestion
 from tests.harness.containers import LocalTestWorker
+from tests.harness.embedders import PROFILE
 from tests.harness.metrics import exact
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S, wait_until
@@ -52,7 +53,7 @@ def answer(ask: AskedQuestion) -> Mapping[str, Any]:
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
     settings: dict[str, Any] = {"DSPEX_ALLOWED_PACKAGES": "tests", "DSPEX_LEASE_S": "1"}
-    with stage(tmp_path_factory.mktemp("jobs"), answer=answer, **settings) as playing:
+    with stage(tmp_path_factory.mktemp("jobs"), answer=answer, more_profiles=PROFILE, **settings) as playing:
         playing.fleet.register("qa", dspy.ChainOfThought("question -> answer"))
         start_code_worker(playing)
         yield playing
@@ -135,6 +136,7 @@ def test_an_optimization_outlives_its_worker_and_pays_for_nothing_twice(play: St
 CLIENT = """
 import sys
 from snakepit_bridge.client import Fleet
+from tests.harness.embedders import PROFILE
 from tests.harness.metrics import exact
 fleet = Fleet(sys.argv[1], wait_s=60)
 fleet.optimize("qa:1", sys.argv[2], exact, valset=sys.argv[3], run_id=sys.argv[2], in_flight=2, label=None,
@@ -215,6 +217,19 @@ def test_what_a_worker_can_not_run_is_the_end_of_its_job(play: Stage) -> None:
         assert ended.end.problem
 
 
+def test_a_job_embeds_its_trainset_by_a_profile_for_knn_few_shot(play: Stage) -> None:
+    train, val, mark = datasets(play)
+    options = {"k": 2, "vectorizer": "embedder", "max_labeled_demos": 2}
+    job = play.fleet.jobs.optimize("qa:1", train, METRIC, optimizer="KNNFewShot", options=options, label=mark)
+    ended = play.fleet.jobs.wait(job.id, PATIENCE_S)
+    assert ended.state == "succeeded", ended.end
+    [embedded] = [each.texts for each in play.lm.embedded if mark in each.texts[0]]
+    assert embedded == tuple(f"question: {mark}: {question}" for question in list(NUMBERS)[:8])
+    assert record(ended).own_usd != "0"
+    evaluation = play.fleet.evaluate(f"qa@{mark}", val, METRIC)
+    assert not evaluation.record.errors
+
+
 def test_what_can_not_be_a_job_is_refused_before_it_starts(play: Stage) -> None:
     train, _, _ = datasets(play)
     jobs = play.fleet.jobs
@@ -225,8 +240,8 @@ def test_what_can_not_be_a_job_is_refused_before_it_starts(play: Stage) -> None:
         jobs.evaluate("qa", train, METRIC, options=EvaluationOptions(where="client"))
     with pytest.raises(ProgramNotFoundError):
         jobs.evaluate("nobody", train, METRIC)
-    with pytest.raises(OptimizationError, match="KNNFewShot: it chooses demos at each call"):
-        jobs.optimize("qa", train, METRIC, optimizer="KNNFewShot")
+    with pytest.raises(OptimizationError, match="BootstrapFinetune: it trains weights"):
+        jobs.optimize("qa", train, METRIC, optimizer="BootstrapFinetune")
     with pytest.raises(OptimizationError, match="given by its name or import path"):
         jobs.optimize("qa", train, METRIC, optimizer=dspy.COPRO(metric=exact))  # type: ignore[arg-type]
     with pytest.raises(OptimizationError, match="those of a job are JSON values"):

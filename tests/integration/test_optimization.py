@@ -17,9 +17,16 @@ import pytest
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.client.optimization.budget import Budget
-from snakepit_bridge.exceptions import OptimizationError, ProgramNotFoundError, StoreUnavailableError
+from snakepit_bridge.exceptions import (
+    OptimizationError,
+    ProgramNotFoundError,
+    StoreUnavailableError,
+    ValidationError,
+)
+from snakepit_bridge.lm.fleet_lm import FleetLM
 from snakepit_bridge.testing import AskedQuestion
-from tests.harness.stage import LM_KEY, Stage, stage
+from tests.harness import embedders, metrics
+from tests.harness.stage import LM_KEY, Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S
 from workers.dev.redis_server import EmbeddedRedis
 
@@ -55,7 +62,8 @@ def exact_with_feedback(
 
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
-    with stage(tmp_path_factory.mktemp("optimization"), answer=answer) as playing:
+    settings = {"more_profiles": embedders.PROFILE, "DSPEX_ALLOWED_PACKAGES": "tests"}
+    with stage(tmp_path_factory.mktemp("optimization"), answer=answer, **settings) as playing:
         playing.fleet.register("qa", program())
         yield playing
 
@@ -114,6 +122,107 @@ def compile_locally(name: str, metric: Any, options: Any, compile_options: Any, 
     if hasattr(optimizer, "num_threads"):
         optimizer.num_threads = 4
     return optimizer.compile(program(), trainset=list(TRAINSET), **further, **compile_options)
+
+
+EMBEDDERS: dict[str, Callable[[Stage], Any]] = {
+    "function": lambda _: dspy.Embedder(embedders.embed, caching=False),
+    "model": lambda play: dspy.Embedder("openai/embedder", api_base=play.lm.url, api_key=LM_KEY, caching=False),
+}
+
+
+@pytest.mark.parametrize("kind", EMBEDDERS)
+def test_the_program_of_knn_few_shot_asks_on_workers_what_it_asks_locally(
+    play: Stage, local_lm: dspy.LM, kind: str
+) -> None:
+    options = {"k": 4, "max_bootstrapped_demos": 2, "max_labeled_demos": 3, "max_rounds": 2}
+    optimizer = dspy.KNNFewShot(trainset=TRAINSET, vectorizer=EMBEDDERS[kind](play), metric=metrics.exact, **options)
+    local = optimizer.compile(program())
+    found = play.fleet.optimize("qa:1", TRAINSET, metrics.exact, optimizer=optimizer, label=None)
+    assert found.registered is not None
+    reference = f"qa:{found.registered.version}"
+    handles: list[Handle] = []
+
+    def predict(question: str) -> Any:
+        handles.append(play.fleet.submit(reference, {"question": question}))
+        return handles[-1].get(PATIENCE_S)
+
+    with dspy.context(lm=local_lm):
+        asked_on_workers = [record_requests(play, predict, example.question) for example in VALSET[:3]]
+        for call in (local, found.module):
+            asked_here = [
+                record_requests(play, lambda question: call(question=question), example.question)  # noqa: B023
+                for example in VALSET[:3]
+            ]
+            assert asked_here == asked_on_workers
+        local_scores = [exact(example, local(**example.inputs())) for example in VALSET[:3]]
+    assert any(demo for asked in asked_on_workers for demo in asked if len(demo["messages"]) > 2)
+    evaluation = play.fleet.evaluate(reference, VALSET[:3], "tests.harness.metrics:exact")
+    assert evaluation.score == pytest.approx(sum(local_scores) / len(local_scores) * 100, abs=0.01)
+    provenance = handles[0].get(PATIENCE_S).provenance
+    assert provenance.answered == {"demo": len(asked_on_workers[0]), **({"embedder": 1} if kind == "model" else {})}
+    lineage = play.fleet.lineage(reference)
+    assert lineage is not None
+    assert (lineage.parent, lineage.optimizer, lineage.metric) == ("qa:1", "KNNFewShot", "exact")
+
+
+def test_variables_reach_the_bootstraps_of_knn_few_shot_and_an_embedding_that_fails_is_repeated(
+    play: Stage, local_lm: dspy.LM
+) -> None:
+    name, session = fresh("bound"), fresh("session")
+    bindings = {"temperature": "warmth", "instructions": "style", "model": "llm", "predict.max_tokens": "length"}
+    play.fleet.register(name, program(), bindings=bindings)
+    variables = {"warmth": 0.25, "style": "Be brief.", "llm": "openai/other", "length": 99}
+    token = play.fleet.session(session).blocking.set_variables(variables)
+    options = {"k": 2, "vectorizer": EMBEDDERS["model"](play)}
+    with dspy.context(lm=local_lm):
+        found = play.fleet.optimize(
+            name, TRAINSET, metrics.exact, optimizer="KNNFewShot", options=options, session=session
+        )
+    assert found.registered is not None
+    assert found.registered.spec.bindings == {
+        "student.temperature": "warmth", "student.instructions": "style", "model": "llm",
+        "student.predict.max_tokens": "length",
+    }  # fmt: skip
+    before, question = len(play.lm.requests), VALSET[-1].question
+    play.lm.fail(containing=f"question: {question}")
+    prediction = play.fleet.submit(
+        f"{name}@candidate", {"question": question}, session=session, at_least=token, trace=True
+    ).get(PATIENCE_S)
+    asked = play.lm.requests[before:]
+    assert len(asked) == 3  # two bootstraps and the prediction
+    for request in asked:
+        assert (request.temperature, request.instructions, request.model) == (0.25, "Be brief.", "other")
+        assert request.max_tokens == 99
+    statuses = [each.status for each in play.lm.embedded if each.texts == (f"question: {question}",)]
+    assert statuses == [503, 200]
+    assert prediction.provenance.lm_usage.keys() == {"demo", "embedder"}
+    assert [step.predictor for step in prediction.trace] == ["student.predict"]
+
+
+def test_what_no_worker_can_bind_is_not_registered(play: Stage, local_lm: dspy.LM) -> None:
+    count, versions = len(play.lm.requests), play.fleet.versions("qa")
+    unknown = dspy.Embedder("openai/nowhere", api_base=play.lm.url, api_key=LM_KEY, caching=False)
+    function = EMBEDDERS["function"](play)
+    for problem, options in (
+        ("'openai/nowhere'.*it must be an LM profile or an allowed model", {"vectorizer": unknown}),
+        (
+            "'nowhere'.*it must be an LM profile",
+            {"vectorizer": function, "teacher_settings": {"lm": FleetLM("nowhere")}},
+        ),
+    ):
+        with dspy.context(lm=local_lm), pytest.raises(ValidationError, match=problem):
+            play.fleet.optimize("qa:1", TRAINSET, metrics.exact, optimizer="KNNFewShot", options={"k": 2, **options})
+    assert (len(play.lm.requests), play.fleet.versions("qa")) == (count, versions)
+
+
+def record_requests(play: Stage, call: Callable[[str], Any], question: str) -> list[dict[str, Any]]:
+    """Call a program, and return what it asked the LM."""
+    before = len(play.lm.requests)
+    call(question)
+    return [
+        {"messages": request.body["messages"], "temperature": request.temperature}
+        for request in play.lm.requests[before:]
+    ]
 
 
 def test_a_run_that_is_started_again_pays_nothing_twice(play: Stage) -> None:
@@ -238,7 +347,6 @@ def test_what_can_not_run_on_the_fleet_is_said_before_the_first_call(play: Stage
         (r"trainset\[0\]: it must be a dspy.Example whose inputs are marked", unmarked, {}),
         (r"trainset\[0\]: its inputs are text, and the program's are question", other, {}),
         ("BootstrapFinetune: it trains weights", TRAINSET, {"optimizer": "BootstrapFinetune"}),
-        ("KNNFewShot: it chooses demos at each call", TRAINSET, {"optimizer": dspy.KNNFewShot}),
         ("'Nobody': it must be a dspy Teleprompter", TRAINSET, {"optimizer": "Nobody"}),
         ("it can't be constructed: .*surprise", TRAINSET, {"options": {"surprise": 1}}),
         ("valset: BootstrapFewShot takes none", TRAINSET, {"valset": VALSET}),
