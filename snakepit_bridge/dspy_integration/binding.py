@@ -9,12 +9,13 @@ An attribute may carry the path of a nested predictor or module: ``temperature``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dspy
 
+from snakepit_bridge.dspy_integration.knn_few_shot import KNNFewShot
 from snakepit_bridge.dspy_integration.module_tree import PARTS, cache_structure, clone, part_at, parts, predictors
 from snakepit_bridge.dspy_integration.targets import keywords
 from snakepit_bridge.dspy_integration.targets.keywords import ANY_ENGINE, REFUSED
@@ -183,16 +184,22 @@ def _explain_unbindable(part: Any, name: str) -> str:
 
 def _find_obstacle(module: Any, path: str, name: str) -> str:
     """Return why a module around a nested part overrides a target on it; empty if none does."""
+    if path and name == "demos" and [*_iter_wrappers(module, path, (KNNFewShot,))]:
+        return "KNNFewShot chooses the demos in each call"
     if not path or name not in (*MODEL, "adapter"):
         return ""
-    around = [part for above, part in parts(module, (dspy.BestOfN, dspy.Refine)) if above != path]
-    for wrapper in around:
-        inside = [part for _, part in parts(wrapper, PARTS)]
-        if not any(part is part_at(module, path) for part in inside):
-            continue
+    for wrapper in _iter_wrappers(module, path, (dspy.BestOfN, dspy.Refine)):
         kind = type(wrapper).__name__
         if name in MODEL and len(predictors(part_at(module, path))) < len(predictors(wrapper)):
             return f"{kind} runs all its predictors on one LM"
         if name == "adapter" and isinstance(wrapper, dspy.Refine):
             return f"{kind} puts its advice into the prompts with an adapter of its own; bind the adapter of {kind}"
     return ""
+
+
+def _iter_wrappers(module: Any, path: str, kinds: tuple[type, ...]) -> Iterator[Any]:
+    """Yield the parts of some kinds that a nested part is in."""
+    inner = part_at(module, path)
+    for above, wrapper in parts(module, kinds):
+        if above != path and any(part is inner for _, part in parts(wrapper, PARTS)):
+            yield wrapper

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
+import numpy as np
 import pytest
 
 from snakepit_bridge.dspy_integration import (
     ChainOfThoughtWithHint,
     Ensemble,
+    KNNFewShot,
     VariableAwareMixin,
     bindable,
     register_interpreter,
@@ -26,6 +28,7 @@ from snakepit_bridge.dspy_integration import (
     register_tool,
     variable_aware,
 )
+from snakepit_bridge.dspy_integration.knn_few_shot import Vectorizer
 from snakepit_bridge.dspy_integration.registry import INTERPRETERS, REWARDS, TOOLS
 from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.session_context import SessionContext
@@ -116,6 +119,8 @@ def row(kind: Any, *args: Any, lacks: dict[str, str] | None = None, **options: A
 
 SEVERAL = "it has several predictors; demos and instructions belong to one"
 GENERATED = "it makes its predictors inside the sandbox, from code; only their LM is ours to choose"
+CHOSEN = "it chooses the demos in each call"
+TRAINSET = [dspy.Example(question=f"Why {n}?", answer="Because.").with_inputs("question") for n in range(2)]
 ATTEMPTS = ([{"reasoning": "because", "answer": "blue"}] * 3,)
 
 ROWS: dict[str, Row] = {
@@ -133,6 +138,16 @@ ROWS: dict[str, Row] = {
     "Flex": row(dspy.Flex, QA, lacks={"demos": GENERATED, "desc.answer": GENERATED}, **LOCAL),
     "Ensemble": row(
         Ensemble, [dspy.Predict(QA), dspy.ChainOfThought(QA)], lacks={"demos": SEVERAL, "instructions": SEVERAL}
+    ),
+    "KNNFewShot": row(
+        KNNFewShot,
+        dspy.Predict(QA),
+        k=2,
+        trainset=TRAINSET,
+        vectors=np.eye(2, dtype=np.float32),
+        vectorizer=Vectorizer(lambda _: [[1.0, 0.0]]),
+        max_rounds=2,
+        lacks={"demos": CHOSEN},
     ),
     "Composite": row(Composite, lacks={"demos": SEVERAL, "instructions": SEVERAL}),
     "NativeComposite": row(NativeComposite, lacks={"demos": SEVERAL, "instructions": SEVERAL}),
@@ -402,6 +417,9 @@ CELLS = [
     Cell("Refine", "threshold", -1.0, _count(1)),
     Cell("Refine", "reward_fn", "always", _count(1)),
     Cell("Ensemble", "size", 1, _count(1)),
+    Cell("KNNFewShot", "knn.k", 1, _count(2)),
+    Cell("KNNFewShot", "student.temperature", 0.33, lambda rs: {r.temperature for r in rs} == {0.33}),
+    Cell("KNNFewShot", "student.model", "other", lambda rs: {r.model for r in rs} == {"other"}),
     Cell("RLM", "sub_lm", "openai/sub", lambda rs: {r.model for r in rs} == {"demo", "sub"}, _asking_code),
     Cell("RLM", "model", "openai/other", lambda rs: {r.model for r in rs} == {"other"}, _asking_code),
     Cell("RLM", "temperature", 0.33, lambda rs: {r.temperature for r in rs} == {0.33}, _asking_code),

@@ -17,6 +17,7 @@ import pytest
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.client.optimization.budget import Budget
+from snakepit_bridge.dspy_integration.knn_few_shot import Vectorizer
 from snakepit_bridge.exceptions import (
     OptimizationError,
     ProgramNotFoundError,
@@ -124,9 +125,10 @@ def compile_locally(name: str, metric: Any, options: Any, compile_options: Any, 
     return optimizer.compile(program(), trainset=list(TRAINSET), **further, **compile_options)
 
 
-EMBEDDERS: dict[str, Callable[[Stage], Any]] = {
-    "function": lambda _: dspy.Embedder(embedders.embed, caching=False),
-    "model": lambda play: dspy.Embedder("openai/embedder", api_base=play.lm.url, api_key=LM_KEY, caching=False),
+EMBEDDERS: dict[str, Callable[[], Any]] = {
+    "function": lambda: dspy.Embedder(embedders.embed, caching=False),
+    # What a dspy.Embedder of that model would ask the same endpoint for; DSPy loads litellm for that.
+    "model": lambda: Vectorizer(embedders.embed, model="openai/embedder"),
 }
 
 
@@ -135,7 +137,7 @@ def test_the_program_of_knn_few_shot_asks_on_workers_what_it_asks_locally(
     play: Stage, local_lm: dspy.LM, kind: str
 ) -> None:
     options = {"k": 4, "max_bootstrapped_demos": 2, "max_labeled_demos": 3, "max_rounds": 2}
-    optimizer = dspy.KNNFewShot(trainset=TRAINSET, vectorizer=EMBEDDERS[kind](play), metric=metrics.exact, **options)
+    optimizer = dspy.KNNFewShot(trainset=TRAINSET, vectorizer=EMBEDDERS[kind](), metric=metrics.exact, **options)
     local = optimizer.compile(program())
     found = play.fleet.optimize("qa:1", TRAINSET, metrics.exact, optimizer=optimizer, label=None)
     assert found.registered is not None
@@ -173,7 +175,7 @@ def test_variables_reach_the_bootstraps_of_knn_few_shot_and_an_embedding_that_fa
     play.fleet.register(name, program(), bindings=bindings)
     variables = {"warmth": 0.25, "style": "Be brief.", "llm": "openai/other", "length": 99}
     token = play.fleet.session(session).blocking.set_variables(variables)
-    options = {"k": 2, "vectorizer": EMBEDDERS["model"](play)}
+    options = {"k": 2, "vectorizer": EMBEDDERS["model"]()}
     with dspy.context(lm=local_lm):
         found = play.fleet.optimize(
             name, TRAINSET, metrics.exact, optimizer="KNNFewShot", options=options, session=session
@@ -201,8 +203,8 @@ def test_variables_reach_the_bootstraps_of_knn_few_shot_and_an_embedding_that_fa
 
 def test_what_no_worker_can_bind_is_not_registered(play: Stage, local_lm: dspy.LM) -> None:
     count, versions = len(play.lm.requests), play.fleet.versions("qa")
-    unknown = dspy.Embedder("openai/nowhere", api_base=play.lm.url, api_key=LM_KEY, caching=False)
-    function = EMBEDDERS["function"](play)
+    unknown = Vectorizer(embedders.embed, model="openai/nowhere")
+    function = EMBEDDERS["function"]()
     for problem, options in (
         ("'openai/nowhere'.*it must be an LM profile or an allowed model", {"vectorizer": unknown}),
         (

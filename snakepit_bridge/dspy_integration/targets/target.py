@@ -24,6 +24,7 @@ from snakepit_bridge.dspy_integration.compat import (
     set_interpreter_factory,
 )
 from snakepit_bridge.dspy_integration.context_overrides import override, override_keyword
+from snakepit_bridge.dspy_integration.knn_few_shot import KNNFewShot
 from snakepit_bridge.dspy_integration.module_tree import has_part, is_user_class, parts, predictors
 from snakepit_bridge.dspy_integration.registry import ADAPTERS, INTERPRETERS, REDUCERS, REWARDS
 from snakepit_bridge.dspy_integration.targets import attributes as live
@@ -206,7 +207,7 @@ def _apply_description(part: Any, name: str, bound: BoundValue, scope: LMScope) 
 
 
 def _offer_demos(part: Any) -> Iterable[str]:
-    return ("demos",) if len(predictors(part)) == 1 else ()
+    return ("demos",) if len(predictors(part)) == 1 and not has_part(part, KNNFewShot) else ()
 
 
 def _apply_demos(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:

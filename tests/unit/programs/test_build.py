@@ -8,16 +8,19 @@ import sys
 from typing import Any, Literal
 
 import dspy
+import numpy as np
 import pytest
 
 from snakepit_bridge.dspy_integration import (
     ChainOfThoughtWithHint,
     Ensemble,
+    KNNFewShot,
     VariableAwareBestOfN,
     VariableAwareChainOfThought,
     VariableAwareMixin,
     VariableAwarePredict,
 )
+from snakepit_bridge.dspy_integration.knn_few_shot import Vectorizer
 from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.dspy_integration.registry import TOOLS, register_tool
 from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError
@@ -100,6 +103,17 @@ MODULES: dict[str, Any] = {
     ),
     "Ensemble of refined": lambda: Ensemble(
         [dspy.Refine(dspy.Predict(Rich), N=3, reward_fn=sample.brevity, threshold=0.9)], reduce_fn=dspy.majority
+    ),
+    "KNNFewShot": lambda: KNNFewShot(
+        with_config(dspy.ChainOfThought("question -> answer")),
+        k=1,
+        trainset=[dspy.Example(question="Why?", tags=("a", "b"), answer="x").with_inputs("question")],
+        vectors=np.array(sample.embed(["question: Why?"]), dtype=np.float32),
+        vectorizer=Vectorizer(sample.embed),
+        teacher=with_demos(dspy.ChainOfThought("question -> answer")),
+        metric=sample.matches,
+        teacher_lm="large",
+        max_rounds=2,
     ),
     "Parallel": lambda: dspy.Parallel(num_threads=3, timeout=7),
     "one's own": lambda: with_config(with_demos(sample.Summarize())),
@@ -213,6 +227,15 @@ def test_what_a_module_was_built_with_comes_back() -> None:
     assert rebuilt(MODULES["RLM"]()).max_llm_calls == 7
     assert rebuilt(MODULES["Flex"]())._max_predictor_calls == 9
     assert rebuilt(MODULES["Parallel"]()).num_threads == 3
+
+
+def test_the_examples_and_vectors_of_few_shots_come_back_as_they_were() -> None:
+    own, again = MODULES["KNNFewShot"](), rebuilt(MODULES["KNNFewShot"]())
+    assert [example.toDict() for example in again.knn.trainset] == [example.toDict() for example in own.knn.trainset]
+    assert again.knn.trainset[0].inputs().toDict() == {"question": "Why?"}
+    assert again.knn.trainset_vectors.tolist() == own.knn.trainset_vectors.tolist()
+    assert (again.metric, again.teacher_lm, again.few_shot["max_rounds"]) == (sample.matches, "large", 2)
+    assert build_module(ProgramSpec.model_validate(FEW_SHOT), "KNNFewShot", ALLOWED, program="qa").knn.k == 1
 
 
 def test_an_interpreter_comes_back_and_the_default_is_the_sandbox() -> None:
@@ -358,6 +381,14 @@ BEST: dict[str, Any] = {
     "functions": {"reward_fn": "tests.unit.programs.sample:brevity"},
     "modules": {"module": QA},
 }
+VECTOR = "AABgQQAAgD8="  # 14 and 1
+FEW_SHOT: dict[str, Any] = {
+    "module": "KNNFewShot",
+    "signature": None,
+    "arguments": {"k": 1, "trainset": [{"example": {"question": "Why?"}, "inputs": ["question"]}], "vectors": [VECTOR]},
+    "functions": {"vectorizer": "tests.unit.programs.sample:embed"},
+    "modules": {"student": QA},
+}
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"module": "tests.unit.programs.sample:lookup"}, "module"),
     ({"module": "tests.unit.programs.sample:Person"}, "module"),
@@ -387,6 +418,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**BEST, "modules": {"module": [QA]}}, "modules.module"),
     ({**BEST, "module": "Refine", "modules": {"module": [QA]}}, "modules.module"),
     ({"module": "Ensemble", "signature": None, "modules": {"programs": QA}}, "modules.programs"),
+    (FEW_SHOT | {"modules": {"student": [QA]}}, "modules.student"),
+    (FEW_SHOT | {"arguments": {**FEW_SHOT["arguments"], "embedder": "small"}}, "arguments.embedder"),
+    (FEW_SHOT | {"functions": {}}, "arguments.embedder"),
+    (FEW_SHOT | {"arguments": {**FEW_SHOT["arguments"], "k": 2}}, "arguments of KNNFewShot"),
+    (FEW_SHOT | {"arguments": {**FEW_SHOT["arguments"], "trainset": ["x"]}}, "arguments.trainset"),
+    (FEW_SHOT | {"arguments": {**FEW_SHOT["arguments"], "vectors": [VECTOR, VECTOR]}}, "arguments of KNNFewShot"),
+    (FEW_SHOT | {"arguments": {**FEW_SHOT["arguments"], "vectors": ["no base64"]}}, "arguments.vectors"),
+    (FEW_SHOT | {"functions": {**FEW_SHOT["functions"], "metric": "os:system"}}, "functions.metric"),
     ({"bindings": {"temprature": "t"}}, "bindings.temprature"),
     ({"bindings": {"nowhere.temperature": "t"}}, "bindings.nowhere.temperature"),
     ({"state": {"nowhere": {}}}, "state."),
