@@ -118,6 +118,7 @@ class _Template:
     executes_code: bool
     packages: Mapping[str, str]
     makes_several_calls: bool
+    names_profiles: bool
 
     @classmethod
     def of(cls, module: Any, spec: ProgramSpec) -> Self:
@@ -132,6 +133,7 @@ class _Template:
             executes_code,
             find_releases(spec),
             _makes_several_calls(module, inside),
+            any(isinstance(part, KNNFewShot) for part in inside),
         )
 
 
@@ -225,10 +227,8 @@ class BoundPrograms:
         choice = self._choose(program, bindings)
         module = clone(template.module)
         apply_values(module, bindings, LMScope(self._profiles, choice.lm, self._bounds))
-        for _, few_shot in parts(module, KNNFewShot):
-            few_shot.connect(
-                lambda name: self._profiles.choose(name, variable="teacher_lm").lm, self._profiles.open_embedder
-            )
+        if template.names_profiles:
+            self._connect(module)
         module._bound = True
         isolation = make_isolation(module, program=program.name)
         return BoundProgram(
@@ -244,6 +244,14 @@ class BoundPrograms:
             template.packages,
             template.makes_several_calls if program.spec.journal is None else program.spec.journal,
         )
+
+    def _connect(self, module: Any) -> None:
+        """Connect the parts of a module that name LM profiles, which their constructors don't know."""
+        for _, few_shot in parts(module, KNNFewShot):
+            few_shot.connect(self._choose_teacher, self._profiles.open_embedder)
+
+    def _choose_teacher(self, name: str) -> dspy.LM:
+        return self._profiles.choose(name, variable="teacher_lm").lm
 
     def _load_template(self, program: Program, module_name: str) -> _Template:
         key = (program.digest, module_name)

@@ -63,7 +63,7 @@ def exact_with_feedback(
 
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
-    settings = {"more_profiles": embedders.PROFILE, "DSPEX_ALLOWED_PACKAGES": "tests"}
+    settings: dict[str, Any] = {"more_profiles": embedders.PROFILE, "DSPEX_ALLOWED_PACKAGES": "tests"}
     with stage(tmp_path_factory.mktemp("optimization"), answer=answer, **settings) as playing:
         playing.fleet.register("qa", program())
         yield playing
@@ -136,8 +136,9 @@ EMBEDDERS: dict[str, Callable[[], Any]] = {
 def test_the_program_of_knn_few_shot_asks_on_workers_what_it_asks_locally(
     play: Stage, local_lm: dspy.LM, kind: str
 ) -> None:
-    options = {"k": 4, "max_bootstrapped_demos": 2, "max_labeled_demos": 3, "max_rounds": 2}
-    optimizer = dspy.KNNFewShot(trainset=TRAINSET, vectorizer=EMBEDDERS[kind](), metric=metrics.exact, **options)
+    options: dict[str, Any] = {"k": 4, "max_bootstrapped_demos": 2, "max_labeled_demos": 3, "max_rounds": 2}
+    options["metric"] = metrics.exact
+    optimizer = dspy.KNNFewShot(trainset=TRAINSET, vectorizer=EMBEDDERS[kind](), **options)
     local = optimizer.compile(program())
     found = play.fleet.optimize("qa:1", TRAINSET, metrics.exact, optimizer=optimizer, label=None)
     assert found.registered is not None
@@ -149,19 +150,19 @@ def test_the_program_of_knn_few_shot_asks_on_workers_what_it_asks_locally(
         return handles[-1].get(PATIENCE_S)
 
     with dspy.context(lm=local_lm):
-        asked_on_workers = [record_requests(play, predict, example.question) for example in VALSET[:3]]
+        fleet_requests = [record_requests(play, predict, example.question) for example in VALSET[:3]]
         for call in (local, found.module):
-            asked_here = [
+            local_requests = [
                 record_requests(play, lambda question: call(question=question), example.question)  # noqa: B023
                 for example in VALSET[:3]
             ]
-            assert asked_here == asked_on_workers
+            assert local_requests == fleet_requests
         local_scores = [exact(example, local(**example.inputs())) for example in VALSET[:3]]
-    assert any(demo for asked in asked_on_workers for demo in asked if len(demo["messages"]) > 2)
+    assert any(demo for requests in fleet_requests for demo in requests if len(demo["messages"]) > 2)
     evaluation = play.fleet.evaluate(reference, VALSET[:3], "tests.harness.metrics:exact")
     assert evaluation.score == pytest.approx(sum(local_scores) / len(local_scores) * 100, abs=0.01)
     provenance = handles[0].get(PATIENCE_S).provenance
-    assert provenance.answered == {"demo": len(asked_on_workers[0]), **({"embedder": 1} if kind == "model" else {})}
+    assert provenance.answered == {"demo": len(fleet_requests[0]), **({"embedder": 1} if kind == "model" else {})}
     lineage = play.fleet.lineage(reference)
     assert lineage is not None
     assert (lineage.parent, lineage.optimizer, lineage.metric) == ("qa:1", "KNNFewShot", "exact")
@@ -190,9 +191,9 @@ def test_variables_reach_the_bootstraps_of_knn_few_shot_and_an_embedding_that_fa
     prediction = play.fleet.submit(
         f"{name}@candidate", {"question": question}, session=session, at_least=token, trace=True
     ).get(PATIENCE_S)
-    asked = play.lm.requests[before:]
-    assert len(asked) == 3  # two bootstraps and the prediction
-    for request in asked:
+    requests = play.lm.requests[before:]
+    assert len(requests) == 3  # two bootstraps and the prediction
+    for request in requests:
         assert (request.temperature, request.instructions, request.model) == (0.25, "Be brief.", "other")
         assert request.max_tokens == 99
     statuses = [each.status for each in play.lm.embedded if each.texts == (f"question: {question}",)]

@@ -24,7 +24,12 @@ TRAINSET = [
 
 
 def compiled(**changes: Any) -> Any:
-    options = {"k": 2, "trainset": TRAINSET, "vectorizer": dspy.Embedder(sample.embed, caching=False), **changes}
+    options: dict[str, Any] = {
+        "k": 2,
+        "trainset": TRAINSET,
+        "vectorizer": dspy.Embedder(sample.embed, caching=False),
+        **changes,
+    }
     return dspy.KNNFewShot(**options).compile(dspy.Predict("question, mood -> answer"))
 
 
@@ -91,10 +96,11 @@ def test_vectors_that_do_not_fit_those_of_the_trainset_are_refused() -> None:
 
 
 def test_a_hosted_embedder_travels_by_the_name_of_its_model() -> None:
-    hosted = dspy.Embedder("openai/small", api_base="http://127.0.0.1:9", api_key="sk-hunter2")
+    embedder: Any = dspy.Embedder
+    hosted = embedder("openai/small", api_base="http://127.0.0.1:9", api_key="sk-hunter2")
     assert Vectorizer.of(hosted).model == "openai/small"
     assert Vectorizer.of(Vectorizer(None, model="small"), 3) == Vectorizer(None, model="small", dimensions=3)
     with pytest.raises(ValueError, match="its user can't travel"):
-        Vectorizer.of(dspy.Embedder("openai/small", user="me"))
+        Vectorizer.of(embedder("openai/small", user="me"))
     with pytest.raises(ValueError, match="the embedder small is an LM profile of the fleet"):
         Vectorizer(None, model="small")(["text"])
