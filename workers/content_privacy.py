@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
+from celery.app import trace
 from celery.exceptions import Retry
 from celery.utils.saferepr import saferepr
 from celery.worker.consumer import consumer
@@ -66,8 +67,14 @@ def hide_content() -> None:
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.INFO)
     hide_output()
+    # Nothing shows how a result looks, so Celery's tracer needn't format it.
+    cast("Any", trace).saferepr = _hide_result
     # The task guard already logs this error by name.
     warnings.filterwarnings("ignore", "Exception raised outside body", RuntimeWarning)
+
+
+def _hide_result(*_: object) -> str:
+    return HIDDEN
 
 
 class ContentFilter(logging.Filter):

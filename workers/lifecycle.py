@@ -29,8 +29,9 @@ from workers.runtime import RuntimeSlot
 from workers.watchdog.pulse import PULSE
 from workers.watchdog.start import start_watchdog
 
-# Garbage collection threshold of generation 0; Python's default of 700 suits small programs.
-_GC_THRESHOLD = 20_000
+# Garbage collection threshold of generation 0; Python's default of 700 suits small programs. A prediction that waits is
+# 400 objects: below the number of some hundred, most of what is traversed would be predictions that only wait.
+_GC_THRESHOLD = 60_000
 # Share of the hold limit after which a hanging process is killed, before its message counts as lost.
 _HOLD_LIMIT_SHARE = 0.8
 # What the pools' modules are called, where that isn't the pool's name.

@@ -28,8 +28,10 @@ _prediction_id: ContextVar[str] = ContextVar("dspex_frame", default="")
 def mark_coroutine(task_id: str, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
     """Wrap a coroutine in a frame named after a prediction; tasks that it creates get such frames as well.
 
-    If the id isn't usable as a name, return the coroutine as it is.
+    If the caller runs below such a frame already, or the id isn't usable as a name, return the coroutine as it is.
     """
+    if _prediction_id.get() == task_id:
+        return work
     return _rename_code(_await_marked, task_id)(task_id, work) if _ID.fullmatch(task_id) else work
 
 
