@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from rich import box
@@ -14,6 +14,7 @@ from snakepit_bridge.cli.output import dump_json, to_one_line
 from snakepit_bridge.cli.rollout_view import Axis
 from snakepit_bridge.cli.staged import format_share, name_arm
 from snakepit_bridge.releases.experiment_report import ArmReport, ExperimentReport
+from snakepit_bridge.rollouts.arm_comparisons import ArmComparison
 from snakepit_bridge.rollouts.experiment_changes import ExperimentEvent
 from snakepit_bridge.rollouts.experiments import Experiment, ExperimentState
 from snakepit_bridge.rollouts.guard_reports import ArmFigure
@@ -42,7 +43,7 @@ def draw_experiment(report: ExperimentReport, columns: int = 120) -> RenderableT
     parts: list[RenderableType] = [_draw_head(report)]
     parts += [_draw_arms(report, report.arms[first : first + beside]) for first in range(0, len(report.arms), beside)]
     longest = max(len(each.arm.name) for each in report.arms)
-    metrics = [_draw_metric(name, figures, longest, width, unit) for name, figures, unit in _list_metrics(report)]
+    metrics = [_draw_metric(comparison, longest, width) for comparison in report.comparisons]
     if metrics:
         parts += [
             *metrics,
@@ -103,21 +104,9 @@ def _draw_arms(report: ExperimentReport, arms: Sequence[ArmReport]) -> Table:
     return table
 
 
-def _list_metrics(report: ExperimentReport) -> list[tuple[str, dict[str, ArmFigure], str]]:
-    """Return each metric that has values: its name, its figures by arm, and its unit."""
-    arms = [(each.arm.name, each.figures) for each in report.arms]
-    metrics: list[tuple[str, dict[str, ArmFigure], str]] = [
-        ("error rate", {name: figures.error_rate for name, figures in arms}, "share"),
-        ("latency p95", {name: figures.latency_p95 for name, figures in arms}, "s"),
-    ]
-    for score in _score_names(report):
-        found = {name: figures.scores[score] for name, figures in arms if score in figures.scores}
-        metrics.append((f"score {score}", found, "score"))
-    return [metric for metric in metrics if any(figure.value is not None for figure in metric[1].values())]
-
-
-def _draw_metric(name: str, figures: Mapping[str, ArmFigure], longest: int, width: int, unit: str) -> RenderableType:
+def _draw_metric(comparison: ArmComparison, longest: int, width: int) -> RenderableType:
     """Draw the intervals of all arms on one axis."""
+    figures, unit = comparison.figures, comparison.unit
     measured = [figure for figure in figures.values() if figure.value is not None]
     values = [figure.value for figure in measured if figure.value is not None]
     spread = max(max(values) - min(values), max(values) / 4, 0.01)
@@ -127,7 +116,10 @@ def _draw_metric(name: str, figures: Mapping[str, ArmFigure], longest: int, widt
     for arm, figure in figures.items():
         table.add_row(f"  {_shorten(arm, longest)}", axis.draw(figure, "cyan"), figure.describe(unit))
     table.add_row("", Text(axis.edges(unit), "dim"), "")
-    return Group(Text(name, "bold"), table)
+    title = Text.assemble(
+        (comparison.metric, "bold"), "  ", (comparison.outlook, "green" if comparison.is_apart else "yellow")
+    )
+    return Group(title, table)
 
 
 def _shorten(name: str, longest: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from snakepit_bridge.exceptions import ExperimentNotFoundError
 from snakepit_bridge.releases.counts import StageCountsReader
 from snakepit_bridge.releases.report import arm_dict
+from snakepit_bridge.rollouts.arm_comparisons import ArmComparison, compare_arms
 from snakepit_bridge.rollouts.arm_counts import ArmCounts
 from snakepit_bridge.rollouts.arm_figures import LEVEL, ArmFigures
 from snakepit_bridge.rollouts.assignment import MILLION
@@ -58,6 +59,11 @@ class ExperimentReport:
     arms: tuple[ArmReport, ...] = field(repr=False)
     events: tuple[ExperimentEvent, ...] = field(repr=False)
 
+    @property
+    def comparisons(self) -> tuple[ArmComparison, ...]:
+        """What is known of each metric that has values: which arm is best, or what that still needs."""
+        return compare_arms({each.arm.name: each.figures for each in self.arms})
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return {
@@ -65,6 +71,7 @@ class ExperimentReport:
             "experiment": self.experiment.encode(),
             "level": LEVEL,
             "arms": {report.arm.name: report.as_dict() for report in self.arms},
+            "comparisons": [comparison.as_dict() for comparison in self.comparisons],
             "events": [experiment_event_dict(event) for event in self.events],
         }
 

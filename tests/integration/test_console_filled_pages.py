@@ -66,7 +66,8 @@ async def show(browser: httpx.AsyncClient, path: str, **query: object) -> str:
 
 async def send(browser: httpx.AsyncClient, path: str, **fields: object) -> httpx.Response:
     token = csrf(await browser.get("/sessions"))
-    return await browser.post(path, data={"csrf": token, **{name: str(value) for name, value in fields.items()}})
+    texts = {name: value if isinstance(value, list) else str(value) for name, value in fields.items()}
+    return await browser.post(path, data={"csrf": token, **texts})
 
 
 async def test_a_rollout_is_shown_with_both_arms_their_intervals_and_what_is_still_needed(
@@ -118,6 +119,60 @@ async def test_a_rollout_is_started_and_steered_with_the_target_typed(
     for fields in ({"step": "explode"}, {"step": "pause", "reason": " "}):
         answer = await send(browser, "/rollout/step", target=target, **fields)
         assert answer.status_code == 400
+
+
+async def test_an_experiment_is_started_shown_and_ended_with_its_name_typed(
+    browser: httpx.AsyncClient, filled: FilledFleet
+) -> None:
+    session = fresh("user")
+    context = filled.play.fleet.session(session).blocking
+    context.set_variables({"temp": 0.1})
+    context.label("calm")
+    context.set_variables({"temp": 1.4})
+    arms = {
+        "arm_name": ["calm", "lively", ""],
+        "arm_revision": ["calm", "latest", ""],
+        "arm_weight": ["0.5", "0.5", ""],
+    }
+    fields = {"target": session, "name": "tone", "reason": "which?", "from_share": "0.25", "to_share": "1", **arms}
+    for wrong in ({"arm_weight": ["0.5", "x", ""]}, {"arm_weight": ["0.5", "0.6", ""]}, {"segment": "<b>"}):
+        answer = await send(browser, "/experiment/start", **{**fields, **wrong})
+        assert (answer.status_code, DANGER.search(answer.text)) == (400, None)
+    answer = await send(browser, "/experiment/start", **fields)
+    target = f"session:{session}"
+    link = f"/experiment?target=session%3A{session}&name=tone"
+    assert answer.headers["location"] == f"{link}&done=experiment-started"
+    assert re.search(rf"tone {target} 75 % from 25 % on calm 50 % lively 50 %", await show(browser, "/experiments"))
+    assert html.escape(link) in (await browser.get("/session", params={"name": session})).text
+    handles = [
+        filled.play.fleet.submit("qa:1", {"question": "What is 3 times 6?"}, session=session, key=f"user-{number}")
+        for number in range(40)
+    ]
+    for handle in handles:
+        is_calm = (await handle).provenance.variables["temp"] < 1
+        handle.score("helpful", 0.2 if is_calm else 0.9, scorer="ann")
+    text = await show(browser, "/experiment", target=target, name="tone")
+    assert re.search(r"Running Requests that take part 75 %, from 25 % on Predictions \d+ Started", text)
+    assert re.search(r"calm lively Revision \S+\.1 \S+\.2 Weight 50 % 50 % Predictions \d+ \d+ Failed 0 \(0 %\) ", text)
+    assert re.search(r"Score helpful 0\.2 of \d+ 0\.9 of \d+ Metrics Error rate Open", text)
+    assert re.search(
+        r"Score helpful (Apart .* Lively is best|Open .* more of calm and [\d,]+ more of lively would)", text
+    )
+    for step, kept in (("decide", {"arm": "lively"}), ("stop", {})):
+        fields = {"target": target, "name": "tone", "reason": "enough", **kept}
+        unconfirmed = await send(browser, f"/experiment/{step}", **fields, confirm="x")
+        assert (unconfirmed.status_code, f"type tone to {step}" in unconfirmed.text) == (400, True)
+    answer = await send(
+        browser, "/experiment/decide", target=target, name="tone", reason="livelier", arm="lively", confirm="tone"
+    )
+    assert answer.headers["location"] == f"{link}&done=decided"
+    text = await show(browser, "/experiment", target=target, name="tone")
+    assert re.search(r"Decided Winner lively .* Decided for lively .* by all livelier", text)
+    assert "End it" not in text
+    assert re.search(rf"Ended lately .* tone {target} Decided livelier all", await show(browser, "/experiments"))
+    for query in ({"target": target, "name": "absent"}, {"target": "absent", "name": "<script>"}):
+        answer = await browser.get("/experiment", params=query)
+        assert (answer.status_code, DANGER.search(answer.text)) == (404, None)
 
 
 async def test_a_program_is_shown_with_versions_labels_evaluations_and_what_changed(

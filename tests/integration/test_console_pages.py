@@ -164,6 +164,8 @@ PAGES = {
     "tour-session": "/session?name=reviews",
     "tour-publish": "/session/publish?name=reviews",
     "tour-rollout": "/rollout?target=mood@prod",
+    "tour-experiment": "/experiment?target=storefront&name=tone",
+    "experiments": "/experiments",
     "sessions": "/sessions",
     "session": "/session?name=shop",
     "odd-session": "/session?name=odd",
@@ -281,6 +283,8 @@ def test_what_moves_on_a_page_moves_by_itself(open_page: Callable[..., Page], se
 SCENARIO = {
     "/rollouts": "Ended lately.*program:mood@prod.*Rolled back.*breached: score right",
     "/rollout?target=mood@prod": "Rolled back.*score right max_decrease 0.05.*Harmful.*two moods are enough",
+    "/experiments": "tone.*session:storefront.*100 %.*calm.*50 %.*lively",
+    "/experiment?target=storefront&name=tone": "Running.*72.*36.*36|Running.*72.*Score helpful",
     "/programs": "mood.*2.*none",
     "/program?reference=mood@prod": "mood version 1.*prod.*reviews:1.*is_right",
     "/predictions?program=mood&session=reviews": "reviews.*Succeeded",

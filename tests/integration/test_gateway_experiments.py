@@ -234,4 +234,17 @@ async def test_the_same_over_http(served: Gateway, client: Client) -> None:
         assert decided.json()["winner"] == "cold"
         assert (await over_http.post(f"{url}/warmth/stop", json={"reason": "late"})).status_code == 404
         assert len((await over_http.get(f"{url}/events")).json()["events"]) == 2
-        assert (await over_http.get("/v1/experiments")).status_code == 400, "the target is missing"
+
+
+async def test_all_that_a_grant_covers_are_listed_without_a_target(client: Client) -> None:
+    session, first, second = await two_revisions(client)
+    other = fresh("other")
+    tokens = [await client.publish(other, temp=value) for value in (0.1, 0.9)]
+    for target, revisions in ((session, (first, second)), (other, tokens)):
+        await start(client, target, *revisions)
+    for token, expected in (("all", {session, other}), ("releaser", {session})):
+        ours = client.with_token(token)
+        found = await ours.experiments.List(pb.ListExperimentsRequest(), metadata=ours.metadata)
+        assert {f"session:{name}" for name in expected} == {each.target for each in found.experiments} & {
+            f"session:{name}" for name in (session, other)
+        }

@@ -99,12 +99,18 @@ defmodule DSPexFleet.Experiment do
     end
   end
 
-  @doc "Returns the experiments that run on a target."
-  @spec list(Session.ref(), String.t(), timeout) :: {:ok, [t]} | {:error, Error.t()}
+  @doc "Returns the experiments that run on a target, or for `:all` on all that the token covers."
+  @spec list(Session.ref(), String.t() | :all, timeout) :: {:ok, [t]} | {:error, Error.t()}
   def list(session, target, timeout \\ Call.default_timeout()) do
-    with {:ok, target} <- Options.string(target, "a target"),
-         {:ok, answer} <- call(session, :list_experiments, "Experiments.List", %{"target" => target}, timeout),
+    with {:ok, message} <- list_message(target),
+         {:ok, answer} <- call(session, :list_experiments, "Experiments.List", message, timeout),
          do: {:ok, Enum.map(answer["experiments"], &from_message/1)}
+  end
+
+  defp list_message(:all), do: {:ok, %{}}
+
+  defp list_message(target) do
+    with {:ok, target} <- Options.string(target, "a target"), do: {:ok, %{"target" => target}}
   end
 
   @doc """
@@ -156,7 +162,7 @@ defmodule DSPexFleet.Experiment do
     do: session |> start(target, name, arms, opts) |> Error.unwrap!()
 
   @doc "Like `list/3`, but returns the experiments themselves or raises `DSPexFleet.Error`."
-  @spec list!(Session.ref(), String.t(), timeout) :: [t]
+  @spec list!(Session.ref(), String.t() | :all, timeout) :: [t]
   def list!(session, target, timeout \\ Call.default_timeout()), do: session |> list(target, timeout) |> Error.unwrap!()
 
   @doc "Like `show/4`, but returns experiment and report themselves or raises `DSPexFleet.Error`."

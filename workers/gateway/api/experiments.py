@@ -14,7 +14,7 @@ from snakepit_bridge.variables.codec import encode_canonical, encode_json, parse
 from workers.gateway.api.control import check_control, is_control
 from workers.gateway.api.converters import experiment_message, parse_position, timestamp_message
 from workers.gateway.api.idempotent_steps import IdempotentSteps, Step, StepRequest
-from workers.gateway.api.targets import require_target
+from workers.gateway.api.targets import is_covered, require_target
 from workers.gateway.call import ClientCall
 from workers.gateway.errors import MalformedError
 from workers.gateway.json_text import to_strict_json
@@ -45,7 +45,12 @@ class GatewayExperiments:
         return await self._take(request, target, call, "started", request.name, start)
 
     async def list(self, request: pb.ListExperimentsRequest, call: ClientCall) -> pb.ListExperimentsResponse:
-        """Return the experiments that run on a target."""
+        """Return the experiments that run on a target, or on all that the grant covers."""
+        if not request.target:
+            found = await self._fleet.experiments.aio.list_all()
+            covered = (each for each in found if is_covered(TargetName.parse(each.target), call))
+            messages = [experiment_message(each.target, each.experiment) for each in covered]
+            return pb.ListExperimentsResponse(experiments=messages)
         target = str(await require_target(self._fleet, request.target, call))
         running = await self._fleet.experiments.aio.list(target)
         return pb.ListExperimentsResponse(experiments=[experiment_message(target, each) for each in running])

@@ -11,15 +11,22 @@ from snakepit_bridge.rollouts.units import FORMATS
 
 WIDTH = 400.0
 _MARGIN, _ROW, _TOP = 6.0, 22.0, 14.0
+_COLOURS = 4
 # The least that an axis shows, so that equal values aren't at its two ends.
 _LEAST_SPREADS = {"share": 0.01, "s": 0.05, "USD": 0.0001, "score": 0.05}
 
 
 @dataclass(frozen=True, slots=True)
 class PlotRow:
-    """One interval: positions of its ends and of the measured value, and the same as text."""
+    """One interval: positions of its ends and of the measured value, and the same as text.
+
+    Attributes:
+        name: of the arm, or of what else was measured.
+        colour: its number among the colours of arms.
+    """
 
     name: str
+    colour: int
     y: float
     low: float
     value: float
@@ -55,7 +62,7 @@ def plot_guard(guard: Mapping[str, Any]) -> IntervalPlot | None:
     if not measured:
         return None
     limit = find_limit(guard)
-    return _plot(measured, guard["unit"], fit_axis(measured, guard["unit"], limit), limit)
+    return _plot(measured, guard["unit"], fit_axis(measured, guard["unit"], limit), limit, ("baseline", "candidate"))
 
 
 def plot_shares(figures: Sequence[tuple[str, Mapping[str, Any]]]) -> IntervalPlot:
@@ -66,11 +73,29 @@ def plot_shares(figures: Sequence[tuple[str, Mapping[str, Any]]]) -> IntervalPlo
     """
     bounds = [bound for _, figure in figures for bound in (*figure["bounds"], figure["value"])]
     axis = PlotAxis(min(0.0, *bounds), max(1.0, *bounds), _MARGIN, WIDTH - _MARGIN)
-    return _plot(figures, "share", axis, None)
+    return _plot(figures, "share", axis, None, [name for name, _ in figures])
+
+
+def plot_arms(figures: Mapping[str, Mapping[str, Any]], unit: str, arms: Sequence[str]) -> IntervalPlot | None:
+    """Return the plot of a metric of an experiment's arms; None without values.
+
+    Args:
+        figures: of the metric, by arm: ``value``, ``count`` and ``bounds``.
+        unit: of the values.
+        arms: all arms, in the order in which they are coloured.
+    """
+    measured = [(arm, figures[arm]) for arm in arms if arm in figures and figures[arm]["value"] is not None]
+    if not measured:
+        return None
+    return _plot(measured, unit, fit_axis(measured, unit, None), None, arms)
 
 
 def _plot(
-    figures: Sequence[tuple[str, Mapping[str, Any]]], unit: str, axis: PlotAxis, limit: float | None
+    figures: Sequence[tuple[str, Mapping[str, Any]]],
+    unit: str,
+    axis: PlotAxis,
+    limit: float | None,
+    coloured: Sequence[str],
 ) -> IntervalPlot:
     show = FORMATS[unit]
 
@@ -84,6 +109,7 @@ def _plot(
     rows = [
         PlotRow(
             name,
+            coloured.index(name) % _COLOURS,
             _TOP + _ROW * number,
             place(axis.low if figure["bounds"][0] is None else figure["bounds"][0]),
             place(figure["value"]),

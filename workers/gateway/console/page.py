@@ -19,7 +19,9 @@ from workers.gateway.console.sign_ins import Visitor
 PAGE_TYPE = "text/html; charset=utf-8"
 
 _NOTICES = {
+    "decided": "Decided: everybody gets that arm.",
     "dropped": "The message was dropped.",
+    "experiment-started": "The experiment was started.",
     "labelled": "The label is set.",
     "published": "Published. Workers apply it within a second.",
     "retried": "The message is back in its queue.",
@@ -27,6 +29,7 @@ _NOTICES = {
     "scored": "The score was stored.",
     "started": "The rollout was started.",
     "stepped": "It was done.",
+    "stopped": "Stopped: everybody gets what the target stands for.",
     "unlabelled": "The label was removed.",
 }
 

@@ -48,7 +48,7 @@ SUMMARIES = {
     "Rollouts.Resume": "Resume a paused rollout.",
     "Rollouts.Abort": "Roll a rollout back: everybody stays with the baseline.",
     "Experiments.Start": "Divide a target's requests between arms, and return the experiment.",
-    "Experiments.List": "Return the experiments that run on a target.",
+    "Experiments.List": "Return the experiments that run on a target, or on all that the token covers.",
     "Experiments.Show": "Return how an experiment stands, or how the last one of its name ended: its arms and events.",
     "Experiments.Events": "Return what has happened to a target's experiments, oldest first.",
     "Experiments.Decide": "End an experiment, and give everybody the revision of one of its arms.",

@@ -37,7 +37,6 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "DiffDatasetsRequest": ("after",),
     "DiffRequest": ("before",),
     "ExperimentArm": ("name", "weight", "revision"),
-    "ListExperimentsRequest": ("target",),
     "PublishRequest": ("changes",),
     "RegisterRequest": ("name", "spec"),
     "RollbackRequest": ("to",),

@@ -7,10 +7,10 @@ from typing import Any
 
 from starlette.responses import Response
 
-from snakepit_bridge.audit.entries import AuditOutcome
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import RevisionLostError
 from snakepit_bridge.variables.codec import parse
+from workers.gateway.console.ended_releases import read_ended
 from workers.gateway.console.interval_chart import chart_guard
 from workers.gateway.console.interval_plot import plot_guard
 from workers.gateway.console.page import Page, Visit
@@ -18,7 +18,6 @@ from workers.gateway.errors import MalformedError
 
 # As many as a chart is wide enough for.
 _LOOKS = 120
-_ENTRIES_READ, _ENDED_SHOWN = 1_000, 20
 _ENDS = {"rollout.promoted": "promoted", "rollout.rolled_back": "rolled_back", "rollout.superseded": "superseded"}
 _STEPS = {"advance": "Advance", "pause": "Pause", "resume": "Resume", "abort": "Abort"}
 _CONFIRMED = ("advance", "abort")
@@ -27,12 +26,14 @@ _STATES = {"running": "warn", "new": "warn", "paused": "idle", "promoted": "ok",
 
 async def show_rollouts(visit: Visit) -> Response:
     """Show what is staged now, and what has ended lately."""
-    found, ended = await asyncio.gather(visit.call("Rollouts.List", pb.ListRolloutsRequest()), _read_ended(visit))
+    found, ended = await asyncio.gather(
+        visit.call("Rollouts.List", pb.ListRolloutsRequest()), read_ended(visit, _ENDS, lambda entry: (entry.target,))
+    )
     staged = {rollout.target for rollout in found.rollouts}
     return visit.render(
         "rollouts.html.j2",
         rollouts=found.rollouts,
-        ended=[(entry, _ENDS[entry.action]) for target, entry in ended.items() if target not in staged],
+        ended=[(entry, _ENDS[entry.action]) for (target,), entry in ended.items() if target not in staged],
         state_of=name_state,
         states=_STATES,
     )
@@ -76,19 +77,6 @@ async def step_rollout(visit: Visit) -> Response:
     request = pb.StepRolloutRequest(target=target, reason=visit.form_value("reason"), author=visit.author)
     await visit.call(f"Rollouts.{_STEPS[step]}", request)
     return visit.redirect("/rollout", target=target, done="stepped")
-
-
-async def _read_ended(visit: Visit) -> dict[str, Any]:
-    """Return the newest end of each target's rollouts by the newest entries of the audit trail, the latest first."""
-    if not (visit.grant.covers_all and visit.can("Audit.List")):
-        return {}
-    # Without a filter, so that one page is read of a long trail.
-    trail = await visit.call("Audit.List", pb.ListAuditRequest(limit=_ENTRIES_READ))
-    ended = dict[str, Any]()
-    for entry in trail.entries:
-        if entry.action in _ENDS and entry.outcome == AuditOutcome.DONE and len(ended) < _ENDED_SHOWN:
-            ended.setdefault(entry.target, entry)
-    return ended
 
 
 async def _read_report(visit: Visit) -> dict[str, Any]:

@@ -4115,7 +4115,7 @@ class ExperimentsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Returns the experiments that run on a target.
+        """Returns the experiments that run on a target, or on all that the token covers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
