@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,9 +20,10 @@ from snakepit_bridge.rollouts.assignment import MILLION
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.guard_reports import ArmFigure, GuardReport
 from snakepit_bridge.rollouts.guards import GuardVerdict
+from snakepit_bridge.rollouts.looks import RolloutLook, thin
 from snakepit_bridge.rollouts.records import RolloutState
 from snakepit_bridge.rollouts.sketch import quantile
-from snakepit_bridge.rollouts.units import FORMATS, format_percent, format_seconds, format_usd
+from snakepit_bridge.rollouts.units import FORMATS, format_duration, format_percent, format_seconds, format_usd
 
 _STATES = {
     RolloutState.NEW: "cyan",
@@ -35,6 +36,7 @@ _VERDICTS = {GuardVerdict.HEALTHY: "green", GuardVerdict.OPEN: "yellow", GuardVe
 _BASELINE = "blue"
 # Columns of an axis, and of what stands beside it.
 _MAX_AXIS, _MIN_AXIS, _BESIDE = 48, 20, 56
+_HEIGHTS = "▁▂▃▄▅▆▇█"
 _EVENTS_SHOWN = 5
 # The least that an axis shows, so that equal values aren't at its two ends.
 _LEAST_SPREADS = {"share": 0.01, "s": 0.05, "USD": 0.0001, "score": 0.05}
@@ -54,24 +56,19 @@ def draw_report(report: RolloutReport, columns: int = 120) -> RenderableType:
     if report.policy is not None:
         parts.append(Text(f"policy: {describe_policy(report.policy)}", "dim"))
     parts.append(_draw_arms(report))
-    parts += [_draw_guard(guard, width) for guard in guards]
+    parts += [_draw_guard(report, guard, width) for guard in guards]
     if guards:
         parts += [
             Text("  ┊ is what a guard allows, ├──●──┤ what is measured and plausible at all looks", "dim"),
+            *(
+                [Text("  ▁▄█ is what was measured over time, between the ends of the axis", "dim")]
+                if report.looks
+                else []
+            ),
             Text(),
         ]
     parts += [Text(line) for line in _list_notes(report)]
     return Group(*parts)
-
-
-def format_duration(seconds: float) -> str:
-    """Return seconds as people say them: ``45 s``, ``4 min 10 s``, ``3 h 5 min``, ``2 d 4 h``."""
-    whole = int(seconds)
-    for unit, size, rest, rest_size in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
-            more = whole % size // rest_size
-            return f"{whole // size} {unit}" + (f" {more} {rest}" if more else "")
-    return f"{whole} s"
 
 
 def _draw_head(report: RolloutReport) -> Text:
@@ -143,9 +140,10 @@ def _score(arm: ArmCounts, name: str) -> str:
     return f"{found.millionths / MILLION / found.count:.3g} of {found.count:,}" if found and found.count else "-"
 
 
-def _draw_guard(report: GuardReport, width: int) -> RenderableType:
+def _draw_guard(rollout: RolloutReport, report: GuardReport, width: int) -> RenderableType:
     """Draw both arms' intervals of a guard on one axis; only its name as long as there is nothing to draw."""
-    colour = _VERDICTS[report.verdict]
+    verdict = rollout.verdict_of(report)
+    colour = _VERDICTS[verdict]
     title = Text.assemble((report.guard, "bold"), "  ")
     arms = [("baseline", report.baseline, _BASELINE), ("candidate", report.candidate, colour)]
     if all(figure is None or figure.value is None for _, figure, _ in arms):
@@ -155,7 +153,36 @@ def _draw_guard(report: GuardReport, width: int) -> RenderableType:
         if figure is not None:
             table.add_row(Text(f"  {arm}".ljust(11), style), axis.draw(figure, style), figure.describe(report.unit))
     table.add_row("", Text(axis.edges(report.unit), "dim"), "")
-    return Group(title.append(report.verdict.value, colour), table)
+    for arm, line in draw_looks(rollout.looks or (), report.guard, axis):
+        style = _BASELINE if arm == "baseline" else colour
+        table.add_row(
+            Text(f"  {arm}".ljust(11), style), Text(line, style), Text(_name_span(rollout.looks or ()), "dim")
+        )
+    return Group(title.append(verdict.value, colour), table)
+
+
+def draw_looks(looks: Sequence[RolloutLook], guard: str, axis: Axis) -> list[tuple[str, str]]:
+    """Return a line for each arm that says what a guard measured of it over time; none without two such looks.
+
+    Args:
+        looks: at the rollout, oldest first.
+        guard: the guard, as text.
+        axis: of its values, with the width of the lines.
+    """
+    found = [each for look in looks for each in look.guards if each["guard"] == guard]
+    lines = list[tuple[str, str]]()
+    for arm in ("baseline", "candidate"):
+        values = [each[arm] and each[arm]["value"] for each in found]
+        if sum(value is not None for value in values) > 1:
+            lines.append((arm, "".join(map(axis.draw_height, thin(values, axis.width)))))
+    return lines
+
+
+def _name_span(looks: Sequence[RolloutLook]) -> str:
+    """Return from when to when looks are, of each day its time alone where they are of one."""
+    first, last = (datetime.fromtimestamp(look.at, UTC) for look in (looks[0], looks[-1]))
+    end = last.strftime("%H:%M:%S" if first.date() == last.date() else "%Y-%m-%d %H:%M:%S")
+    return f"{first:%Y-%m-%d %H:%M:%S} to {end} UTC"
 
 
 def allowed_value(report: GuardReport) -> float | None:
@@ -226,9 +253,18 @@ class Axis:
             line = Text.assemble(line[:column], (mark, "bold red"), line[column + 1 :])
         return line
 
-    def _column(self, value: float) -> int:
+    def draw_height(self, value: float | None) -> str:
+        """Return a bar as high as a value is between the ends; a space for None."""
+        if value is None:
+            return " "
+        return _HEIGHTS[round(self._place(value) * (len(_HEIGHTS) - 1))]
+
+    def _place(self, value: float) -> float:
         share = (value - self.low) / (self.high - self.low) if math.isfinite(value) else 1.0
-        return round(min(1.0, max(0.0, share)) * (self.width - 1))
+        return min(1.0, max(0.0, share))
+
+    def _column(self, value: float) -> int:
+        return round(self._place(value) * (self.width - 1))
 
 
 def _list_notes(report: RolloutReport) -> list[str]:

@@ -31,15 +31,17 @@ from snakepit_bridge.cli.gates import (
     require_gates,
 )
 from snakepit_bridge.cli.output import Whole, console, dump_json, echo, print_table
-from snakepit_bridge.cli.rollout_view import describe_event, draw_report, format_duration
+from snakepit_bridge.cli.rollout_view import describe_event, draw_report
 from snakepit_bridge.cli.sessions import author, warn_of_new_names
 from snakepit_bridge.cli.staged import describe_arms, describe_policy, format_share, name_arm
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 from snakepit_bridge.releases.report import event_dict
 from snakepit_bridge.releases.target_names import TargetName
+from snakepit_bridge.rollouts.looks import MAX_LOOKS
 from snakepit_bridge.rollouts.policy import RolloutPolicy, parse_policy
 from snakepit_bridge.rollouts.records import POLICY_VARIABLE
+from snakepit_bridge.rollouts.units import format_duration
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
@@ -131,7 +133,7 @@ def list_rollouts(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl 
 @rollout.command()
 def show(ctx: typer.Context, target: Target, json: AsJson = False, redis_url: RedisUrl = None) -> None:
     """Show both arms side by side, what each guard says of them, and what the stage waits for."""
-    report = resolve_fleet(ctx, redis_url).fleet().rollouts.show(target)
+    report = resolve_fleet(ctx, redis_url).fleet().rollouts.show(target, looks=0 if json else MAX_LOOKS)
     if json:
         echo(dump_json(report.as_dict()))
     else:

@@ -16,6 +16,7 @@ from snakepit_bridge.rollouts.assignment import MILLION
 from snakepit_bridge.rollouts.decision import DecisionKind, PredictionsNeeded, predictions_needed
 from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.guard_reports import GuardReport, evaluate
+from snakepit_bridge.rollouts.guards import GuardVerdict
 from snakepit_bridge.rollouts.looks import RolloutLook
 from snakepit_bridge.rollouts.policy import RolloutPolicy
 from snakepit_bridge.rollouts.records import RolloutRecord
@@ -68,6 +69,17 @@ class RolloutReport:
         """Whether it goes on."""
         return self.record.is_open and not self.is_superseded
 
+    def verdict_of(self, guard: GuardReport) -> GuardVerdict:
+        """Return a guard's verdict: of a rollout that has ended the one that ended it, whatever was counted later.
+
+        Args:
+            guard: one of ``guards``.
+        """
+        last = self.events[-1] if self.events else None
+        decided = last.detail.get("guards", ()) if last and last.kind in ("promoted", "rolled_back") else ()
+        found = next((each["verdict"] for each in decided if each["guard"] == guard.guard), guard.verdict)
+        return GuardVerdict(found)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         looks = {} if self.looks is None else {"looks": [look.as_dict() for look in self.looks]}
@@ -77,7 +89,7 @@ class RolloutReport:
             "policy": None if self.policy is None else self.policy.model_dump(exclude_none=True),
             "problem": self.problem,
             "arms": {"baseline": arm_dict(self.baseline), "candidate": arm_dict(self.candidate)},
-            "guards": [report.as_dict() for report in self.guards],
+            "guards": [report.as_dict() | {"verdict": self.verdict_of(report).value} for report in self.guards],
             "needed": {"baseline": self.needed.baseline, "candidate": self.needed.candidate},
             "ran_s": round(self.ran_s, 3),
             "outlook": self.outlook,

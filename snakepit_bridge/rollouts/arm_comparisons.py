@@ -43,7 +43,8 @@ class ArmComparison:
         if not self.best:
             return "open: values of two arms are needed"
         if self.needed is None:
-            return "open: as measured, the arms are alike"
+            is_bounded = all(math.isfinite(figure.bounds.high) for figure in self.figures.values())
+            return f"open: {'as measured, the arms are alike' if is_bounded else 'more values are needed to bound it'}"
         counts = [f"{count:,} more of {arm}" for arm, count in self.needed.items() if count]
         return f"open: if the difference stays, about {' and '.join(counts)} would tell"
 

@@ -16,6 +16,7 @@ from snakepit_bridge.rollouts.guard_reports import GuardReport, evaluate
 from snakepit_bridge.rollouts.guards import GuardVerdict
 from snakepit_bridge.rollouts.policy import RolloutPolicy, Stage
 from snakepit_bridge.rollouts.records import RolloutRecord, RolloutState
+from snakepit_bridge.rollouts.units import format_duration
 
 HOLD_FACTOR = 5
 """A candidate that looks harmful is held until it has this many times its stage's least predictions."""
@@ -173,7 +174,7 @@ def _list_waits(
     needed = _needed(stage, baseline, candidate)
     waits: list[str] = []
     if held_s < stage.min_s:
-        waits.append(f"{max(0.0, held_s):.0f} of {stage.min_s:g} s")
+        waits.append(f"{format_duration(max(0.0, held_s))} of {format_duration(stage.min_s)}")
     for arm, missing in (("candidate", needed.candidate), ("baseline", needed.baseline)):
         if missing:
             waits.append(f"{missing} more prediction{'' if missing == 1 else 's'} of the {arm}")

@@ -16,6 +16,16 @@ def format_seconds(seconds: float) -> str:
     return f"{1_000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
+def format_duration(seconds: float) -> str:
+    """Return seconds as people say them: ``45 s``, ``4 min 10 s``, ``3 h 5 min``, ``2 d 4 h``."""
+    whole = int(seconds)
+    for unit, size, rest, rest_size in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            more = whole % size // rest_size
+            return f"{whole // size} {unit}" + (f" {more} {rest}" if more else "")
+    return f"{whole} s"
+
+
 def format_usd(amount: float) -> str:
     """Return an amount with three digits that are no leading zeros, and without an exponent."""
     if amount >= 1 or not amount:

@@ -3,7 +3,8 @@ defmodule DSPexFleet.Programs do
   The programs that predictions run, referred to as `"name"`, `"name@label"` or `"name:version"`.
 
   Each is a map of `:name`, `:version`, `:content` (the digest of its spec), `:labels` and, from `get/3`,
-  `:spec` and, for what an optimizer found, `:lineage`.
+  `:spec` and, for what an optimizer found, `:lineage`. From `list/2` each is in its newest version, and `:label_versions` has
+  all labels of the program with the version of each.
   """
 
   alias DSPexFleet.{Call, Error, Options, Pages, Session, Values}
@@ -14,7 +15,8 @@ defmodule DSPexFleet.Programs do
           content: String.t(),
           labels: [String.t()],
           spec: map | nil,
-          lineage: map | nil
+          lineage: map | nil,
+          label_versions: %{String.t() => pos_integer} | nil
         }
 
   @register_schema Options.call(
@@ -148,7 +150,8 @@ defmodule DSPexFleet.Programs do
       content: message["content"],
       labels: message["labels"],
       spec: message["spec"],
-      lineage: message["lineage"]
+      lineage: message["lineage"],
+      label_versions: message["label_versions"]
     }
   end
 end

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from snakepit_bridge.cli.rollout_view import Axis, allowed_value, draw_report, format_duration
+from snakepit_bridge.cli.rollout_view import Axis, allowed_value, draw_report
 from snakepit_bridge.releases.report import RolloutReport
 from snakepit_bridge.rollouts.arm_counts import ArmCounts, ScoreSum
 from snakepit_bridge.rollouts.confidence import Interval
 from snakepit_bridge.rollouts.decision import PredictionsNeeded
+from snakepit_bridge.rollouts.events import RolloutEvent
 from snakepit_bridge.rollouts.guard_reports import ArmFigure, GuardReport, evaluate
+from snakepit_bridge.rollouts.looks import RolloutLook
 from snakepit_bridge.rollouts.policy import parse_policy
 from snakepit_bridge.rollouts.records import RolloutRecord, RolloutState
 
@@ -82,6 +84,29 @@ def test_the_verdict_stands_beside_the_guard() -> None:
     assert breached.rstrip() == "error_rate max_increase 0.01  breached"
 
 
+def test_a_rollout_that_was_rolled_back_keeps_its_verdict_and_is_drawn_over_time() -> None:
+    guard = {"metric": "error_rate", "max_increase": 0.01}
+    policy = parse_policy({"guards": [guard], "stages": [{"share": 0.1}]})
+    reports = [evaluate(policy.guards[0], arm(900, 9), arm(90, errors), policy.alpha) for errors in (1, 20, 40)]
+    looks = tuple(RolloutLook.of(1_764_000_000.0 + 60 * place, 1, [each]) for place, each in enumerate(reports))
+    ended = RolloutEvent("rolled_back", RECORD, detail={"guards": [reports[-1].as_dict()]})
+    report = RolloutReport(
+        "session:s", RECORD, policy, "", arm(900, 9), arm(90, 1), (reports[0],), PredictionsNeeded(0, 0), 5.0, "", (),
+        (ended,), looks,
+    )  # fmt: skip
+    console = Console(width=140, markup=False, highlight=False)
+    with console.capture() as captured:
+        console.print(draw_report(report, 140))
+    lines = captured.get().splitlines()
+    assert "error_rate max_increase 0.01  breached" in [line.rstrip() for line in lines]
+    assert report.as_dict()["guards"][0]["verdict"] == "breached"
+    over_time = [line for line in lines if line.rstrip().endswith("2025-11-24 16:00:00 to 16:02:00 UTC")]
+    assert [line.split()[0] for line in over_time] == ["baseline", "candidate"]
+    assert len(set(over_time[0].split()[1])) == 1
+    assert list(over_time[1].split()[1]) == sorted(over_time[1].split()[1])
+    assert over_time[1].split()[1][0] < over_time[1].split()[1][-1]
+
+
 def test_without_values_there_is_nothing_to_draw() -> None:
     nothing = ArmCounts(5, {}, {}, {})
     lines = draw(nothing, nothing, GUARDS[4])
@@ -102,12 +127,3 @@ def test_what_is_allowed_is_measured_from_the_baseline(guard: str, unit: str, al
     report = GuardReport(guard, unit, figure, figure, allowed, 0.0, Interval(-1, 1))
     assert allowed_value(report) == pytest.approx(limit)
     assert Axis.around(report, 30).limit == pytest.approx(limit)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (130, "2 min 10 s"), (3_600, "1 h"), (11_100, "3 h 5 min"),
-     (187_200, "2 d 4 h")],
-)  # fmt: skip
-def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text

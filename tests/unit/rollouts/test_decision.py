@@ -88,8 +88,8 @@ def test_the_reason_of_a_refusal_stays_readable() -> None:
 @pytest.mark.parametrize(
     ("baseline", "candidate", "held_s", "waits_for"),
     [
-        (BASELINE, GOOD, 299.0, "299 of 300 s"),
-        (BASELINE, GOOD, -2.0, "0 of 300 s"),
+        (BASELINE, GOOD, 299.0, "4 min 59 s of 5 min"),
+        (BASELINE, GOOD, -2.0, "0 s of 5 min"),
         (BASELINE, ArmCounts(predictions=199, errors={"LMError": 1}), 1e5, "1 more prediction of the candidate"),
         (ArmCounts(predictions=199, errors={"LMError": 2}), GOOD, 1e5, "1 more prediction of the baseline"),
         (ArmCounts(), ArmCounts(), 1e5, "no values yet for error_rate"),

@@ -60,7 +60,10 @@ class Programs:
         page = listings[:size]
         programs = await asyncio.gather(*(registry.get(f"{listing.name}:{listing.latest}") for listing in page))
         next_page = page[-1].name if len(listings) > size else ""
-        return pb.ListProgramsResponse(programs=map(_program_message, programs, page), next_page_token=next_page)
+        messages = [*map(_program_message, programs, page)]
+        for message, listing in zip(messages, page, strict=True):
+            message.label_versions.update(listing.labels)
+        return pb.ListProgramsResponse(programs=messages, next_page_token=next_page)
 
     async def get(self, request: pb.GetProgramRequest, call: ClientCall) -> pb.Program:
         """Return one program with its spec."""

@@ -12,6 +12,8 @@ from snakepit_bridge.rollouts.units import FORMATS
 WIDTH = 400.0
 _MARGIN, _ROW, _TOP = 6.0, 22.0, 14.0
 _COLOURS = 4
+# What rounding leaves between a bound and the edge that is at it.
+_NOTHING = 1e-9
 # The least that an axis shows, so that equal values aren't at its two ends.
 _LEAST_SPREADS = {"share": 0.01, "s": 0.05, "USD": 0.0001, "score": 0.05}
 
@@ -22,6 +24,7 @@ class PlotRow:
 
     Attributes:
         name: of the arm, or of what else was measured.
+        is_cut: whether the interval goes on below the axis, and above it.
         colour: its number among the colours of arms.
     """
 
@@ -32,6 +35,7 @@ class PlotRow:
     value: float
     high: float
     text: str
+    is_cut: tuple[bool, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +119,17 @@ def _plot(
             place(figure["value"]),
             place(axis.high if figure["bounds"][1] is None else figure["bounds"][1]),
             describe(figure),
+            (_exceeds(figure["bounds"][0], axis.low, -1), _exceeds(figure["bounds"][1], axis.high, 1)),
         )
         for number, (name, figure) in enumerate(figures)
     ]
     edges = (show(axis.low), show(axis.high))
     return IntervalPlot(rows, None if limit is None else place(limit), edges, _TOP + _ROW * len(rows))
+
+
+def _exceeds(bound: float | None, edge: float, side: int) -> bool:
+    """Check whether a bound is beyond an edge of the axis; one that isn't known is."""
+    return bound is None or side * (bound - edge) > _NOTHING
 
 
 def fit_axis(figures: Sequence[tuple[str, Mapping[str, Any]]], unit: str, limit: float | None) -> PlotAxis:

@@ -13,7 +13,8 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from snakepit_bridge.rollouts.units import FORMATS
+from snakepit_bridge.rollouts import units
+from snakepit_bridge.rollouts.units import FORMATS, format_seconds
 from snakepit_bridge.variables.codec import parse
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -21,7 +22,7 @@ MAX_CHARS = 400
 """Characters of a value that a page shows; the whole is a link away."""
 
 _NONE = "\u2013"
-_MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3_600.0, 86_400.0
+_MINUTE_S = 60.0
 # Joiners of emoji and of scripts, which change nothing but how their neighbours are drawn.
 _SHOWN_FORMATS = frozenset("\u200c\u200d")
 
@@ -87,14 +88,7 @@ def format_duration(seconds: float | None) -> str:
     """Return a duration in the unit that suits it; a dash for None."""
     if seconds is None or not math.isfinite(seconds):
         return _NONE
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < _MINUTE_S:
-        return f"{seconds:.3g} s"
-    for unit_s, unit in ((_DAY_S, "d"), (_HOUR_S, "h")):
-        if seconds >= unit_s:
-            return f"{seconds / unit_s:.3g} {unit}"
-    return f"{seconds / _MINUTE_S:.3g} min"
+    return format_seconds(seconds) if seconds < _MINUTE_S else units.format_duration(seconds)
 
 
 def format_in_unit(number: float, unit: str) -> str:

@@ -105,6 +105,11 @@ MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
     },
     ("Check", "function"): {**REFERENCE, "description": "A function that every publishing process has registered."},
     ("DeclareChecksRequest", "remove"): REFERENCE,
+    ("ListExperimentsRequest", "target"): {
+        "type": "string",
+        "maxLength": MAX_NAME_LENGTH,
+        "description": "All that the token covers if empty.",
+    },
     ("StepRolloutRequest", "reason"): _REASON,
     ("DecideExperimentRequest", "reason"): _REASON,
     ("StopExperimentRequest", "reason"): _REASON,

@@ -94,19 +94,11 @@ async def _read_report(visit: Visit) -> dict[str, Any]:
         "errors": sorted({kind for arm in report["arms"].values() for kind in arm["errors"]}),
         "scores": sorted({name for arm in report["arms"].values() for name in arm["scores"]}),
         "guards": [
-            (guard, _find_verdict(guard, report), plot_guard(guard), chart_guard(guard["guard"], report["looks"]))
-            for guard in report["guards"]
+            (guard, plot_guard(guard), chart_guard(guard["guard"], report["looks"])) for guard in report["guards"]
         ],
         "steps": _STEPS,
         "confirmed": _CONFIRMED,
     }
-
-
-def _find_verdict(guard: dict[str, Any], report: dict[str, Any]) -> str:
-    """Return a guard's verdict: of a rollout that has ended the one that ended it, whatever was counted later."""
-    last: dict[str, Any] = report["events"][-1] if report["events"] else {"kind": ""}
-    decisive = last["detail"].get("guards", ()) if last["kind"] in ("promoted", "rolled_back") else ()
-    return next((decided["verdict"] for decided in decisive if decided["guard"] == guard["guard"]), guard["verdict"])
 
 
 async def _read_changes(visit: Visit, rollout: pb.Rollout) -> list[pb.VariableChange]:

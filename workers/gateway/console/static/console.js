@@ -149,6 +149,8 @@
   document.addEventListener("DOMContentLoaded", () => {
     enhance(document);
     showTheme();
+    // On a phone the menu scrolls: the page that is shown is in view.
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
     document.querySelectorAll("[data-live]").forEach(follow);
     document.querySelectorAll("[data-theme-toggle]").forEach((button) => button.addEventListener("click", nextTheme));
     document.querySelectorAll("[data-sign-in]").forEach(takeTokenFromLink);

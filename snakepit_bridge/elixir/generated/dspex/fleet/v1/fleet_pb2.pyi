@@ -1379,20 +1379,29 @@ class RegisterRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., spec_json: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Program(_message.Message):
-    __slots__ = ("name", "version", "content", "labels", "spec_json", "lineage_json")
+    __slots__ = ("name", "version", "content", "labels", "spec_json", "lineage_json", "label_versions")
+    class LabelVersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     SPEC_JSON_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_JSON_FIELD_NUMBER: _ClassVar[int]
+    LABEL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     content: str
     labels: _containers.RepeatedScalarFieldContainer[str]
     spec_json: bytes
     lineage_json: bytes
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., content: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., spec_json: _Optional[bytes] = ..., lineage_json: _Optional[bytes] = ...) -> None: ...
+    label_versions: _containers.ScalarMap[str, int]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., content: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., spec_json: _Optional[bytes] = ..., lineage_json: _Optional[bytes] = ..., label_versions: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class ListProgramsRequest(_message.Message):
     __slots__ = ("prefix", "page_size", "page_token")
