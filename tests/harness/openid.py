@@ -38,7 +38,10 @@ class OpenIdServer:
         changed: claims of the id token that differ from what they should be; None removes one.
         key: signs id tokens, and ``published`` are those that it publishes.
         is_away: whether it answers nothing but errors.
+        ends_sessions: whether it has a page that signs out.
+        ended: who was signed out there.
         refused: what it refused, in words.
+        issued: its id tokens.
     """
 
     url: str
@@ -47,7 +50,10 @@ class OpenIdServer:
     key: RSAKey = field(default_factory=lambda: RSAKey.generate_key(2048, auto_kid=True))
     published: list[RSAKey] = field(default_factory=list[RSAKey])
     is_away: bool = False
+    ends_sessions: bool = True
+    ended: list[str] = field(default_factory=list[str])
     refused: list[str] = field(default_factory=list[str])
+    issued: list[str] = field(default_factory=list[str])
     _codes: dict[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
     def __post_init__(self) -> None:
@@ -57,6 +63,7 @@ class OpenIdServer:
         """Be as at the beginning, but for the keys."""
         self.person, self.changed = {"sub": "ann", "groups": ["operators"]}, {}
         self.key, self.is_away, self.refused = self.published[0], False, []
+        self.ends_sessions, self.ended = True, []
 
     def build_app(self) -> Starlette:
         """Return the ASGI application."""
@@ -67,6 +74,7 @@ class OpenIdServer:
                 Route("/authorize", self._ask),
                 Route("/authorize", self._authorize, methods=["POST"]),
                 Route("/token", self._redeem, methods=["POST"]),
+                Route("/logout", self._end),
             ]
         )
 
@@ -89,7 +97,18 @@ class OpenIdServer:
             "token_endpoint": f"{self.url}/token",
             "jwks_uri": f"{self.url}/keys",
             "id_token_signing_alg_values_supported": ["RS256", "HS256", "none"],
+            **({"end_session_endpoint": f"{self.url}/logout?tenant=1"} if self.ends_sessions else {}),
         })  # fmt: skip
+
+    async def _end(self, request: Request) -> Response:
+        """Sign out whom an id token of this provider names, and send them back to where the client has registered."""
+        query = request.query_params
+        claims = jwt.decode(query["id_token_hint"], KeySet(list(self.published))).claims
+        if (claims["iss"], claims["aud"], query["client_id"]) != (self.url, CLIENT_ID, CLIENT_ID):
+            self.refused.append("id token")
+            return Response(status_code=400)
+        self.ended.append(claims["sub"])
+        return RedirectResponse(query["post_logout_redirect_uri"], 303)
 
     async def _list_keys(self, request: Request) -> Response:
         return JSONResponse(KeySet(list(self.published)).as_dict(private=False))
@@ -122,7 +141,9 @@ class OpenIdServer:
             **self.changed,
         }  # fmt: skip
         header = {"alg": "RS256", "kid": self.key.kid}
-        return jwt.encode(header, {name: value for name, value in claims.items() if value is not None}, self.key)
+        given = {name: value for name, value in claims.items() if value is not None}
+        self.issued.append(jwt.encode(header, given, self.key))
+        return self.issued[-1]
 
 
 @contextmanager

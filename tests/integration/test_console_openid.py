@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import re
 import shutil
@@ -28,6 +29,7 @@ from tests.integration.test_console_access import COOKIE, NAVIGATION, csrf, visi
 from tests.integration.test_console_pages import LOOKS, SHOTS, problem_of, served_gateway
 from workers.gateway import Gateway, Grants
 from workers.gateway.access.openid_settings import OpenIdSettings
+from workers.gateway.console import openid_provider
 
 expect.set_options(timeout=PATIENCE_S * 1_000)
 
@@ -99,9 +101,29 @@ async def test_a_person_signs_in_by_the_provider_with_the_grant_of_their_group(
     assert (await browser.get("/dead-letters")).status_code == 404
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         stored = [str(await redis.get(key)) async for key in redis.scan_iter("dspex:{g:*")]
-    assert [browser.cookies[COOKIE] in text or "opaque" in text for text in stored] == [False]
-    await browser.post("/sign-out", data={"csrf": csrf(page)})
+    secrets = (browser.cookies[COOKIE], "opaque", provider.issued[-1], provider.issued[-1].split(".")[1])
+    assert [[secret in text for secret in secrets] for text in stored] == [[False] * 4]
+    leaving = await browser.post("/sign-out", data={"csrf": csrf(page)})
     assert (await browser.get("/sessions")).status_code == 303
+    refresh = re.search(r'http-equiv="refresh" content="0; url=([^"]+)"', leaving.text)
+    assert refresh
+    answer = await browser.get(html.unescape(refresh[1]))
+    assert (provider.ended, answer.headers["location"]) == (["ann"], f"{browser.base_url}/sign-in")
+
+
+@pytest.mark.parametrize(("change", "expected"), [({"ends_sessions": False}, 303), ({"is_away": True}, 200)])
+async def test_a_sign_out_is_here_alone_where_the_provider_has_none(
+    browser: httpx.AsyncClient, provider: OpenIdServer, monkeypatch: pytest.MonkeyPatch, change: dict[str, bool],
+    expected: int,
+) -> None:  # fmt: skip
+    await sign_in(browser, provider)
+    for name, value in change.items():
+        setattr(provider, name, value)
+    monkeypatch.setattr(openid_provider, "_METADATA_LIFETIME_S", 0.0)
+    answer = await browser.post("/sign-out", data={"csrf": csrf(await browser.get("/sessions"))})
+    assert (answer.status_code, "may still be signed in there" in answer.text) == (expected, expected == 200)
+    assert (await browser.get("/sessions")).status_code == 303
+    assert provider.ended == []
 
 
 async def test_groups_that_name_no_scopes_read_alone_and_the_first_group_counts(
@@ -288,6 +310,8 @@ def test_a_browser_goes_to_the_provider_and_comes_back_signed_in(
         page.wait_for_url("**/sessions")
         expect(page.get_by_text("oidc:ann")).to_be_visible()
         page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url("**/sign-in")
+        assert (provider.ended, provider.refused) == (["ann"], [])
         expect(page.get_by_role("link", name="Sign in with Example")).to_be_visible()
         chromium.close()
     assert problems == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class SignInError(Exception):
@@ -46,7 +46,9 @@ class Person:
     Attributes:
         name: the name as grants have it.
         groups: their groups.
+        id_token: what the provider said of them, by which it knows whom to sign out.
     """
 
     name: str
     groups: frozenset[str]
+    id_token: str = field(default="", repr=False)

@@ -1,4 +1,4 @@
-"""Sign in to the console by OpenID Connect: the way to the provider, and back."""
+"""Sign in to and out of the console by OpenID Connect: the way to the provider, and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_LENGTH = 4_096
 
 
 class OpenIdPages:
-    """The two pages of the sign-in.
+    """The two pages of the sign-in, and the way out.
 
     Args:
         provider: the provider.
@@ -56,6 +56,15 @@ class OpenIdPages:
         back = self._local_path(request.query_params.get("next", "")[:_MAX_LENGTH])
         await self._sign_ins.begin(visitor, sign_in, back)
         return RedirectResponse(url, 303)
+
+    async def find_sign_out(self, visitor: Visitor) -> str:
+        """Return where a visitor who signed in at the provider is signed out there; empty if that isn't possible.
+
+        Raises:
+            SignInError: the provider can't be reached.
+        """
+        id_token = await self._sign_ins.find_id_token(visitor)
+        return await self._provider.sign_out_url(id_token) if id_token else ""
 
     async def finish(self, request: Request, visitor: Visitor) -> Response:
         """Sign the visitor in whom the provider sent back, under a new id, so that nobody else knows it."""

@@ -20,7 +20,7 @@ from joserfc.jws import JWSRegistry
 from workers.gateway.access.openid_settings import OpenIdSettings, check_https, describe_person
 from workers.gateway.console.identity import Person, SignInError, SignInRequest
 
-CALLBACK_PATH = "/sign-in/oidc/callback"
+CALLBACK_PATH, SIGNED_OUT_PATH = "/sign-in/oidc/callback", "/sign-in"
 
 _TIMEOUT_S = 10.0
 _METADATA_LIFETIME_S = 3_600.0
@@ -83,7 +83,26 @@ class OpenIdProvider:
                 raise ValueError("the provider hasn't verified it")
         except ValueError as exc:
             raise SignInError(f"Your provider names you by '{self._settings.name_claim}': {exc}.") from None
-        return Person(name, _read_groups(claims.get(self._settings.groups_claim)))
+        return Person(name, _read_groups(claims.get(self._settings.groups_claim)), str(answer["id_token"]))
+
+    async def sign_out_url(self, id_token: str) -> str:
+        """Return where the provider signs a person out and sends them back from; empty if it has no such page.
+
+        Args:
+            id_token: the one by which they have signed in.
+
+        Raises:
+            SignInError: the provider can't be reached, or isn't one.
+        """
+        endpoint = (await self._read_metadata()).get("end_session_endpoint")
+        if not endpoint:
+            return ""
+        parameters = {
+            "id_token_hint": id_token,
+            "client_id": self._settings.client_id,
+            "post_logout_redirect_uri": self._settings.url + SIGNED_OUT_PATH,
+        }
+        return add_params_to_uri(endpoint, list(parameters.items()))
 
     async def _redeem(self, code: str, request: SignInRequest) -> Mapping[str, Any]:
         """Return what the provider gives for a code."""
@@ -153,7 +172,8 @@ class OpenIdProvider:
         try:
             if metadata.get("issuer") != issuer:
                 raise ValueError("it names another issuer")
-            for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            optional = ("end_session_endpoint",) if metadata.get("end_session_endpoint") else ()
+            for name in ("authorization_endpoint", "token_endpoint", "jwks_uri", *optional):
                 check_https(str(metadata.get(name)), name)
         except ValueError as exc:
             _log.warning("The OpenID provider's description can't be used: %s", exc)

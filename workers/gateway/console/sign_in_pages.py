@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -11,12 +12,16 @@ from starlette.responses import RedirectResponse, Response
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.access.openid_settings import OpenIdSettings
 from workers.gateway.console.forms import last_value, read_form
+from workers.gateway.console.identity import SignInError
 from workers.gateway.console.page import PAGE_TYPE
 from workers.gateway.console.rendering import PageRenderer
 from workers.gateway.console.security import CookieJar
 from workers.gateway.console.sign_ins import SignIns, Visitor
 from workers.gateway.errors import UnauthenticatedError
 from workers.gateway.http.requests import RequestReceiver, read_address
+
+if TYPE_CHECKING:
+    from workers.gateway.console.openid_pages import OpenIdPages
 
 SIGN_IN = "/sign-in"
 _SIGN_IN_ACTION = "Console.SignIn"
@@ -55,6 +60,7 @@ class SignInPages:
         self._renderer = renderer
         self._gate = gate
         self._openid = openid
+        self._openid_pages = None if openid is None else self._open_pages(openid)
 
     def answers(self) -> Iterable[SignInAnswer]:
         """Return each page's path, method and function."""
@@ -63,18 +69,15 @@ class SignInPages:
             (SIGN_IN, "POST", self.sign_in),
             ("/sign-out", "POST", self.sign_out),
             ("/changes", "POST", self.allow_changes),
-            *self._openid_answers(),
+            *(() if self._openid_pages is None else self._openid_pages.answers()),
         )
 
-    def _openid_answers(self) -> Iterable[SignInAnswer]:
-        if self._openid is None:
-            return ()
+    def _open_pages(self, settings: OpenIdSettings) -> OpenIdPages:
         # What the extra `oidc` has is imported where it is used alone.
         from workers.gateway.console.openid_pages import OpenIdPages
         from workers.gateway.console.openid_provider import OpenIdProvider
 
-        provider = OpenIdProvider(self._openid)
-        return OpenIdPages(provider, self._sign_ins, self._cookies, self._show_problem, _local_path).answers()
+        return OpenIdPages(OpenIdProvider(settings), self._sign_ins, self._cookies, self._show_problem, _local_path)
 
     def _show_problem(self, request: Request, visitor: Visitor, problem: str, status: int) -> Response:
         if status in _DENIED:
@@ -104,10 +107,17 @@ class SignInPages:
         return response
 
     async def sign_out(self, request: Request, visitor: Visitor) -> Response:
-        """Sign a visitor out."""
+        """Sign a visitor out, and at the OpenID provider too if they have signed in there."""
         await read_form(self._receiver, request, visitor)
+        response: Response = RedirectResponse(SIGN_IN if self._gate.requires_token else "/", 303)
+        try:
+            if self._openid_pages is not None and (url := await self._openid_pages.find_sign_out(visitor)):
+                # A page of its own: browsers don't follow a form's redirect to another site than its page allows.
+                response = Response(self._renderer.render("leaving.html.j2", url=url), media_type=PAGE_TYPE)
+        except SignInError:
+            problem = "You are signed out here, but your provider can't be reached: you may still be signed in there."
+            response = self._render(request, Visitor(""), problem=problem, status=200)
         await self._sign_ins.sign_out(visitor)
-        response = RedirectResponse(SIGN_IN if self._gate.requires_token else "/", 303)
         self._cookies.remove(response)
         return response
 

@@ -2,7 +2,8 @@
 
 The cookie holds a random id; Redis has the id's hash and the hash of the token that was given, never either itself. A
 token that is taken out of the tokens file ends the sign-ins that were made by it. Of who signs in by OpenID Connect it
-has the name and the group; a group that is taken out of the settings ends the sign-ins of its members.
+has the name and the group; a group that is taken out of the settings ends the sign-ins of its members. The id token, by
+which the provider signs them out, is encrypted by the id in their cookie.
 """
 
 from __future__ import annotations
@@ -110,7 +111,16 @@ class SignIns:
         if settings is None or group is None:
             return None
         visitor = Visitor(_new_id(), settings.grant_of(person.name, group))
-        record = {"issuer": settings.issuer, "name": person.name, "group": group, "may_change": False}
+        # What the extra `oidc` has is imported where it is used alone.
+        from workers.gateway.console.sealed_id_tokens import seal_id_token
+
+        record = {
+            "issuer": settings.issuer,
+            "name": person.name,
+            "group": group,
+            "may_change": False,
+            "id_token": seal_id_token(person.id_token, visitor.id),
+        }
         await self._write(visitor.id, record)
         return visitor
 
@@ -158,6 +168,19 @@ class SignIns:
             return
         changed = json.dumps({**record, "may_change": allow})
         await self._connection.send_each([("SET", self._key(visitor.id), changed, "XX", "KEEPTTL")])
+
+    async def find_id_token(self, visitor: Visitor) -> str:
+        """Return the id token by which a visitor has signed in; empty for one who did so by a token of the gateway.
+
+        Raises:
+            StoreUnavailableError: Redis is unreachable.
+        """
+        record = await self._read(visitor.id)
+        if record is None or "id_token" not in record:
+            return ""
+        from workers.gateway.console.sealed_id_tokens import open_id_token
+
+        return open_id_token(record["id_token"], visitor.id)
 
     async def sign_out(self, visitor: Visitor) -> None:
         """End a sign-in.
