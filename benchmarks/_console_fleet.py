@@ -29,7 +29,8 @@ PROGRAM, SESSION = "qa", "tenant-00077"
 ROLLED_OUT, TRIED = "session:tenant-00150", "session:tenant-00200"
 """The targets of a rollout and of an experiment."""
 
-_PROCESSES, _AT_ONCE, _STAGED = 20, 500, 20
+_PROCESSES, _STAGED = 20, 20
+_COMMANDS_AT_ONCE, _CALLS_AT_ONCE = 500, 50
 _POLICY = {
     "stages": [{"share": 0.3, "min_s": 86_400, "min_predictions": 10**9}, {"share": 0.6}],
     "guards": [
@@ -275,20 +276,20 @@ async def _optimize(fleet: Fleet) -> str:
 
 
 async def _gather(work: Callable[[Any], Coroutine[Any, Any, Any]], items: Iterable[Any]) -> None:
-    for batch in _batched(items):
+    for batch in _batched(items, _CALLS_AT_ONCE):
         await asyncio.gather(*map(work, batch))
 
 
 async def _send(fleet: Fleet, commands: Iterable[tuple[Any, ...]]) -> None:
-    for batch in _batched(commands):
+    for batch in _batched(commands, _COMMANDS_AT_ONCE):
         await fleet.connection.send_each(batch)
 
 
-def _batched(items: Iterable[Any]) -> Iterator[list[Any]]:
+def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     batch: list[Any] = []
     for item in items:
         batch.append(item)
-        if len(batch) == _AT_ONCE:
+        if len(batch) == size:
             yield batch
             batch = []
     if batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from snakepit_bridge.programs.staging import parse_label_experiments, rollout_target
@@ -11,6 +12,8 @@ from snakepit_bridge.rollouts.experiments import Experiment, parse_experiments
 from snakepit_bridge.snapshots import SnapshotStore
 
 _FIELD = b"experiments:"
+# Programs of one round trip.
+_BATCH_SIZE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,21 @@ async def read_running_experiments(
         for session, head in heads.items()
         for experiment in parse_experiments(head.experiments)
     ]
-    names: set[bytes] = await connection.execute_read("SMEMBERS", keys.programs)
-    for name in map(bytes.decode, names):
-        fields: dict[bytes, bytes] = await connection.execute_read("HGETALL", keys.program_versions(name))
+    members: set[bytes] = await connection.execute_read("SMEMBERS", keys.programs)
+    names = [name.decode() for name in members]
+    for start in range(0, len(names), _BATCH_SIZE):
+        found += await _read_labels(connection, keys, names[start : start + _BATCH_SIZE])
+    return sorted(found, key=lambda each: (each.target, each.experiment.from_share))
+
+
+async def _read_labels(connection: RedisConnection, keys: FleetKeys, names: Sequence[str]) -> list[RunningExperiment]:
+    """Return the experiments that run on the labels of some programs."""
+    found: list[RunningExperiment] = []
+    replies = await connection.send_each([("HGETALL", keys.program_versions(name)) for name in names])
+    for name, reply in zip(names, replies, strict=True):
+        fields: Mapping[bytes, bytes] = reply
         for field, text in fields.items():
             if field.startswith(_FIELD):
                 target = rollout_target(name, field.removeprefix(_FIELD).decode())
                 found += [RunningExperiment(target, each) for each in parse_label_experiments(name, text)]
-    return sorted(found, key=lambda each: (each.target, each.experiment.from_share))
+    return found

@@ -1,8 +1,9 @@
-"""A collector for tests: receives OTLP over HTTP and keeps what processes export."""
+"""A collector for tests: receives OTLP over HTTP, keeps what processes export, and shows each trace as a page."""
 
 from __future__ import annotations
 
 import gzip
+import html
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -131,6 +132,17 @@ def collector() -> Generator[Collector]:
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+        def do_GET(self) -> None:
+            """Show a trace as a page, as a tracing system does."""
+            spans = received.trace(self.path.removeprefix("/trace/"))
+            names = "".join(f"<li>{html.escape(span.name)}</li>" for span in spans)
+            body = f"<title>{len(spans)} spans</title><ul>{names}</ul>".encode()
+            self.send_response(200 if spans else 404)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Log nothing."""

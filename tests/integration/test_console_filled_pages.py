@@ -27,7 +27,7 @@ from tests.harness.stage import fresh
 from tests.harness.waiting import PATIENCE_S
 from tests.integration.gateway_clients import connected, gateway, grants
 from tests.integration.test_console_access import csrf, sign_in, visitor
-from tests.integration.test_console_pages import LOOKS, SHOTS, allow_changes, problem_of, served_gateway, tab_to
+from tests.integration.test_console_pages import CUT, LOOKS, SHOTS, allow_changes, problem_of, served_gateway, tab_to
 from workers.gateway import Gateway
 
 expect.set_options(timeout=PATIENCE_S * 1_000)
@@ -178,7 +178,7 @@ async def test_an_experiment_is_started_shown_and_ended_with_its_name_typed(
 async def test_a_program_is_shown_with_versions_labels_evaluations_and_what_changed(
     browser: httpx.AsyncClient, filled: FilledFleet
 ) -> None:
-    assert re.search(r"qa 3 candidate .* summarize 1 none", await show(browser, "/programs"))
+    assert re.search(r"qa 3 candidate prod 1 \S+ summarize 1 none", await show(browser, "/programs"))
     text = await show(browser, "/program", reference="qa@prod")
     assert re.search(r"qa version 1 prod", text)
     assert re.search(r"golden:1 exact 35 % 18\.1 % to 56\.7 % 20", text)
@@ -467,6 +467,7 @@ def test_every_page_is_accessible_and_fits(filled: FilledFleet, look: str) -> No
             page.goto(path)
             expect(page.get_by_role("heading", level=1)).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} overflows"
+            assert page.evaluate(CUT) == [], f"{name} cuts something off"
             page.screenshot(path=SHOTS / f"{name}-{look}.png", full_page=True)
             if look == "dark":  # the phone's theme too, where axe looks at it
                 continue

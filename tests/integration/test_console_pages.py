@@ -25,6 +25,7 @@ from snakepit_bridge.testing.lm.answers import Raw
 from tests.harness import servers
 from tests.harness.broker import channel, put
 from tests.harness.containers import local_redis
+from tests.harness.otlp import Collector, collector
 from tests.harness.stage import Stage, echo, stage
 from tests.harness.waiting import PATIENCE_S, wait_until
 from tests.integration.gateway_clients import grants
@@ -38,6 +39,12 @@ SHOTS = ROOT / "out" / "console"
 PHONE_PX, DESKTOP_PX = 375, 1280
 XSS = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 _DEMO = demo_answerer()
+CUT = """[...document.querySelectorAll("main *")]
+    .filter((each) => getComputedStyle(each).overflowX === "hidden" && each.scrollWidth > each.clientWidth + 1)
+    .filter((each) => !each.closest(".visually-hidden, thead") && each.clientWidth > 1)
+    .map((each) => each.textContent.slice(0, 80))"""
+"""What a page cuts off at its right edge, so that nobody can read it."""
+
 NOISE = re.compile(r"Failed to load resource: the server responded with a status of (401|404|409|503)")
 
 pytestmark = pytest.mark.timeout(240)
@@ -50,6 +57,7 @@ class Served:
     url: str
     stage: Stage
     redis_pid: int
+    traces: Collector
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +77,24 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
     with local_redis() as redis:
         url = redis.celeryconfig["host_url"]
         folder = tmp_path_factory.mktemp("console")
-        with stage(folder, url=url, answer=answer) as playing, served_gateway(url) as address:
+        with (
+            collector() as traces,
+            stage(folder, url=url, answer=answer, **export_to(traces)) as playing,
+            served_gateway(url, trace_url=f"{traces.url}/trace/{{trace_id}}") as address,
+        ):
             fill(playing)
             runpy.run_path(str(ROOT / "examples" / "fill_console.py"))["fill"](playing.fleet, None)
-            yield Served(f"http://{address}", playing, redis._container.pid)  # pyright: ignore[reportPrivateUsage]
+            pid = redis._container.pid  # pyright: ignore[reportPrivateUsage]
+            yield Served(f"http://{address}", playing, pid, traces)
+
+
+def export_to(traces: Collector) -> dict[str, Any]:
+    """Return the settings of a worker whose traces a collector receives."""
+    return {
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
 
 
 def answer(ask: AskedQuestion) -> Mapping[str, Any] | Raw:
@@ -196,6 +218,7 @@ def test_every_page_is_accessible_and_fits(open_page: Callable[..., Page], look:
         page.goto(path)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} overflows"
+        assert page.evaluate(CUT) == [], f"{name} cuts something off"
         page.screenshot(path=SHOTS / f"{name}-{look}.png", full_page=True)
         report = axe.run(page).response
         assert len(report["passes"]) > 5, "axe has looked at nothing"
@@ -311,6 +334,16 @@ def test_the_scenario_of_the_examples_fills_each_page(open_page: Callable[..., P
         page.get_by_role("row", name=re.compile(version)).get_by_label(side, exact=True).check()
     page.get_by_role("button", name="Compare the two chosen").click()
     expect(page.get_by_text("Worse", exact=True)).to_be_visible()
+
+
+def test_a_predictions_trace_is_a_click_away(open_page: Callable[..., Page], served: Served) -> None:
+    handle = served.stage.fleet.submit("qa", {"question": "traced"}, session="shop")
+    trace = handle.get().provenance.trace_id
+    wait_until(lambda: "tasks.predict" in {span.name for span in served.traces.trace(trace)}, "the trace")
+    page = open_page(f"/prediction?id={handle.id}")
+    page.locator(".facts").get_by_role("link", name=trace[:8]).click()
+    page.wait_for_url(f"{served.traces.url}/trace/{trace}")
+    expect(page.get_by_role("listitem").filter(has_text="tasks.predict")).to_be_visible()
 
 
 def test_a_page_says_that_redis_is_away_and_recovers_by_itself(open_page: Callable[..., Page], served: Served) -> None:
