@@ -21,6 +21,7 @@ _LOOKS = 120
 _ENDS = {"rollout.promoted": "promoted", "rollout.rolled_back": "rolled_back", "rollout.superseded": "superseded"}
 _STEPS = {"advance": "Advance", "pause": "Pause", "resume": "Resume", "abort": "Abort"}
 _CONFIRMED = ("advance", "abort")
+_OPEN = ("new", "running", "paused")
 _STATES = {"running": "warn", "new": "warn", "paused": "idle", "promoted": "ok", "rolled_back": "bad"}
 
 
@@ -29,11 +30,13 @@ async def show_rollouts(visit: Visit) -> Response:
     found, ended = await asyncio.gather(
         visit.call("Rollouts.List", pb.ListRolloutsRequest()), read_ended(visit, _ENDS, lambda entry: (entry.target,))
     )
-    staged = {rollout.target for rollout in found.rollouts}
+    # One that has ended may stay in the list; it is shown there where the trail doesn't tell of it.
+    staged = [each for each in found.rollouts if name_state(each) in _OPEN or (each.target,) not in ended]
+    shown = {rollout.target for rollout in staged}
     return visit.render(
         "rollouts.html.j2",
-        rollouts=found.rollouts,
-        ended=[(entry, _ENDS[entry.action]) for (target,), entry in ended.items() if target not in staged],
+        rollouts=staged,
+        ended=[(entry, _ENDS[entry.action]) for (target,), entry in ended.items() if target not in shown],
         state_of=name_state,
         states=_STATES,
     )
