@@ -449,7 +449,7 @@ def test_every_page_is_accessible_and_fits(filled: FilledFleet, look: str) -> No
         "rollout": "/rollout?target=session:helpdesk",
         "predictions": "/predictions?session=user-1",
         "no-prediction": "/predictions?program=summarize",
-        "prediction": f"/prediction?id={filled.answered[-1]}",
+        "tour-prediction": f"/prediction?id={filled.answered[-1]}",
         "failed-prediction": f"/prediction?id={filled.failed}",
         "replay": f"/prediction/replay?id={filled.answered[-1]}&again={filled.answered[0]}",
         "programs": "/programs",
