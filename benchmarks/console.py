@@ -84,6 +84,7 @@ def list_pages(filled: Filled) -> dict[str, str]:
         "job": f"/evaluations/job?id={filled.job}",
         "costs": "/costs",
         "costs_by_session": "/costs?by=session",
+        "costs_table": "/costs/table?by=session",
         "dead_letters": "/dead",
         "dead_letter": f"/dead/message?id={filled.dead_letter}",
         "audit": "/audit",

@@ -359,6 +359,12 @@ def test_a_page_says_that_redis_is_away_and_recovers_by_itself(open_page: Callab
     expect(live.locator("[data-live-problem]")).to_be_hidden(timeout=20_000)
 
 
+def test_sums_that_take_long_follow_the_page(open_page: Callable[..., Page], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.gateway.console.pages.costs._PATIENCE_S", 0.0)
+    page = open_page("/costs?by=session")
+    expect(page.locator("[data-load]").get_by_role("row", name=re.compile("reviews"))).to_be_visible()
+
+
 def test_a_theme_is_chosen_and_kept(open_page: Callable[..., Page]) -> None:
     page = open_page(color_scheme="light")
     ground = "getComputedStyle(document.body).backgroundColor"

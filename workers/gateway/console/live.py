@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import suppress
 
@@ -14,7 +15,10 @@ from workers.gateway.errors import log_failure
 _log = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0
-"""Seconds between two renderings of a fragment."""
+"""Seconds between two renderings of a fragment, at the least."""
+
+# What takes long to render is rendered less often, so that a page that is watched takes no more of a core.
+_MAX_SHARE, _MAX_INTERVAL_S = 0.02, 6.0
 
 _KEEP_ALIVE_S = 15.0
 
@@ -99,6 +103,7 @@ class LiveFeeds:
 
     async def _poll(self, feed: Feed, render: Callable[[], Awaitable[str]]) -> None:
         while True:
+            began = time.monotonic()
             try:
                 feed.show(encode_event("fragment", await render()))
             except BridgeError as exc:  # Redis is away, or a limit is exceeded: viewers are told, and it may pass
@@ -106,7 +111,11 @@ class LiveFeeds:
             except Exception as exc:  # noqa: BLE001 - logged, and the page says that it isn't up to date
                 log_failure(exc, "the console's live page")
                 feed.show(encode_event("problem", "The gateway failed; see its log."))
-            await asyncio.sleep(self._interval_s)
+            await asyncio.sleep(self._rest_s(time.monotonic() - began))
+
+    def _rest_s(self, took_s: float) -> float:
+        """Return how long to rest after a rendering that took so long."""
+        return max(self._interval_s, min(took_s / _MAX_SHARE, _MAX_INTERVAL_S))
 
 
 def encode_event(kind: str, text: str) -> bytes:

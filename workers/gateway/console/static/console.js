@@ -81,6 +81,14 @@
     addEventListener("pagehide", () => source.close());
   }
 
+  // What takes longer than a page may comes once the page is there.
+  async function load(element) {
+    const answer = await fetch(element.dataset.load);
+    if (!answer.ok) return; // the link in it shows what is wrong
+    element.innerHTML = await answer.text(); // rendered and escaped by the server, like the page itself
+    enhance(element);
+  }
+
   async function retry() {
     try {
       const answer = await fetch(location.href, { method: "HEAD", cache: "no-store" });
@@ -152,6 +160,7 @@
     // On a phone the menu scrolls: the page that is shown is in view.
     document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
     document.querySelectorAll("[data-live]").forEach(follow);
+    document.querySelectorAll("[data-load]").forEach(load);
     document.querySelectorAll("[data-theme-toggle]").forEach((button) => button.addEventListener("click", nextTheme));
     document.querySelectorAll("[data-sign-in]").forEach(takeTokenFromLink);
     document.querySelectorAll("[data-back]").forEach((link) =>
