@@ -125,6 +125,44 @@ def compile_locally(name: str, metric: Any, options: Any, compile_options: Any, 
     return optimizer.compile(program(), trainset=list(TRAINSET), **further, **compile_options)
 
 
+def test_instructions_and_demos_that_are_bound_are_tuned_and_published_as_a_revision(
+    play: Stage, local_lm: dspy.LM
+) -> None:
+    name, session = fresh("tuned"), fresh("session")
+    play.fleet.register(name, program(), bindings={"demos": "shots", "instructions": "style", "temperature": "warmth"})
+    context = play.fleet.session(session).blocking
+    context.set_variables({"shots": "[]", "style": "Sum both.", "warmth": 0.5})
+    options = {"max_bootstrapped_demos": 2, "max_labeled_demos": 0}
+
+    def tune(**further: Any) -> Any:
+        return play.fleet.optimize(
+            name, TRAINSET, exact, optimizer="BootstrapFewShot", options=options, session=session, run_id=name,
+            **further,
+        )  # fmt: skip
+
+    found = tune(publish=True)
+    assert (found.registered, len(play.fleet.versions(name))) == (None, 1)
+    assert found.published == context.snapshot().token
+    assert len(json.loads(context.get_variable("shots"))) == len(found.module.predict.demos) == 2
+    question = VALSET[0].question
+    [published] = record_requests(
+        play, lambda text: play.fleet.submit(name, {"question": text}, session=session).get(PATIENCE_S), question
+    )
+    with dspy.context(lm=local_lm):
+        [local] = record_requests(play, lambda text: found.module(question=text), question)
+    assert published == {**local, "temperature": 0.5}
+    assert "Sum both." in published["messages"][0]["content"]
+
+    context.set_variables({"shots": "[]"})
+    registered = tune().registered
+    assert registered is not None
+    assert (registered.version, registered.spec.bindings) == (2, {"temperature": "warmth"})
+    [again] = record_requests(
+        play, lambda text: play.fleet.submit(f"{name}:2", {"question": text}, session=session).get(PATIENCE_S), question
+    )
+    assert again == published
+
+
 EMBEDDERS: dict[str, Callable[[], Any]] = {
     "function": lambda: dspy.Embedder(embedders.embed, caching=False),
     # What a dspy.Embedder of that model would ask the same endpoint for; DSPy loads litellm for that.

@@ -20,6 +20,13 @@ from snakepit_bridge.client.optimization.optimizers import OptimizerSpec
 from snakepit_bridge.client.optimization.remote_program import make_remote, to_local
 from snakepit_bridge.client.optimization.runner import FleetRunner, RunSettings
 from snakepit_bridge.client.optimization.trials import Trial, Trials
+from snakepit_bridge.client.optimization.tuned_variables import (
+    apply_tuned,
+    find_tuned,
+    is_held_by_variables,
+    read_tuned,
+    without_tuned,
+)
 from snakepit_bridge.client.prediction_client import PredictionClient
 from snakepit_bridge.evaluations.optimizations import OptimizationRecord
 from snakepit_bridge.exceptions import OptimizationError, SessionNotFoundError
@@ -31,6 +38,7 @@ from snakepit_bridge.programs.packages import iter_named_modules
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.serialize import adopt_module
 from snakepit_bridge.programs.spec import ProgramSpec
+from snakepit_bridge.protocol.token import Token
 
 # So often at most progress is reported, in seconds.
 _REPORT_INTERVAL_S = 0.5
@@ -93,6 +101,11 @@ class Optimization:
         elapsed_s: seconds.
         record: all this as the fleet keeps it.
         registered: the new version, if it was registered.
+        start: the spec of the program that it began with, with the session's values in place of the bindings of its
+            instructions and demos.
+        variables: the values of the variables that those were bound to, as it found them.
+        is_publishable: whether these variables hold all that it found.
+        published: the revision that has them, if they were published.
     """
 
     run_id: str
@@ -107,6 +120,10 @@ class Optimization:
     elapsed_s: float
     record: OptimizationRecord = field(repr=False)
     registered: Program | None = field(default=None, repr=False)
+    start: ProgramSpec | None = field(default=None, repr=False)
+    variables: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    is_publishable: bool = False
+    published: Token | None = None
 
     def find_trial(self, spec: ProgramSpec) -> Trial | None:
         """Return the trial of a spec; None if it was never scored."""
@@ -122,7 +139,7 @@ class Optimization:
     @property
     def parent_score(self) -> float | None:
         """The same of the program that it began with."""
-        trial = self.find_trial(self.parent.spec)
+        trial = self.find_trial(self.start or self.parent.spec)
         return None if trial is None else trial.mean
 
 
@@ -155,11 +172,13 @@ class OptimizationRun:
         self._fleet = fleet
         self._request = replace(request, run_id=request.run_id or uuid4().hex)
         self._packages = allowed_packages
-        self._student = self._build(request.program.spec)
+        self._tuned = find_tuned(request.program.spec)
+        self._settings = _settings(fleet, self._request)
+        self._student = self._build_student()
+        self._start = request.program.spec
         self._trials = Trials([*request.trainset, *(request.valset or ())])
         self._spent = Spent(request.budget, elapsed_s=elapsed_s, own_usd=own_usd)
         self._optimizer = ""
-        self._settings = _settings(fleet, self._request)
         self._on_progress = on_progress
         self._reporting = threading.Lock()
         self._report_at = 0.0
@@ -178,9 +197,12 @@ class OptimizationRun:
                 request.metric, self._trials.watch, request.trainset, in_flight=request.in_flight
             )
             self._optimizer = type(optimizer).__name__
-            if is_few_shot(optimizer):
+            if is_few_shot(optimizer):  # the bindings hold for its student
+                self._tuned = {}
                 return self._conclude(*self._compile_few_shot(optimizer))
             remote = make_remote(self._student, runner)
+            if self._tuned:
+                self._start = runner.describe(remote)
             try:
                 compiled = request.optimizer.compile(
                     optimizer, remote, request.trainset, request.valset, in_flight=request.in_flight
@@ -188,7 +210,7 @@ class OptimizationRun:
                 spec, module = runner.describe(compiled), to_local(compiled)
             except BudgetSpentError:
                 best = self._trials.best()
-                spec = request.program.spec if best is None else best.spec
+                spec = self._start if best is None else best.spec
                 module = self._build(spec)
         return self._conclude(spec, module)
 
@@ -211,7 +233,7 @@ class OptimizationRun:
         return OptimizationRecord(
             run_id=request.run_id,
             program=f"{request.program.name}:{request.program.version}",
-            digest=digest_spec(request.program.spec),
+            digest=digest_spec(self._start),
             optimizer=self._optimizer,
             metric=request.metric_name,
             trainset=request.trainset_name or _count(request.trainset),
@@ -253,13 +275,16 @@ class OptimizationRun:
             f"{spent.usd:f}",
             spent.elapsed_s,
             self.record(spec),
+            start=self._start,
+            variables=read_tuned(module, self._tuned),
+            is_publishable=bool(self._tuned) and is_held_by_variables(self._student, module, self._tuned),
         )
 
     def _open_runner(self) -> FleetRunner:
         registry = self._fleet.registry
         return FleetRunner(
             self._settings,
-            self._request.program.spec,
+            without_tuned(self._request.program.spec),
             lambda name, spec: str(run_blocking(registry.store_variant(name, spec))),
             self._fleet.submit,
             self._trials,
@@ -276,6 +301,16 @@ class OptimizationRun:
                 return
             self._report_at = now + _REPORT_INTERVAL_S
         self._on_progress(self.record())
+
+    def _build_student(self) -> Any:
+        """Return the program as it runs under the session, as far as an optimizer changes it."""
+        request = self._request
+        student = self._build(request.program.spec)
+        if not self._tuned:
+            return student
+        token = str(self._settings.options.get("exactly", "latest"))
+        snapshot = run_blocking(self._fleet.store.read_at(request.session, token))
+        return apply_tuned(student, self._tuned, snapshot)
 
     def _build(self, spec: ProgramSpec) -> Any:
         program = self._request.program.name

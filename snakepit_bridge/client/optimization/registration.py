@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from snakepit_bridge.client.optimization.optimize import Optimization, Request
+from snakepit_bridge.client.optimization.optimize import Optimization, Request, digest_spec
 from snakepit_bridge.client.resources import FleetResources
 from snakepit_bridge.datasets.dataset import Dataset
 from snakepit_bridge.process.home_loop import run_blocking
@@ -30,7 +30,11 @@ def register_winner(
         StoreUnavailableError: Redis is away.
     """
     parent, name = found.parent, found.parent.name
-    registered = run_blocking(fleet.registry.register(name, found.spec, author=author))
+    # Where nothing better was found, its bindings stay as well.
+    best = (
+        parent.spec if found.start is not None and digest_spec(found.spec) == digest_spec(found.start) else found.spec
+    )
+    registered = run_blocking(fleet.registry.register(name, best, author=author))
     if registered.digest != parent.digest:
         lineage = ProgramLineage(
             parent=f"{name}:{parent.version}",

@@ -177,6 +177,7 @@ class FleetRunner:
         return reference
 
     def _name_call(self, reference: str, inputs: Mapping[str, Any]) -> str:
-        """Return the idempotency key of a call, by which a run that is started again finds it."""
-        text = json.dumps([self._settings.run_id, reference, dict(inputs)], default=repr, sort_keys=True)
+        """Return the idempotency key of a call, by which a run under the same revision finds it again."""
+        run_id, token = self._settings.run_id, str(self._settings.options.get("exactly", ""))
+        text = json.dumps([run_id, token, reference, dict(inputs)], default=repr, sort_keys=True)
         return f"optimize/{hashlib.sha256(text.encode()).hexdigest()}"
