@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -85,7 +85,6 @@ class Fleet(AuditClient):
         priority: int = 0,
         run_id: str | None = None,
         label: str | None = "candidate",
-        publish: bool = False,
         author: str = "",
         on_progress: OnOptimizationProgress | None = None,
     ) -> Optimization:
@@ -107,8 +106,6 @@ class Fleet(AuditClient):
             priority: of the predictions, 0 to 9, the most urgent.
             run_id: a name of the run. Started again under it, after a crash, it finds the predictions that were made.
             label: what points at the new version; None for nothing.
-            publish: whether what is found is published as values of the session's variables that instructions and
-                demos are bound to, if they hold all of it, instead of registering a version.
             author: recorded with it.
             on_progress: called with the record of the optimization while it goes on, in one of its threads.
 
@@ -137,11 +134,7 @@ class Fleet(AuditClient):
             run_id=run_id or "",
         )
         run = OptimizationRun(self, request, allowed_packages=self._allowed, on_progress=on_progress)
-        found = run.run()
-        if publish and found.is_publishable:
-            context = self.session(session, author=author)
-            return replace(found, published=context.blocking.set_variables(found.variables))
-        return register_winner(self, request, found, label=label, author=author)
+        return register_winner(self, request, run.run(), label=label, author=author)
 
     def cost(self, by: CostDimension = "program", since_s: float = 86_400.0) -> CostReport:
         """Return what predictions cost that ended lately, each counted once.

@@ -136,17 +136,17 @@ def test_instructions_and_demos_that_are_bound_are_tuned_and_published_as_a_revi
 
     def tune(**further: Any) -> Any:
         return play.fleet.optimize(
-            name, TRAINSET, exact, optimizer="BootstrapFewShot", options=options, session=session, run_id=name,
+            f"{name}:1", TRAINSET, exact, optimizer="BootstrapFewShot", options=options, session=session, run_id=name,
             **further,
         )  # fmt: skip
 
-    found = tune(publish=True)
-    assert (found.registered, len(play.fleet.versions(name))) == (None, 1)
-    assert found.published == context.snapshot().token
+    found = tune(label=None)
+    token = found.publish(play.fleet.session(session))
+    assert token == context.snapshot().token
     assert len(json.loads(context.get_variable("shots"))) == len(found.module.predict.demos) == 2
     question = VALSET[0].question
     [published] = record_requests(
-        play, lambda text: play.fleet.submit(name, {"question": text}, session=session).get(PATIENCE_S), question
+        play, lambda text: play.fleet.submit(f"{name}:1", {"question": text}, session=session).get(PATIENCE_S), question
     )
     with dspy.context(lm=local_lm):
         [local] = record_requests(play, lambda text: found.module(question=text), question)
@@ -161,6 +161,9 @@ def test_instructions_and_demos_that_are_bound_are_tuned_and_published_as_a_revi
         play, lambda text: play.fleet.submit(f"{name}:2", {"question": text}, session=session).get(PATIENCE_S), question
     )
     assert again == published
+    unbound = play.fleet.optimize("qa:1", TRAINSET, exact, optimizer="BootstrapFewShot", options=options, label=None)
+    with pytest.raises(OptimizationError, match="more than variables hold"):
+        unbound.publish(play.fleet.session(session))
 
 
 EMBEDDERS: dict[str, Callable[[], Any]] = {

@@ -39,6 +39,7 @@ from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.serialize import adopt_module
 from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.session_context import SessionContext
 
 # So often at most progress is reported, in seconds.
 _REPORT_INTERVAL_S = 0.5
@@ -105,7 +106,6 @@ class Optimization:
             instructions and demos.
         variables: the values of the variables that those were bound to, as it found them.
         is_publishable: whether these variables hold all that it found.
-        published: the revision that has them, if they were published.
     """
 
     run_id: str
@@ -123,7 +123,27 @@ class Optimization:
     start: ProgramSpec | None = field(default=None, repr=False)
     variables: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     is_publishable: bool = False
-    published: Token | None = None
+
+    def publish(self, session: SessionContext, *, reason: str = "") -> Token:
+        """Publish what was found as values of the variables that instructions and demos are bound to.
+
+        The program that the optimization began with then does what was found, under that session.
+
+        Args:
+            session: where it is published.
+            reason: recorded with the revision.
+
+        Returns:
+            The revision.
+
+        Raises:
+            OptimizationError: the variables don't hold all of it.
+            StoreUnavailableError: the store is away.
+        """
+        if not self.is_publishable:
+            problem = "it is more than variables hold; take the version that was registered"
+            raise OptimizationError("what was found", problem)
+        return session.blocking.set_variables(self.variables, reason=reason or f"found by {self.optimizer}")
 
     def find_trial(self, spec: ProgramSpec) -> Trial | None:
         """Return the trial of a spec; None if it was never scored."""
