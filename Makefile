@@ -67,7 +67,7 @@ soak: $(READY) ## Runs the long forms of the tests
 	$(PYTEST) -m soak --timeout 3600 $(ARGS)
 
 shots: $(READY) ## Takes the console's pictures in the documentation anew
-	$(PYTEST) -k "accessible_and_fits and not phone" tests/integration/test_console_pages.py tests/integration/test_console_filled_pages.py
+	CONSOLE_SHOTS=1 $(PYTEST) -k "accessible_and_fits and not phone" tests/integration/test_console_pages.py tests/integration/test_console_filled_pages.py
 	for look in light dark; do for shot in out/console/tour-*-$$look.png; do \
 		cp $$shot docs/images/console/$${shot#out/console/tour-}; done; done
 

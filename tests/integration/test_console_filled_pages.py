@@ -27,7 +27,15 @@ from tests.harness.stage import fresh
 from tests.harness.waiting import PATIENCE_S
 from tests.integration.gateway_clients import connected, gateway, grants
 from tests.integration.test_console_access import csrf, sign_in, visitor
-from tests.integration.test_console_pages import CUT, LOOKS, SHOTS, allow_changes, problem_of, served_gateway, tab_to
+from tests.integration.test_console_pages import (
+    CUT,
+    LOOKS,
+    allow_changes,
+    problem_of,
+    served_gateway,
+    tab_to,
+    take_picture,
+)
 from workers.gateway import Gateway
 
 expect.set_options(timeout=PATIENCE_S * 1_000)
@@ -460,7 +468,6 @@ def test_every_page_is_accessible_and_fits(filled: FilledFleet, look: str) -> No
         "comparison": f"/evaluations/compare?baseline={first}&candidate={second}",
         "optimization": f"/evaluations/job?id={filled.optimization}",
     }
-    SHOTS.mkdir(parents=True, exist_ok=True)
     found, width = dict[str, list[str]](), LOOKS[look].get("width", 1_280)
     with served_gateway(filled.play.url) as address, opened(address, **LOOKS[look]) as page:
         for name, path in pages.items():
@@ -468,7 +475,7 @@ def test_every_page_is_accessible_and_fits(filled: FilledFleet, look: str) -> No
             expect(page.get_by_role("heading", level=1)).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} overflows"
             assert page.evaluate(CUT) == [], f"{name} cuts something off"
-            page.screenshot(path=SHOTS / f"{name}-{look}.png", full_page=True)
+            take_picture(page, f"{name}-{look}", full_page=True)
             if look == "dark":  # the phone's theme too, where axe looks at it
                 continue
             report = Axe().run(page).response

@@ -26,7 +26,7 @@ from tests.harness.openid import CLIENT_SECRET, OpenIdServer, openid_server, set
 from tests.harness.waiting import PATIENCE_S
 from tests.integration.gateway_clients import gateway, grants
 from tests.integration.test_console_access import COOKIE, NAVIGATION, csrf, visitor
-from tests.integration.test_console_pages import LOOKS, SHOTS, problem_of, served_gateway
+from tests.integration.test_console_pages import LOOKS, problem_of, served_gateway, take_picture
 from workers.gateway import Gateway, Grants
 from workers.gateway.access.openid_settings import OpenIdSettings
 from workers.gateway.console import openid_provider
@@ -287,7 +287,6 @@ def test_a_browser_goes_to_the_provider_and_comes_back_signed_in(
     if binary is None:
         servers.missing("Chromium", "chromium")
     address, problems = free_address(), list[str]()
-    SHOTS.mkdir(parents=True, exist_ok=True)
     settings = load(tmp_path, provider, f"http://{address}", label='"Example"')
     with served_gateway(redis_url, http=address, openid=settings), sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
@@ -299,7 +298,7 @@ def test_a_browser_goes_to_the_provider_and_comes_back_signed_in(
             page.on("console", lambda message: problems.extend(problem_of(message)))
             page.goto("/sign-in?next=/sessions")
             expect(page.get_by_role("link", name="Sign in with Example")).to_be_visible()
-            page.screenshot(path=SHOTS / f"sign-in-{look}.png")
+            take_picture(page, f"sign-in-{look}")
             found = Axe().run(page).response["violations"]
             problems.extend(each["id"] for each in found if each["impact"] in ("serious", "critical"))
             return page

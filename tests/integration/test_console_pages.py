@@ -208,20 +208,28 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
+def take_picture(page: Page, name: str, **options: Any) -> None:
+    """Take a picture of a page where `make shots` asks for them; one takes longer than what is tested."""
+    if os.environ.get("CONSOLE_SHOTS"):
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SHOTS / f"{name}.png", **options)
+
+
 @pytest.mark.parametrize("look", LOOKS)
 def test_every_page_is_accessible_and_fits(open_page: Callable[..., Page], look: str) -> None:
     page, axe, found = open_page(**LOOKS[look]), Axe(), dict[str, list[str]]()
     allow_changes(page)
     width = LOOKS[look].get("width", DESKTOP_PX)
-    SHOTS.mkdir(parents=True, exist_ok=True)
+    # A theme changes nothing but colours.
+    rules = {"runOnly": ["color-contrast"]} if look == "dark" else {}
     for name, path in PAGES.items():
         page.goto(path)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} overflows"
         assert page.evaluate(CUT) == [], f"{name} cuts something off"
-        page.screenshot(path=SHOTS / f"{name}-{look}.png", full_page=True)
-        report = axe.run(page).response
-        assert len(report["passes"]) > 5, "axe has looked at nothing"
+        take_picture(page, f"{name}-{look}", full_page=True)
+        report = axe.run(page, options={"resultTypes": ["violations"], **rules}).response
+        assert len(report["passes"]) > (0 if rules else 5), "axe has looked at nothing"
         found[name] = [
             f"{each['id']}: {node['html'][:150]}"
             for each in report["violations"]
