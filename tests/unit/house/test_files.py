@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
-from tests.unit.house.product import ROOT, modules
+from tests.unit.house.product import ROOT, modules, parse
 
 MAX_LINES = 400
 # All errors are one tree, which its docstring draws, under one import path.
@@ -25,30 +25,35 @@ def test_no_module_is_longer_than_one_story() -> None:
     assert longer.keys() == LONGER_MODULES, longer
 
 
-def functions() -> Iterator[Function]:
-    """Iterate over all functions below ``tests``, those of classes and inside others included."""
-    for path in sorted((ROOT / "tests").rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-        yield from (node for node in ast.walk(tree) if isinstance(node, Function))
+def functions(parent: ast.AST) -> Iterator[Function]:
+    """Iterate over the functions below a node, those of classes and inside others included."""
+    for node in ast.iter_child_nodes(parent):
+        if isinstance(node, Function):
+            yield node
+        if isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield from functions(node)
 
 
-def names_in(function: Function) -> set[str]:
-    """Return the names that a function uses and is given, with ``assert`` for each statement that can fail it."""
-    names: set[str] = set()
-    for node in ast.walk(function):
-        match node:
-            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
-                names.add("assert" if name.startswith("assert_") or name in ASSERTING else name)
-            case ast.Assert() | ast.Raise():
-                names.add("assert")
-            case _:
-                pass
-    return names
+def name_of(node: ast.AST) -> str | None:
+    """Return the name that a node uses or gives to an argument, ``assert`` for a statement that can fail a test."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+            return "assert" if name.startswith("assert_") or name in ASSERTING else name
+        case ast.Assert() | ast.Raise():
+            return "assert"
+        case _:
+            return None
+
+
+def asserts(function: Function, asserting: Set[str] = frozenset({"assert"})) -> bool:
+    """Check whether a function uses one of these names."""
+    return any(name_of(node) in asserting for node in ast.walk(function))
 
 
 def test_every_test_can_fail_of_what_it_sees() -> None:
     """By an assertion of its own, or of a function of the tests that it uses."""
-    used = [(function.name, names_in(function)) for function in functions()]
-    asserting = {name for name, names in used if "assert" in names and not name.startswith("test_")} | {"assert"}
-    unable = {name for name, names in used if name.startswith("test_") and not names & asserting}
+    trees = parse(sorted((ROOT / "tests").rglob("*.py"))).values()
+    found = [function for tree in trees for function in functions(tree)]
+    asserting = {each.name for each in found if not each.name.startswith("test_") and asserts(each)} | {"assert"}
+    unable = {each.name for each in found if each.name.startswith("test_") and not asserts(each, asserting)}
     assert unable == RAISING_TESTS

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from symtable import SymbolTable, symtable
 
 import pytest
 
@@ -99,16 +100,11 @@ def test_no_module_and_no_top_level_name_has_a_banned_word() -> None:
     assert guilty == []
 
 
-def local_names(tree: ast.Module) -> Iterator[str]:
+def names_in(scope: SymbolTable) -> Iterator[str]:
     """Iterate over the names of all functions, parameters and variables, those inside functions included."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                yield name
-            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
-                yield name
-            case _:
-                pass
+    yield from (symbol.get_name() for symbol in scope.get_symbols() if symbol.is_assigned() or symbol.is_parameter())
+    for inner in scope.get_children():
+        yield from names_in(inner)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -116,7 +112,7 @@ def test_no_name_is_a_word_that_says_nothing_of_the_thing(folder: str) -> None:
     guilty = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in sorted((ROOT / folder).rglob("*.py"))
-        for name in local_names(ast.parse(path.read_text(encoding="utf-8")))
+        for name in names_in(symtable(path.read_text(encoding="utf-8"), str(path), "exec"))
         if name.strip("_") in BANNED_LOCALS
     ]
     assert guilty == []
