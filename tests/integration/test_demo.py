@@ -24,6 +24,7 @@ from snakepit_bridge.testing import AskedQuestion, BridgeServer, RecordingLM
 from snakepit_bridge.testing.lm.answers import Raw
 from tests.conftest import wait_until
 from tests.harness.leaks import leaked_keys
+from tests.harness.preloaded import PreloadedPopen
 from tests.harness.waiting import PATIENCE_S
 from workers.dev.stand_in_lm import QUESTIONS, demo_answerer
 
@@ -70,7 +71,7 @@ def launch(
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TMPDIR": str(out), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     if profiles:
         env["DSPEX_LM_PROFILES"] = profiles
-    return subprocess.Popen(
+    return PreloadedPopen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
@@ -112,17 +113,6 @@ def test_the_demo_holds_and_its_last_line_says_so(questions: Path, out: Path) ->
         assert answer["provenance"]["variables"].keys() >= {"llm_temperature", "house_style"}
 
 
-def test_a_server_that_is_named_owns_the_session_until_the_end(questions: Path, out: Path) -> None:
-    with BridgeServer() as elixir:
-        output = run(launch(questions, out, bridge=elixir.address))
-        assert f"Elixir: the server at {elixir.address}" in output.splitlines()
-        assert output.splitlines()[-1] == "demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale"
-        answers = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
-        session = answers[0]["provenance"]["session"]
-        assert session.startswith("dspex-demo-"), "a session of its own, on a server that others use"
-        assert not run_blocking(lives(elixir.address, session))
-
-
 async def lives(address: str, session: str) -> bool:
     client = BridgeClient(address)
     try:
@@ -131,13 +121,18 @@ async def lives(address: str, session: str) -> bool:
         await client.aclose()
 
 
-def test_it_runs_on_prefork_and_leaves_a_redis_that_was_given_as_it_was(
+def test_it_runs_on_prefork_with_a_redis_and_an_elixir_server_that_others_use(
     questions: Path, out: Path, redis_url: str
 ) -> None:
-    with Redis.from_url(redis_url) as client:
+    with Redis.from_url(redis_url) as client, BridgeServer() as elixir:
         client.set("somebodys", "value", ex=600)
-        output = run(launch(questions, out, redis_url=redis_url, pool="prefork"))
+        output = run(launch(questions, out, redis_url=redis_url, pool="prefork", bridge=elixir.address))
+        assert f"Elixir: the server at {elixir.address}" in output.splitlines()
         assert output.endswith("demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale\n")
+        answers = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+        session = answers[0]["provenance"]["session"]
+        assert session.startswith("dspex-demo-"), "a session of its own"
+        assert not run_blocking(lives(elixir.address, session))
         assert client.get("somebodys") == b"value"
         assert leaked_keys(client) == []
         # Celery's results and its broadcast bindings expire, or are listed as permanent.

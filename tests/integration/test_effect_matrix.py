@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -225,26 +225,37 @@ def asks_the_user(r: Recorded) -> bool:
 # ---------------------------------------------------------------- LM keywords: in every request
 
 
-@EVERY_WAY
-@EVERY_ROW
-@pytest.mark.parametrize(
-    ("target", "value", "sent"),
-    [
-        ("temperature", 0.33, {"temperature": 0.33}),
-        ("max_tokens", 777, {"max_completion_tokens": 777}),
-        ("top_p", 0.44, {"top_p": 0.44}),
-        ("stop", '["END", "STOP"]', {"stop": ["END", "STOP"]}),
-        ("seed", 11, {"seed": 11}),
-        ("frequency_penalty", 0.5, {"frequency_penalty": 0.5}),
-        ("config.user", "acme", {"user": "acme"}),
-    ],
-)
-def test_an_lm_keyword(
-    server: RecordingLM, session: SessionContext, name: str, target: str, value: Any, sent: dict[str, Any], how: str
+KEYWORDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "temperature": (0.33, {"temperature": 0.33}),
+    "max_tokens": (777, {"max_completion_tokens": 777}),
+    "top_p": (0.44, {"top_p": 0.44}),
+    "stop": ('["END", "STOP"]', {"stop": ["END", "STOP"]}),
+    "seed": (11, {"seed": 11}),
+    "frequency_penalty": (0.5, {"frequency_penalty": 0.5}),
+    "config.user": ("acme", {"user": "acme"}),
+}
+"""The value of each, and what of it stands in a request."""
+
+
+def assert_keywords(
+    server: RecordingLM, session: SessionContext, name: str, how: str, keywords: Mapping[str, tuple[Any, Any]]
 ) -> None:
     with ambient(server):
-        requests = run(server, name, how, session, **{target: value})
+        requests = run(server, name, how, session, **{target: value for target, (value, _) in keywords.items()})
+    sent: dict[str, Any] = {key: value for _, fields in keywords.values() for key, value in fields.items()}
     assert_all(requests, lambda r: {key: r.body.get(key) for key in sent} == sent)
+
+
+@EVERY_WAY
+@EVERY_ROW
+def test_all_lm_keywords(server: RecordingLM, session: SessionContext, name: str, how: str) -> None:
+    assert_keywords(server, session, name, how, KEYWORDS)
+
+
+@pytest.mark.parametrize("name", ["Predict", "Composite"])
+@pytest.mark.parametrize("target", KEYWORDS)
+def test_a_lone_lm_keyword(server: RecordingLM, session: SessionContext, name: str, target: str) -> None:
+    assert_keywords(server, session, name, "acall", {target: KEYWORDS[target]})
 
 
 @EVERY_WAY
