@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from snakepit_bridge.exceptions import SessionNotFoundError
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.testing.elixir.server import BridgeServer
+from tests.harness.preloaded import start_preloaded
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S, wait_until
-from workers.dev.process import Child
 
 SESSION = "user-shop"
 SIGNATURE = "question -> answer"
@@ -78,7 +78,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Play]:
         bindings = {"instructions": "style", "temperature": "temp"}
         playing.fleet.register("qa", dspy.Predict(SIGNATURE), bindings=bindings)
         command = [sys.executable, "-m", "workers.refresher", "--bridge", elixir.address, "--redis-url", playing.url]
-        refresher = Child(
+        refresher = start_preloaded(
             [*command, "--sessions", SESSION, "--poll-s=0.05", "--poll-max-s=0.1"], folder / "refresher.log"
         )
         try:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.harness.preloaded import PreloadedPopen
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,7 +26,7 @@ class LineProcess:
 
     def __init__(self, module: str, *arguments: object) -> None:
         command = [sys.executable, "-m", module, *map(str, arguments)]
-        self._process = subprocess.Popen(
+        self._process = PreloadedPopen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT
         )
 

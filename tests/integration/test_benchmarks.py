@@ -12,7 +12,7 @@ from tests.harness.waiting import Stopwatch
 
 @pytest.fixture(autouse=True)
 def preloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork the fleet's workers, whose start isn't what is measured."""
+    """Fork the fleet's workers, whose start isn't what is measured; its peers load nothing of the fleet."""
     for module in ("workers.dev.demo.parts", "benchmarks._abuse"):
         monkeypatch.setattr(f"{module}.Child", start_preloaded)
 

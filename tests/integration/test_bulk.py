@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -24,6 +23,7 @@ from snakepit_bridge.cli import main
 from snakepit_bridge.client.bulk.progress import BulkProgress
 from snakepit_bridge.exceptions import BulkError, PredictionUnknownError
 from snakepit_bridge.testing import Fault
+from tests.harness.preloaded import PreloadedPopen
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S, wait_until
 
@@ -149,7 +149,7 @@ def test_a_killed_client_is_resumed_without_a_line_lost_or_paid_twice(play: Stag
     kills = 0
     try:
         for least in (1, 200, 400):
-            client = subprocess.Popen(
+            client = PreloadedPopen(
                 [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", play.url, *command], cwd=ROOT
             )
             reached = wait_until(

@@ -17,6 +17,7 @@ from redis import Redis
 from snakepit_bridge.cli import main
 from snakepit_bridge.dspy_integration import unregister_target
 from tests.conftest import wait_until
+from tests.harness.preloaded import PreloadedPopen
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S
 
@@ -354,7 +355,7 @@ def test_a_label_names_a_revision_until_it_is_removed(run: Run, revisions: tuple
 def test_watch_prints_the_present_and_each_change(play: Stage, run: Run, revisions: tuple[str, list[str]]) -> None:
     session, tokens = revisions
     command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", play.url, "watch", session, "--count", "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watching:
+    with PreloadedPopen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watching:
         assert watching.stdout is not None
         assert json.loads(watching.stdout.readline()) == {"token": tokens[2], "changed": {"warmth": [None, 3]}}
         token = run("publish", session, "warmth=4", "style=terse").out.strip()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.cluster import free_ports_in_a_row
+from tests.harness.preloaded import run_preloaded
 from tests.harness.prometheus import Prometheus, prometheus
 
 ROOT = Path(__file__).parents[2]
@@ -55,9 +55,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Generator[Scraped]:
     command += ["--in-flight", "2"]
     with prometheus(folder, jobs, OBSERVE / "rules.yml") as server:
         start = time.time()
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150, check=False
-        )
+        done = run_preloaded(command, cwd=ROOT, env=environment, timeout=150)
         assert done.returncode == 0, done.stdout + done.stderr
         yield Scraped(server, start, time.time())
 

@@ -20,6 +20,7 @@ import pytest
 import trustme
 
 from tests.harness.otlp import Collector, ExportedSpan, collector
+from tests.harness.preloaded import PreloadedPopen
 from tests.harness.stage import Stage, stage
 from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.gateway import new_token, to_toml
@@ -175,7 +176,7 @@ def telemetry(exported: Collector) -> dict[str, Any]:
 def gateway(play: Stage, *options: str, env: Mapping[str, str] | None = None) -> Generator[str]:
     """Run a gateway process, and yield where it serves HTTP."""
     command = [*gateway_command(play), "--http", "127.0.0.1:0", *options]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE, text=True)
+    process = PreloadedPopen(command, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

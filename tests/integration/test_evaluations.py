@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from snakepit_bridge.exceptions import (
     ProgramNotFoundError,
 )
 from tests.harness.metrics import closeness, exact, explained, not_a_number, raising, text
+from tests.harness.preloaded import PreloadedPopen
 from tests.harness.programs import Twice, double, reward
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S, wait_until
@@ -167,7 +167,7 @@ def test_a_killed_client_resumes_and_no_lm_call_is_paid_twice(play: Stage, metri
     play.fleet.datasets.add(name, devset)
     question = str(devset[0].question).rpartition("-")[0]
     play.lm.delay(0.2)
-    process = subprocess.Popen([sys.executable, "-c", CLIENT, play.url, name, metric], cwd=ROOT)
+    process = PreloadedPopen([sys.executable, "-c", CLIENT, play.url, name, metric], cwd=ROOT)
     play.await_asked(question, 10)
     process.send_signal(signal.SIGKILL)
     process.wait(PATIENCE_S)

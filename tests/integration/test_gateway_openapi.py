@@ -19,6 +19,7 @@ from schemathesis.core.transport import Response
 from schemathesis.generation.case import Case
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from tests.harness.preloaded import PreloadedPopen
 from tests.harness.waiting import PATIENCE_S
 from workers.dev.redis_server import EmbeddedRedis
 from workers.gateway import new_token, to_toml
@@ -73,7 +74,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
     file.write_text(to_toml("all", TOKEN, ["publish", "predict", "read", "admin"], ["*"]), encoding="utf-8")
     with EmbeddedRedis.start() as redis:
         command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", redis.url, "gateway", "--no-grpc"]
-        process = subprocess.Popen(
+        process = PreloadedPopen(
             [*command, "--http", "127.0.0.1:0", "--tokens", str(file), "--rate", "100000"],
             cwd=ROOT, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip

@@ -28,6 +28,7 @@ from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.process.aio import OutageLog, every
 from snakepit_bridge.testing.elixir.server import BridgeServer
+from tests.harness.preloaded import PreloadedPopen, run_preloaded
 from tests.harness.waiting import PATIENCE_S, Stopwatch, eventually
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
 from workers.dev.redis_server import EmbeddedRedis
@@ -228,7 +229,7 @@ async def test_shutdown_ends_streams_at_once_and_lets_calls_finish(redis_url: st
 @contextmanager
 def running(redis_url: str, *options: str) -> Generator[tuple[subprocess.Popen[str], dict[str, str]]]:
     command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", redis_url, "gateway"]
-    process = subprocess.Popen(
+    process = PreloadedPopen(
         [*command, "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", *options],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -244,11 +245,9 @@ def running(redis_url: str, *options: str) -> Generator[tuple[subprocess.Popen[s
 
 @pytest.fixture
 def tokens_file(tmp_path: Path) -> tuple[Path, str]:
-    created = subprocess.run(
-        [sys.executable, "-m", "snakepit_bridge.cli", "gateway-token", "shop", "--scope", "publish", "--scope", "read",
-         "-s", "user-*"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    words = ["gateway-token", "shop", "--scope", "publish", "--scope", "read", "-s", "user-*"]
+    created = run_preloaded([sys.executable, "-m", "snakepit_bridge.cli", *words], cwd=ROOT)
+    assert created.returncode == 0, created.stderr
     (tmp_path / "tokens.toml").write_text(created.stdout, encoding="utf-8")
     token = created.stderr.strip().rpartition(" ")[2]
     assert token not in created.stdout
@@ -307,7 +306,7 @@ async def test_a_gateway_killed_during_a_request_releases_its_id_within_seconds(
 @contextmanager
 def refreshing(redis_url: str, bridge: str, session: str) -> Generator[None]:
     command = [sys.executable, "-m", "workers.refresher", "--bridge", bridge, "--sessions", session]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "DSPEX_REDIS_URL": redis_url})
+    process = PreloadedPopen(command, cwd=ROOT, env={**os.environ, "DSPEX_REDIS_URL": redis_url})
     try:
         yield
     finally:
@@ -316,10 +315,8 @@ def refreshing(redis_url: str, bridge: str, session: str) -> Generator[None]:
 
 
 def test_the_command_refuses_to_listen_off_loopback(redis_url: str) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", redis_url, "gateway", "--grpc", "0.0.0.0:0"],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", redis_url, "gateway", "--grpc", "0.0.0.0:0"]
+    ran = run_preloaded(command, cwd=ROOT, timeout=PATIENCE_S)
     assert ran.returncode == 1
     assert "without TLS and a token" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -20,6 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from tests.harness.preloaded import PreloadedPopen
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S
 from workers.gateway import new_token, to_toml
@@ -87,7 +88,7 @@ def reflected(play: Stage, tmp_path_factory: pytest.TempPathFactory) -> Generato
     token, file = new_token(), tmp_path_factory.mktemp("gateway") / "tokens.toml"
     file.write_text(to_toml("all", token, ["publish", "predict", "read", "admin"], ["*"]), encoding="utf-8")
     command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", play.url, "gateway", "--no-http"]
-    process = subprocess.Popen(
+    process = PreloadedPopen(
         [*command, "--grpc", "127.0.0.1:0", "--tokens", str(file)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     try:

@@ -22,6 +22,7 @@ from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.cluster import free_ports
 from tests.harness.containers import LocalRedisContainer, LocalTestWorker, local_redis
 from tests.harness.health import Answer, ask, await_problems, is_refused
+from tests.harness.preloaded import PreloadedPopen
 from tests.harness.rabbitmq import rabbit_node
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling
@@ -210,7 +211,7 @@ def test_a_worker_whose_address_is_taken_does_not_start(play: Stage, port: int) 
 @contextmanager
 def process(port: int, url: str, *command: str) -> Generator[subprocess.Popen[bytes]]:
     env = {**os.environ, "DSPEX_REDIS_URL": url, "DSPEX_HEALTH_ADDRESS": f"127.0.0.1:{port}"}
-    running = subprocess.Popen(
+    running = PreloadedPopen(
         [sys.executable, "-m", *command], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -31,6 +30,7 @@ from snakepit_bridge.testing import AskedQuestion
 from tests.harness.containers import LocalTestWorker
 from tests.harness.embedders import PROFILE
 from tests.harness.metrics import exact
+from tests.harness.preloaded import PreloadedPopen
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S, wait_until
 
@@ -155,7 +155,7 @@ def test_a_killed_client_goes_on_with_its_optimization_and_pays_for_nothing_twic
     train, val, mark = datasets(play)
     whole, (other, other_val, mark_of_other) = optimize(train, val), datasets(play)
     play.lm.delay(0.1)
-    client = subprocess.Popen([sys.executable, "-c", CLIENT, play.url, other, other_val], cwd=ROOT)
+    client = PreloadedPopen([sys.executable, "-c", CLIENT, play.url, other, other_val], cwd=ROOT)
     play.await_asked(mark_of_other, len(play.requests_with(mark)) // 2)
     client.kill()
     client.wait(PATIENCE_S)

@@ -21,6 +21,7 @@ from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.containers import LocalTestWorker
 from tests.harness.logging_programs import LoggingProgram
 from tests.harness.otlp import Collector, collector
+from tests.harness.preloaded import PreloadedPopen
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling
 from tests.harness.waiting import PATIENCE_S, wait_until
@@ -181,7 +182,7 @@ def test_a_watchdog_logs_in_the_same_form(tmp_path: Path) -> None:
 
 def run(url: str, *command: str, **settings: str) -> subprocess.Popen[str]:
     env = {**os.environ, "DSPEX_REDIS_URL": url, **settings}
-    return subprocess.Popen(
+    return PreloadedPopen(
         [sys.executable, "-m", *command], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 

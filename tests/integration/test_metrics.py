@@ -49,6 +49,7 @@ from snakepit_bridge.telemetry.prometheus_meter import prometheus_labels, promet
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.cluster import free_ports
 from tests.harness.otlp import Collector, collector
+from tests.harness.preloaded import PreloadedPopen
 from tests.harness.programs import WithTool
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
@@ -157,7 +158,7 @@ def both_exits(exported: Collector) -> dict[str, Any]:
 
 def start(running: ExitStack, command: list[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[str]:
     output = running.enter_context(log.open("ab"))
-    process = subprocess.Popen(
+    process = PreloadedPopen(
         [sys.executable, "-m", *command], env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=output, text=True
     )
     running.callback(process.communicate)

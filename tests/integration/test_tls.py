@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Generator
@@ -18,6 +17,7 @@ from redis.exceptions import RedisError
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
 from tests.harness.containers import ROOT
+from tests.harness.preloaded import run_preloaded
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.tls import Certificates, tls_redis
 from tests.harness.waiting import PATIENCE_S
@@ -44,9 +44,7 @@ def url_of(server: tuple[str, Certificates], *, trusting: bool = True, **options
 
 def cli(url: str, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", url, *words]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT, env={**os.environ}
-    )
+    return run_preloaded(command, timeout=PATIENCE_S, cwd=ROOT)
 
 
 async def answers_everywhere(play: Stage) -> None:

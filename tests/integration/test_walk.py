@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Generator
 from typing import Any
@@ -12,6 +11,7 @@ import dspy
 import pytest
 
 from tests.harness.containers import ROOT
+from tests.harness.preloaded import run_preloaded
 from tests.harness.stage import Stage, stage
 from tests.harness.waiting import PATIENCE_S
 from tests.harness.walk import files_of_each
@@ -34,7 +34,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 
 def test_a_warm_prediction_enters_a_bounded_number_of_files(play: Stage) -> None:
     command = [sys.executable, "-m", "tests.harness.walk", play.url, str(PREDICTIONS)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    done = run_preloaded(command, cwd=ROOT, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     client: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     [reply] = play.fleet.app.control.broadcast(

@@ -27,10 +27,12 @@ def lm() -> Generator[RecordingLM]:
 @pytest.fixture(params=POOLS)
 def worker_spec(request: pytest.FixtureRequest, lm: RecordingLM, tmp_path: Path) -> WorkerSpec:
     profiles = tmp_path / "profiles.toml"
-    profiles.write_text(f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "SMOKE_KEY"\n')
+    profiles.write_text(f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "STAGE_KEY"\n')
     # What a killed worker held is handed on after its lease.
-    env = {"DSPEX_LM_PROFILES": str(profiles), "SMOKE_KEY": LM_KEY, "DSPEX_LEASE_S": "2"}
-    return WorkerSpec(pool=request.param, env=env)
+    env = {"DSPEX_LM_PROFILES": str(profiles), "STAGE_KEY": LM_KEY, "DSPEX_LEASE_S": "2"}
+    # The first test starts it as an operator does.
+    forked = request.node.originalname != test_a_prediction_is_answered_under_the_sessions_variables.__name__
+    return WorkerSpec(pool=request.param, env=env, preloaded=forked)
 
 
 @pytest.fixture

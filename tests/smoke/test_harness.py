@@ -21,7 +21,8 @@ from tests.conftest import wait_until
 from tests.harness.containers import ROOT, WorkerSpec, local_redis, local_worker
 from tests.harness.fixtures import StartWorker
 from tests.harness.leaks import leaked_keys
-from tests.harness.preloaded import can_fork
+from tests.harness.preloaded import PreloadedPopen, can_fork, run_preloaded
+from tests.harness.waiting import PATIENCE_S
 
 SAMPLE = WorkerSpec(app="tests.harness.sample_app", queues=("sample",), name="sample")
 PRELOADED = replace(SAMPLE, preloaded=True)
@@ -85,6 +86,24 @@ def test_a_preloaded_worker_is_a_process_of_its_own_that_dies_and_comes_back_lik
         assert call(worker.app, "sample.add", 4, 5) == 9
         worker.container.kill("SIGTERM")
         wait_until(lambda: worker.container.returncode == 0, "a warm shutdown")
+
+
+def test_a_preloaded_command_has_its_files_its_arguments_and_its_exit_code(tmp_path: Path) -> None:
+    code = "import os, sys; print(sys.stdin.read(), sys.argv[1:], os.getcwd()); sys.stderr.write('oh'); sys.exit(3)"
+    ran = run_preloaded([sys.executable, "-c", code, "word"], input="hello", cwd=tmp_path)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (3, f"hello ['word'] {tmp_path}\n", "oh")
+
+
+def test_a_preloaded_command_is_waited_for_and_signalled() -> None:
+    command = [sys.executable, "-P", "-c", "import time; print('up'); time.sleep(600)"]
+    with PreloadedPopen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.01)
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(PATIENCE_S) == process.poll() == -signal.SIGTERM
 
 
 def test_a_preloaded_worker_does_not_outlive_the_tests() -> None:

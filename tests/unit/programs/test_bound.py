@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError
@@ -35,6 +34,7 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
+from tests.harness.preloaded import run_preloaded
 from tests.harness.signatures import make_signature, signature_of
 from tests.unit.programs import sample
 
@@ -222,10 +222,7 @@ def test_there_are_never_more_than_the_bound(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("rebinds", [3_000, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_rebinding_for_ever_takes_no_more_memory(rebinds: int) -> None:
     # In a process of its own, since other tests leave threads behind that allocate meanwhile.
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.unit.programs.rebinding", str(rebinds)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    ran = run_preloaded([sys.executable, "-m", "tests.unit.programs.rebinding", str(rebinds)], cwd=ROOT)
     assert ran.returncode == 0, ran.stderr
     # One bound program is some 3 kB: a leak of any part of it would be megabytes.
     assert int(ran.stdout) < 100_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError
 from snakepit_bridge.programs.build import build_module, check_spec, serialize_module
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
+from tests.harness.preloaded import run_preloaded
 from tests.harness.signatures import make_signature, signature_of
 from tests.harness.waiting import PATIENCE_S
 from tests.unit.programs import sample
@@ -170,9 +170,7 @@ def test_a_rebuilt_module_asks_the_same(kind: str) -> None:
 def test_a_module_rebuilt_in_another_process_asks_the_same_to_the_byte() -> None:
     modules = {kind: build() for kind, build in MODULES.items()}
     lines = "\n".join(sent(module).encode().decode() for module in modules.values())
-    other_process = subprocess.run(
-        [sys.executable, "-c", SCRIPT], input=lines, capture_output=True, text=True, check=True, timeout=PATIENCE_S
-    )
+    other_process = run_preloaded([sys.executable, "-c", SCRIPT], input=lines, timeout=PATIENCE_S)
 
     for (kind, module), line in zip(modules.items(), other_process.stdout.splitlines(), strict=True):
         assert line == json.dumps(requests_of(module), sort_keys=True), kind

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError
 from snakepit_bridge.programs.build import check_spec
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
+from tests.harness.preloaded import run_preloaded
 from tests.harness.waiting import PATIENCE_S
 
 ALLOWED = AllowedImports(("tests.unit.programs.sample",))
@@ -194,12 +194,9 @@ def test_it_is_refused_by_name_and_nothing_of_it_runs(kind: str, evil_module: Pa
 
 def test_the_mark_would_be_seen(evil_module: Path) -> None:
     """DSPy itself falls for it, so the corpus asks the right question."""
-    environment = {**os.environ, "PYTHONPATH": str(evil_module.parent)}
-    script = "import dspy; dspy.Signature('x: evil_module -> y')"
+    script = f"import sys, dspy; sys.path.insert(0, {str(evil_module.parent)!r}); dspy.Signature('x: evil_module -> y')"
     # It does say that a module is no type, but only after it has run it.
-    subprocess.run(
-        [sys.executable, "-c", script], env=environment, check=False, timeout=PATIENCE_S, capture_output=True
-    )
+    run_preloaded([sys.executable, "-c", script], timeout=PATIENCE_S)
 
     assert evil_module.exists()
 
@@ -222,9 +219,7 @@ for kind, spec in hostile.CORPUS.items():
         refused += 1
 print(refused == len(hostile.CORPUS), seen)
 """
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=True
-    )
+    done = run_preloaded([sys.executable, "-c", script], timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
 
     assert done.stdout.splitlines()[-1] == "True []"

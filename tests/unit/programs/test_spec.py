@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.spec import MAX_SPEC_BYTES, CacheSpec, ModuleVariable, ProgramSpec, check_name, digest
+from tests.harness.preloaded import run_preloaded
 from tests.harness.waiting import PATIENCE_S
 
 QA: dict[str, Any] = {"module": "Predict", "signature": "question -> answer"}
@@ -58,11 +58,9 @@ def test_the_digest_is_the_same_in_another_process() -> None:
         "print(digest(ProgramSpec.parse(sys.stdin.buffer.read(), program='qa').encode()))"
     )
     encoded = parse(bindings={"temperature": "t"}).encode()
-    other_process = subprocess.run(
-        [sys.executable, "-c", script], input=encoded, capture_output=True, check=True, timeout=PATIENCE_S
-    )
+    other_process = run_preloaded([sys.executable, "-c", script], input=encoded.decode(), timeout=PATIENCE_S)
 
-    assert other_process.stdout.decode().strip() == digest(encoded)
+    assert other_process.stdout.strip() == digest(encoded)
 
 
 @pytest.mark.parametrize(

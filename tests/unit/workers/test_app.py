@@ -13,6 +13,7 @@ import pytest
 
 from config.settings import FleetSettings
 from snakepit_bridge.protocol.messages import PREDICT
+from tests.harness.preloaded import run_preloaded
 from workers.app import FleetApp
 from workers.broker import Transport
 
@@ -41,11 +42,8 @@ print(json.dumps({
 """
 
 
-def imported(**env: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
-    return subprocess.run(
-        [sys.executable, "-c", LOOK], cwd=ROOT, env={**clean, **env}, capture_output=True, text=True, check=False
-    )
+def environment(**env: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")} | env
 
 
 def app_with(**settings: Any) -> FleetApp:
@@ -53,13 +51,15 @@ def app_with(**settings: Any) -> FleetApp:
 
 
 def test_importing_the_app_connects_to_nothing_and_builds_no_runtime() -> None:
-    ran = imported(
+    env = environment(
         DSPEX_REDIS_URL="redis://:pw@127.0.0.1:1/3",
         DSPEX_QUEUE="q",
         DSPEX_NAMESPACE="team",
         # Not even the profiles are read: a client of the app has no need of them.
         DSPEX_LM_PROFILES="/nowhere/lm.toml",
     )
+    # Not forked: none of what it imports may connect either.
+    ran = subprocess.run([sys.executable, "-c", LOOK], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout) == {
         "broker": "redis://:pw@127.0.0.1:1/3",
@@ -71,7 +71,8 @@ def test_importing_the_app_connects_to_nothing_and_builds_no_runtime() -> None:
 
 
 def test_a_wrong_environment_ends_the_import_and_names_the_variable() -> None:
-    ran = imported(DSPEX_TASK_ATTEMPTS="none", DSPEX_REDIS_URL="redis://:hunter2@h")
+    env = environment(DSPEX_TASK_ATTEMPTS="none", DSPEX_REDIS_URL="redis://:hunter2@h")
+    ran = run_preloaded([sys.executable, "-c", LOOK], cwd=ROOT, env=env)
     assert ran.returncode != 0
     assert "DSPEX_TASK_ATTEMPTS can't be 'none'" in ran.stderr
     assert "hunter2" not in ran.stderr + ran.stdout

@@ -12,6 +12,7 @@ import pytest
 from celery.concurrency import get_implementation
 from celery.signals import worker_init, worker_process_init
 
+from tests.harness.preloaded import run_preloaded
 from tests.harness.waiting import PATIENCE_S
 from tests.harness.worker_settings import offline_settings
 from workers import lifecycle
@@ -35,15 +36,8 @@ print(dspy.cache.enable_disk_cache, dspy.cache.enable_memory_cache, os.environ["
 
 
 @pytest.mark.parametrize("signal", ["worker_init", "worker_process_init"])
-def test_a_worker_answers_nothing_from_a_cache_and_looks_nothing_up(signal: str, tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", CACHES.format(signal=signal)],
-        cwd=ROOT,
-        env={**os.environ, "DSPY_CACHEDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_a_worker_answers_nothing_from_a_cache_and_looks_nothing_up(signal: str) -> None:
+    ran = run_preloaded([sys.executable, "-c", CACHES.format(signal=signal)], cwd=ROOT)
     assert ran.stdout.split() == ["False", "False", "True"], ran.stderr
 
 

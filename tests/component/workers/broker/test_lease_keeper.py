@@ -14,6 +14,7 @@ import pytest
 from redis import Redis
 
 from tests.harness.broker import LEASE_S, QUEUE, Consumer, channel, dead, held, put, take
+from tests.harness.preloaded import start_preloaded
 from tests.harness.waiting import Stopwatch, wait_until
 from workers.broker import dead_lettering as given_up
 from workers.broker.keys import DeliveryKeys
@@ -22,7 +23,6 @@ from workers.broker.lease_settings import HEARTBEATS_PER_LEASE, LeaseSettings
 from workers.broker.leases import LeaseTable
 from workers.broker.scripts import KeeperScripts
 from workers.broker.settlement import Settlement
-from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).parents[4]
@@ -119,7 +119,7 @@ def test_what_a_killed_worker_held_is_handed_on_within_seconds(redis_url: str, c
         for n in range(3):
             put(alive, n, headers={"task": "t", "id": str(n)})
         log = tmp_path / "taker.log"
-        taker = Child([sys.executable, "-c", TAKER, redis_url, "2"], log, cwd=ROOT)
+        taker = start_preloaded([sys.executable, "-c", TAKER, redis_url, "2"], log, cwd=ROOT)
         try:
             wait_until(lambda: len(held(client)) == 2, "the other process to claim", timeout_s=30)
             consumer = Consumer(alive)

@@ -10,7 +10,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import ConfigurationError
+from tests.harness.preloaded import start_preloaded
+from workers.dev.demo import parts
 from workers.dev.demo.parts import redis_server, worker_processes
+
+
+@pytest.fixture(autouse=True)
+def preloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the workers; tests/integration/test_demo.py starts them as the demo does."""
+    monkeypatch.setattr(parts, "Child", start_preloaded)
 
 
 def test_a_redis_that_is_given_is_used_and_left_alone(redis_url: str, tmp_path: Path) -> None:
