@@ -15,6 +15,7 @@ from snakepit_bridge.delivery.activity import REPORT_INTERVAL_S, ActivityStore, 
 from snakepit_bridge.process.aio import OutageLog, cancel_tasks, every
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.rollouts.sketch import bucket_of
+from tasks.newer_messages import NEWER_RELEASE
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +88,9 @@ class ActivityCounter:
             self._ended, self._latencies = Counter(), Counter()
             node, total, in_flight = self.node, dict(self._total), self._in_flight
         report = ProcessReport(
-            node.name, os.getpid(), node.pool, node.concurrency, node.queues, in_flight, self._started_at, total
-        )
+            node.name, os.getpid(), node.pool, node.concurrency, node.queues, in_flight, self._started_at, total,
+            NEWER_RELEASE.problem,
+        )  # fmt: skip
         return report, ended
 
     def give_back(self, ended: EndedPredictions) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from celery import Celery, Task
 from kombu.serialization import register
@@ -93,6 +93,7 @@ class FleetApp(Celery):
         self.loader.override_backends = dict.fromkeys(("redis", "rediss"), f"{PACKAGE}.result_backend:CommitBackend")
         self.conf.imports = (*(self.conf.imports or ()), *TASK_MODULES, f"{PACKAGE}.inspection")
         self.conf.worker_consumer = f"{PACKAGE}.broker.consumer:FleetConsumer"
+        cast(Any, self).steps["consumer"].add(f"{PACKAGE}.broker.consumer:ReadinessStep")
         key_current_task_by_owner()
         patch_celery_clearing()
         endings.connect_signals()

@@ -14,6 +14,7 @@ from celery.worker.control import inspect_command
 from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.programs.packages import load_distributions
 from snakepit_bridge.protocol.checks import PACKAGES, REPORT, Check
+from tasks.newer_messages import NEWER_RELEASE
 from workers.deployment_checks import check_deployment
 from workers.encryption import describe_keys
 from workers.profile_checks import check_each, check_profiles
@@ -21,7 +22,7 @@ from workers.profile_checks import check_each, check_profiles
 
 @inspect_command(name=REPORT)  # pyright: ignore[reportUntypedFunctionDecorator]
 def fleet_report(state: Any, **_: Any) -> dict[str, Any]:
-    """Return a worker's versions, queues, LM profiles, open files, deployment and the packages programs may import."""
+    """Return a worker's versions, queues, LM profiles, open files, deployment, packages, and what it can't read."""
     app: Any = state.app
     settings = app.settings
     return {
@@ -34,6 +35,7 @@ def fleet_report(state: Any, **_: Any) -> dict[str, Any]:
         "profiles": [asdict(check) for check in _profiles(app)],
         "open_files": asdict(OPEN_FILES.usage()),
         "allowed_packages": {name: _release(name) for name in settings.allowed_packages},
+        "newer_release": NEWER_RELEASE.problem,
         "deployment": [asdict(check) for check in _deployment(state)],
     }
 

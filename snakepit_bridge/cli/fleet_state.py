@@ -34,6 +34,7 @@ class Worker:
         concurrency: how many predictions it runs at a time.
         predictions: what it has run since its start.
         loop_p99_ms: how late its event loop was in the last minute, 99 times of 100; None where it doesn't say.
+        newer_release: what it leaves to workers of a newer release, so that it isn't ready; empty if it leaves nothing.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Worker:
     concurrency: int
     predictions: int
     loop_p99_ms: float | None = None
+    newer_release: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def _parse_worker(name: str, stats: dict[str, Any], task: str) -> Worker:
     return Worker(
         name, _POOLS.get(implementation, implementation), pool.get("max-concurrency", 0),
         stats.get("total", {}).get(task, 0), pool.get("loop", {}).get("p99_ms"),
+        str(stats.get("newer_release", "")),
     )  # fmt: skip
 
 

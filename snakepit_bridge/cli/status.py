@@ -81,7 +81,7 @@ async def _collect_from_redis(fleet: Fleet) -> dict[str, Any]:
 
 
 def _worker(worker: Worker) -> dict[str, Any]:
-    shown = ("name", "pool", "concurrency", "predictions", "loop_p99_ms")
+    shown = ("name", "pool", "concurrency", "predictions", "loop_p99_ms", "newer_release")
     return {name: getattr(worker, name) for name in shown}
 
 
@@ -105,6 +105,9 @@ def _show_workers(workers: list[dict[str, Any]], silent: Sequence[str]) -> None:
         print_table(("worker", *columns[1:-1], "loop p99 ms"), rows, numbers=columns[2:])
     elif not silent:
         echo("workers: none answers; start one with: dspex-fleet worker")
+    for worker in workers:
+        if worker["newer_release"]:
+            echo(f"worker {worker['name']}: isn't ready: {worker['newer_release']}; upgrade it")
     for name in silent:
         echo(f"worker {name}: reported lately, and doesn't answer at once; it is busy, starting or stopping")
     names = [worker["name"] for worker in workers]

@@ -48,6 +48,7 @@ def check_workers(reports: Reports, queue: str) -> Iterator[Check]:
         others = sorted({name for report in reports.values() for name in report["queues"]})
         fix = f"start one: dspex-fleet --queue {queue} worker; or name another with --queue"
         yield Check("queue", "fail", f"no worker consumes '{queue}', only {', '.join(others)}", fix)
+    yield from _releases(reports)
     yield from _profiles(reports)
     yield from _deployment(reports)
     yield from _open_files(reports)
@@ -63,6 +64,15 @@ def _profiles(reports: Reports) -> Iterator[Check]:
         if lacking:
             fix = "give all workers of a queue the same profiles"
             yield Check(what, "warn", f"{', '.join(lacking)} doesn't have it", fix)
+
+
+def _releases(reports: Reports) -> Iterator[Check]:
+    """Check for workers that leave messages to those of a newer release; older workers don't say."""
+    for name, report in reports.items():
+        if why := report.get("newer_release"):
+            yield Check(
+                f"release of {name}", "fail", f"{name} isn't ready: {why}", "upgrade it: docs/how-to/upgrade.md"
+            )
 
 
 def _deployment(reports: Reports) -> Iterator[Check]:

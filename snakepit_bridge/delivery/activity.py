@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
@@ -43,6 +43,7 @@ class ProcessReport:
         in_flight: how many messages it processes now.
         started_at: Unix seconds at which it started.
         ended: predictions that have ended in it since, by outcome.
+        newer_release: what it leaves to workers of a newer release; empty if it leaves nothing.
     """
 
     node: str
@@ -53,6 +54,10 @@ class ProcessReport:
     in_flight: int = 0
     started_at: float = 0.0
     ended: Mapping[str, int] = field(default_factory=dict[str, int])
+    newer_release: str = ""
+
+
+_REPORTED = frozenset(each.name for each in fields(ProcessReport))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +174,14 @@ def _sum(minutes: Iterable[EndedPredictions]) -> dict[str, int]:
 
 
 def _parse_minute(start: float, counts: Mapping[bytes, bytes]) -> EndedPredictions:
-    fields = {name.decode(): int(count) for name, count in counts.items()}
-    latencies = {name.removeprefix(_LATENCY): count for name, count in fields.items() if name.startswith(_LATENCY)}
-    return EndedPredictions(start, {n: c for n, c in fields.items() if not n.startswith(_LATENCY)}, latencies)
+    found = {name.decode(): int(count) for name, count in counts.items()}
+    latencies = {name.removeprefix(_LATENCY): count for name, count in found.items() if name.startswith(_LATENCY)}
+    return EndedPredictions(start, {n: c for n, c in found.items() if not n.startswith(_LATENCY)}, latencies)
 
 
 def _parse_report(text: bytes) -> ProcessReport:
-    record: dict[str, Any] = json.loads(text)
+    # A process of a newer release may report more than this one knows.
+    record: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in _REPORTED}
     record["queues"] = tuple(record["queues"])
     return ProcessReport(**record)
 

@@ -47,7 +47,7 @@ async def test_the_processes_and_what_ended_are_those_that_were_reported(
     client: Client, connection: RedisConnection
 ) -> None:
     store, now = ActivityStore(connection), time.time()
-    report = ProcessReport("worker@a", 7, "prefork", 1, ("predictions",), 1, now - 60, {"ok": 100, "failed": 2})
+    report = ProcessReport("worker@a", 7, "prefork", 1, ("predictions",), 1, now - 60, {"ok": 100, "failed": 2}, "v2")
     await store.report(report, EndedPredictions(now, {"ok": 100, "failed": 2}, LATENCIES))
     await store.report(report, EndedPredictions(now - 7_200, {"ok": 5}))
     found = await status(client)
@@ -56,6 +56,7 @@ async def test_the_processes_and_what_ended_are_those_that_were_reported(
         "worker@a", 7, "prefork", 1, 1,
     )  # fmt: skip
     assert (process.succeeded, process.failed, list(process.queues)) == (100, 2, ["predictions"])
+    assert process.newer_release == "v2"
     (span,) = [span for span in found.ended if span.succeeded]
     assert (span.succeeded, span.failed, span.seconds, span.HasField("p50_s")) == (100, 2, 60, True)
     assert (span.p50_s, span.p95_s) == (pytest.approx(0.1, rel=0.03), pytest.approx(2.0, rel=0.03))

@@ -31,7 +31,7 @@ from workers.broker.lease_settings import HEARTBEATS_PER_LEASE
 
 ROOT = Path(__file__).parents[2]
 LIVE = {"event_loop", "lease_keeper"}
-READY = {*LIVE, "report", "shutdown", "broker", "store", "lm_profiles", "programs", "consumer"}
+READY = {*LIVE, "report", "shutdown", "broker", "store", "release", "lm_profiles", "programs", "consumer"}
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import dspy
 import pytest
 from redis import Redis
 
+from snakepit_bridge.cli.fleet_state import find_workers
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.messages import SENT_AT, VERSION
@@ -51,6 +52,8 @@ def test_a_newer_message_is_left_to_a_newer_worker(play: Stage) -> None:
     # It holds up nobody, and is still there after this worker has put it back several times.
     over = time.monotonic() + 3 * PAUSE_S
     wait_until(lambda: time.monotonic() > over, "the worker to have seen it")
+    [worker] = find_workers(play.fleet, SOON_S).workers
+    assert worker.newer_release == f"a message has version {NEWER}, and this worker reads {VERSION}"
     assert play.fleet.submit("plain", {"question": fresh("q")}).get(SOON_S).answer
     handles = {task_id: play.fleet.handle(task_id), batch_id: play.fleet.handle(batch_id)}
     assert not any(handle.ready() for handle in handles.values())

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
+from celery.bootsteps import StartStopStep
 from celery.exceptions import CPendingDeprecationWarning, WorkerTerminate
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
@@ -20,6 +21,7 @@ from celery.worker.state import maybe_shutdown
 from snakepit_bridge.process.home_loop import get_home_loop
 from snakepit_bridge.process.open_files import OPEN_FILES, is_out_of_files
 from snakepit_bridge.redis.outages import is_outage
+from tasks.newer_messages import NEWER_RELEASE
 from workers.encryption import load_signer
 from workers.message_checks import check_signatures
 from workers.rabbitmq_dead_letters import dead_letter_on_reject, mark_rejected, stores_dead_letters
@@ -28,6 +30,14 @@ logger = logging.getLogger(__name__)
 
 # Pause before reconnecting to the broker.
 _RECONNECT_DELAY_S = 0.5
+
+
+class ReadinessStep(StartStopStep):
+    """A step of the consumer that starts nothing, and adds to a worker's statistics why it isn't ready."""
+
+    def info(self, obj: Any) -> Any:
+        """Return what Celery's ``inspect stats`` shows of it."""
+        return {"newer_release": NEWER_RELEASE.problem}
 
 
 class FleetConsumer(Consumer):

@@ -17,6 +17,7 @@ from celery.worker.request import Request as CeleryRequest
 
 from snakepit_bridge.exceptions import DeadlineExceededError, PredictionCancelledError, PredictionFailedError
 from snakepit_bridge.protocol.messages import HIDDEN
+from tasks.newer_messages import NEWER_RELEASE, LeftToNewerWorkerError
 from workers.content_privacy import exception_name, format_arguments
 from workers.rabbitmq_dead_letters import GivenUp, mark_rejected
 from workers.task_ends import END_COMMITTER, GUARDED_TASKS, end_callbacks, program_reference, time_limit_error
@@ -70,6 +71,8 @@ class FleetRequest(CeleryRequest):
             state.task_ready(self)
             mark_rejected(self.message, "rejected", str(error.reason))
             return self.reject(requeue=False)
+        if isinstance(error, LeftToNewerWorkerError):
+            NEWER_RELEASE.note(str(error.reason))
         lost = getattr(self.message.channel, "lost", None)
         if lost is not None and isinstance(error, WorkerLostError | SystemExit):
             lost[self.message.delivery_tag] = f"the process that ran it died: {error}"

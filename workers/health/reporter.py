@@ -12,6 +12,7 @@ from celery.worker import state
 
 from snakepit_bridge.delivery.keys import SEPARATOR
 from snakepit_bridge.process.aio import OutageLog
+from tasks.newer_messages import NEWER_RELEASE
 from workers.broker.lease_keeper import LeaseKeeper, running_keepers
 from workers.health.worker_report import WorkerReport
 from workers.watchdog.beats import MAX_REPORT_BYTES, SharedStatus
@@ -58,6 +59,7 @@ class Reporter:
             broker_problem=self._broker_problem(keepers),
             keeper_silent_s=max((keeper.silent_s for keeper in keepers), default=0.0),
             idle_queues=tuple(sorted({*self._unconsumed(), *_stalled(keepers)})),
+            newer_release=NEWER_RELEASE.problem,
         )
 
     def _run(self, status: SharedStatus) -> None:

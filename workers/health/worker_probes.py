@@ -18,7 +18,7 @@ from config.celery import PRIORITY_STEPS
 from config.settings import FleetSettings
 from snakepit_bridge.client.rabbitmq import is_rabbitmq, queue_length
 from snakepit_bridge.delivery.keys import SEPARATOR
-from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.exceptions import BridgeError, DataFormatError
 from snakepit_bridge.process.aio import OutageLog
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.redis.connection import RedisConnection
@@ -54,11 +54,12 @@ class WorkerProbes:
         self._settings: FleetSettings = app.settings
         self._monitor = monitor
         self._status = status
-        self._store = RedisConnection(self._settings.redis, timeout_s=self._settings.redis_timeout_s)
+        timeout_s, namespace = self._settings.redis_timeout_s, self._settings.namespace
+        self._store = RedisConnection(self._settings.redis, timeout_s=timeout_s, namespace=namespace)
         self._on_rabbitmq = is_rabbitmq(self._settings.broker)
         broker = self._settings.redis if self._on_rabbitmq else self._settings.broker
-        self._broker = RedisConnection(broker, timeout_s=self._settings.redis_timeout_s)
-        self._store_problem = self._consumer_problem = ""
+        self._broker = RedisConnection(broker, timeout_s=timeout_s)
+        self._store_problem = self._consumer_problem = self._format_problem = ""
         self._asked_at: float | None = None
         self._store_outage = OutageLog(_log, "The store can't be checked")
         self._queues_outage = OutageLog(_log, "The messages that wait can't be counted")
@@ -89,6 +90,7 @@ class WorkerProbes:
             "shutdown": "the worker is shutting down" if is_stopping else "",
             "broker": report.broker_problem,
             "store": store,
+            "release": self._format_problem or report.newer_release,
             "lm_profiles": "" if report.has_profiles else "they aren't resolved yet",
             "programs": "" if self._is_warm(report) else "no process has loaded what they need yet",
             "consumer": "" if is_stopping or report.broker_problem else self._consumer_problem,
@@ -143,8 +145,12 @@ class WorkerProbes:
     def _ask_store(self) -> str:
         try:
             run_blocking(self._store.send_each([("PING",)]), self._settings.redis_timeout_s)
+        except DataFormatError as exc:
+            self._format_problem = str(exc)
+            return ""
         except (BridgeError, OSError, TimeoutError) as exc:
             return f"it doesn't answer: {type(exc).__name__}"
+        self._format_problem = ""
         return ""
 
     def _ask_queues(self) -> str:

@@ -21,6 +21,7 @@ class WorkerReport:
         broker_problem: why the broker can't be used; empty if it can.
         keeper_silent_s: seconds since a thread that renews leases last ran; 0 if there is none.
         idle_queues: the worker's queues that it takes no messages from although it has room for them.
+        newer_release: what it leaves to workers of a newer release; empty if it does nothing of the kind.
         is_unknown: whether the worker failed to determine its state; then the other attributes tell nothing.
     """
 
@@ -32,6 +33,7 @@ class WorkerReport:
     broker_problem: str = ""
     keeper_silent_s: float = 0.0
     idle_queues: tuple[str, ...] = ()
+    newer_release: str = ""
     is_unknown: bool = False
 
     def encode(self, max_bytes: int) -> bytes:

@@ -10,7 +10,8 @@ defmodule DSPexFleet.Status do
     * `:at` – when it was taken, a `DateTime`.
     * `:processes` – the worker processes that have reported themselves within the last 15 seconds, by `:node` and `:pid`, each with its
       `:pool`, `:concurrency`, `:in_flight`, `:queues`, `:started_at`, `:reported_at`, and how many predictions have `:succeeded`,
-      `:failed` or been `:cancelled` in it since its start.
+      `:failed` or been `:cancelled` in it since its start. `:newer_release` says what it leaves to workers of a newer release, so that it
+      isn't ready, and is `""` otherwise.
     * `:queues` – by `:queue` and, the most urgent first, by `:priorities` (such as `"6 to 8"`): how many messages are `:waiting`, and
       `:oldest_s`, how long ago the one that is served next was sent, or nil if none waits.
     * `:held` (messages that workers hold), `:delayed` (those that are put aside until they are due) and `:parked` (predictions that
@@ -39,7 +40,8 @@ defmodule DSPexFleet.Status do
           reported_at: DateTime.t() | nil,
           succeeded: non_neg_integer,
           failed: non_neg_integer,
-          cancelled: non_neg_integer
+          cancelled: non_neg_integer,
+          newer_release: String.t()
         }
   @type depth :: %{queue: String.t(), priorities: String.t(), waiting: non_neg_integer, oldest_s: float | nil}
   @type limit :: %{profile: String.t(), kind: String.t(), allowed: float, used: float}
@@ -67,7 +69,7 @@ defmodule DSPexFleet.Status do
           ended: [ended]
         }
 
-  @process ~w(node pid pool concurrency in_flight queues succeeded failed cancelled)a
+  @process ~w(node pid pool concurrency in_flight queues succeeded failed cancelled newer_release)a
   @depth ~w(queue priorities waiting oldest_s)a
   @limit ~w(profile kind allowed used)a
   @lagging ~w(session processes behind)a

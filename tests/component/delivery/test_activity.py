@@ -43,6 +43,9 @@ async def test_processes_are_live_while_they_report(store: ActivityStore, monkey
     await store.report(process(2, in_flight=0), EndedPredictions())
     live = await store.read_processes()
     assert [each.report for each in live] == [process(1), process(2, in_flight=0)]
+    assert activity._parse_report(
+        b'{"node": "n", "pid": 1, "pool": "", "concurrency": 1, "queues": [], "later": 1}'
+    ).pid
     assert all(abs(each.reported_at - time.time()) < 5 for each in live)
     monkeypatch.setattr(activity, "_GONE_S", -1.0)
     assert await store.read_processes() == []

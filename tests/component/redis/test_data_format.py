@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -20,11 +23,15 @@ from snakepit_bridge.variables import Variable
 from tests.harness import golden
 from tests.harness.meter import recorded_meter
 from tests.harness.waiting import eventually
+from workers.app import FleetApp
 from workers.gateway.service import Gateway
 from workers.gateway.settings import GatewaySettings
+from workers.health.worker_probes import WorkerProbes
+from workers.health.worker_report import WorkerReport
 from workers.refresher import RefresherSettings
 from workers.refresher.service import run_refresher
 from workers.server_checks import check_servers
+from workers.watchdog.beats import MAX_REPORT_BYTES, SharedStatus
 
 KEY = "dspex:format"
 NEWER = DATA_FORMAT + 1
@@ -69,6 +76,24 @@ async def test_another_fleet_of_the_server_has_a_format_of_its_own(redis_url: st
         await others.publish("s", {"a": Variable.declare("a", 1, "integer")})
     await store.aclose()
     await others.aclose()
+
+
+def test_a_worker_is_not_ready_for_data_of_a_newer_release(
+    redis_url: str, server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_format, "RECHECK_S", 0.0)
+    app, status = FleetApp(FleetSettings.model_validate({"redis_url": redis_url})), SharedStatus()
+    monitor: Any = SimpleNamespace(pid=1, is_stopping=False, describe_stall=lambda _: "")
+    probes = WorkerProbes(app, monitor, status)
+    status.set_report(WorkerReport(time.monotonic()).encode(MAX_REPORT_BYTES))
+    found: list[dict[str, str]] = []
+    for number in (DATA_FORMAT, NEWER, DATA_FORMAT):
+        server.set(KEY, number)
+        for _ in range(2):  # the number is read beside the first one's command
+            probes._ask()
+        found.append({name: problem for name, problem in probes.ready().items() if problem})
+    assert [each.keys() for each in found] == [set(), {"release"}, set()]
+    assert "has format '2', and this process reads formats up to 1" in found[1]["release"]
 
 
 async def test_who_serves_a_fleet_writes_the_number_once(connection: RedisConnection, server: Redis) -> None:

@@ -19,7 +19,7 @@ from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import PREDICT, SENT_AT, VERSION
 from snakepit_bridge.redis.data_format import DATA_FORMAT
 from snakepit_bridge.testing import RecordingLM
-from tasks.newer_messages import MAX_AGE_S
+from tasks.newer_messages import MAX_AGE_S, NEWER_RELEASE
 from tasks.predict import predict
 from tasks.predict_batch import predict_batch
 from workers.app import FleetApp
@@ -65,6 +65,7 @@ def test_data_of_a_newer_release_is_left_to_a_newer_worker(app: FleetApp, redis_
         assert (batched.state, batched.result.requeue) == (REJECTED, False), "it is a dead letter, to be sent again"
     else:
         assert (done.state, done.result.requeue) == (batched.state, batched.result.requeue) == (REJECTED, True)
+        assert NEWER_RELEASE.problem == f"the fleet's data has format {DATA_FORMAT + 1}, and this worker reads 1"
 
 
 def test_a_requirement_that_cannot_be_read_is_refused(app: FleetApp) -> None:

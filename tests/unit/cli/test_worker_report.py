@@ -42,6 +42,12 @@ def test_a_queue_that_nobody_takes_from_fails_and_names_those_that_are_taken_fro
     assert found["queue"].found == "no worker consumes 'predictions', only gpu, predictions.code"
 
 
+def test_a_worker_that_leaves_messages_to_newer_ones_fails_by_name() -> None:
+    found = checks(one=report(newer_release=""), two=report(newer_release="a message has version 2"), three=report())
+    failed = {what: check.found for what, check in found.items() if check.level == "fail"}
+    assert failed == {"release of two": "two isn't ready: a message has version 2"}
+
+
 def test_profiles_that_differ_are_told_by_worker() -> None:
     missing = {"what": "LM profile a", "level": "fail", "found": "there is no key", "fix": "set it"}
     found = checks(one=report(), two=report(profiles=[missing]), three=report(profiles=[]))

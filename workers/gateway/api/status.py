@@ -109,6 +109,7 @@ def _process_message(process: LiveProcess) -> pb.WorkerProcess:
         queues=report.queues,
         started_at=timestamp_message(report.started_at),
         reported_at=timestamp_message(process.reported_at),
+        newer_release=report.newer_release,
         **_outcome_fields(report.ended),
     )
 

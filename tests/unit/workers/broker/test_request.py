@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,9 @@ from celery.app.task import Task
 from celery.exceptions import WorkerLostError
 from celery.worker.request import Request as CeleryRequest
 
+from tasks.newer_messages import NOTED_S, LeftToNewerWorkerError, NewerReleaseNotice
 from workers.app import app
+from workers.broker import request as request_module
 from workers.broker.request import FleetRequest, FleetTask
 
 
@@ -35,6 +38,19 @@ def test_a_dead_process_is_told_of(request_: Any) -> None:
 @pytest.mark.parametrize("error", [ValueError("no"), MemoryError(), KeyError("id")])
 def test_an_error_of_the_tasks_own_is_not(error: BaseException, request_: Any) -> None:
     assert failed(request_, error) == {}
+
+
+def test_what_a_child_leaves_to_a_newer_worker_is_known_to_the_main_process(
+    request_: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, notice = [0.0], NewerReleaseNotice(clock=lambda: now[0])
+    monkeypatch.setattr(request_module, "NEWER_RELEASE", notice)
+    sent = LeftToNewerWorkerError("a message has version 2", requeue=True)
+    read: Any = copy.copy(sent)  # by its parts, as it comes from a child
+    assert failed(request_, read) == {}
+    assert notice.problem == "a message has version 2"
+    now[0] = NOTED_S
+    assert notice.problem == ""
 
 
 def test_another_transport_is_left_alone(request_: Any) -> None:

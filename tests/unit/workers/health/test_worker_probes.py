@@ -67,6 +67,7 @@ def test_a_worker_that_lacks_nothing_is_ready(probes: WorkerProbes, status: Shar
         ({"is_warm": False}, "programs"),
         ({"forks": True}, "programs"),
         ({"broker_problem": "away"}, "broker"),
+        ({"newer_release": "a message has version 2"}, "release"),
     ],
 )
 def test_a_lack_of_readiness_is_named_and_no_reason_for_a_restart(

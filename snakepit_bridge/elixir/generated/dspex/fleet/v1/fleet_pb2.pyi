@@ -655,7 +655,7 @@ class FleetStatus(_message.Message):
     def __init__(self, at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., processes: _Optional[_Iterable[_Union[WorkerProcess, _Mapping]]] = ..., queues: _Optional[_Iterable[_Union[QueueDepth, _Mapping]]] = ..., held: _Optional[int] = ..., delayed: _Optional[int] = ..., parked: _Optional[int] = ..., dead: _Optional[int] = ..., limits: _Optional[_Iterable[_Union[LimitUse, _Mapping]]] = ..., parked_by_profile: _Optional[_Iterable[_Union[ParkedPredictions, _Mapping]]] = ..., lagging: _Optional[_Iterable[_Union[LaggingSession, _Mapping]]] = ..., ended: _Optional[_Iterable[_Union[EndedPredictions, _Mapping]]] = ...) -> None: ...
 
 class WorkerProcess(_message.Message):
-    __slots__ = ("node", "pid", "pool", "concurrency", "in_flight", "queues", "started_at", "reported_at", "succeeded", "failed", "cancelled")
+    __slots__ = ("node", "pid", "pool", "concurrency", "in_flight", "queues", "started_at", "reported_at", "succeeded", "failed", "cancelled", "newer_release")
     NODE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
@@ -667,6 +667,7 @@ class WorkerProcess(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    NEWER_RELEASE_FIELD_NUMBER: _ClassVar[int]
     node: str
     pid: int
     pool: str
@@ -678,7 +679,8 @@ class WorkerProcess(_message.Message):
     succeeded: int
     failed: int
     cancelled: int
-    def __init__(self, node: _Optional[str] = ..., pid: _Optional[int] = ..., pool: _Optional[str] = ..., concurrency: _Optional[int] = ..., in_flight: _Optional[int] = ..., queues: _Optional[_Iterable[str]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reported_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ...) -> None: ...
+    newer_release: str
+    def __init__(self, node: _Optional[str] = ..., pid: _Optional[int] = ..., pool: _Optional[str] = ..., concurrency: _Optional[int] = ..., in_flight: _Optional[int] = ..., queues: _Optional[_Iterable[str]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reported_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., newer_release: _Optional[str] = ...) -> None: ...
 
 class QueueDepth(_message.Message):
     __slots__ = ("queue", "priorities", "waiting", "oldest_s")
