@@ -488,8 +488,8 @@ class SessionOwnedElsewhereError(SessionError):
 
     def __str__(self) -> str:
         return (
-            f"Session '{self.session}' is published by '{self.authority}', not by '{self.publisher}'. "
-            f"Change the variable there."
+            f"Session '{self.session}' is published by '{self.authority}', not by '{self.publisher}'. Change the "
+            "variable there, or name that server (Fleet(bridge=…), --bridge), and the change is written to it."
         )
 
 

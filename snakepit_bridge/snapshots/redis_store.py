@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from typing_extensions import override
@@ -62,6 +63,10 @@ from snakepit_bridge.snapshots.stored_variables import StoredVariables
 from snakepit_bridge.snapshots.watch import Watch
 
 T = TypeVar("T")
+
+# Changes that rules are for only where the fleet publishes the session itself, as scripts have it: what an Elixir
+# server owns is changed there, and a request for it could never be applied.
+_OF_OWN_SESSIONS = ("publish", "rollback", "drop_session")
 
 
 class RedisStore(SnapshotStore):
@@ -188,6 +193,10 @@ class RedisStore(SnapshotStore):
                 return str((await self.head(session)).token)
             return "0.0"
 
+        if not self._trail.in_scripts and change.operation in _OF_OWN_SESSIONS:
+            with suppress(SessionNotFoundError):
+                if (await self.head(session)).authority != STORE:
+                    change = replace(change, kind=None)
         return await self._control.carry_out(change, work, read_found)
 
     @override

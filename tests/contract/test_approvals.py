@@ -18,6 +18,7 @@ from snakepit_bridge.exceptions import (
     CheckFailedError,
     LabelMovedError,
     ProtectionError,
+    SessionOwnedElsewhereError,
     StaleTokenError,
 )
 from snakepit_bridge.protocol.token import Token
@@ -69,6 +70,19 @@ async def test_a_publish_waits_and_is_made_as_requested(store: SnapshotStore) ->
     # What isn't protected, and what an Elixir server owns, goes on.
     await store.publish("dev", declared(a=1))
     await store.publish("prod-elixir", declared(a=1), publisher="host:1")
+
+
+async def test_a_pattern_is_not_for_what_an_elixir_server_publishes(store: SnapshotStore) -> None:
+    first = await store.publish("prod-elixir", declared(a=1), publisher="host:1")
+    await protect(store, ProtectionKind.SESSION, "prod-*")
+    for change in (store.publish("prod-elixir", declared(a=2), **BY), store.rollback("prod-elixir", first, **BY)):
+        with pytest.raises(SessionOwnedElsewhereError, match=r"published by 'host:1'.*, or name that server"):
+            await change
+    assert await store.change_control.requests.list() == [], "none could be applied"
+    newest = (await store.change_control.trail.read())[0]
+    assert (newest.action, newest.outcome, newest.target) == ("rollback", AuditOutcome.REFUSED, "session:prod-elixir")
+    await store.drop("prod-elixir", **BY)
+    assert await store.heads(["prod-elixir"]) == {}
 
 
 async def test_the_first_publish_and_the_end_of_a_protected_session_wait_too(store: SnapshotStore) -> None:
