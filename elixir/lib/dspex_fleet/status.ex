@@ -69,7 +69,7 @@ defmodule DSPexFleet.Status do
           ended: [ended]
         }
 
-  @process ~w(node pid pool concurrency in_flight queues succeeded failed cancelled newer_release)a
+  @process ~w(node pid pool concurrency in_flight queues succeeded failed cancelled)a
   @depth ~w(queue priorities waiting oldest_s)a
   @limit ~w(profile kind allowed used)a
   @lagging ~w(session processes behind)a
@@ -118,7 +118,8 @@ defmodule DSPexFleet.Status do
     |> pick(@process)
     |> Map.merge(%{
       started_at: Snapshot.time(message["started_at"]),
-      reported_at: Snapshot.time(message["reported_at"])
+      reported_at: Snapshot.time(message["reported_at"]),
+      newer_release: message["newer_release"] || ""
     })
   end
 

@@ -55,6 +55,8 @@ defmodule DSPexFleet.StatusTest do
     time = ~U[2026-01-02 03:04:05Z]
     assert %{at: ^time, processes: [%{started_at: ^time, reported_at: ^time} = process], ended: [%{at: ^time}]} = status
     assert {process.node, process.pid, process.queues, process.succeeded} == {"worker@a", 7, ["predictions"], 9}
+    # A gateway of an earlier release doesn't say.
+    assert process.newer_release == ""
     assert status.limits == [%{profile: "default", kind: "requests_per_min", allowed: 60.0, used: 6.0}]
     assert status.lagging == [%{session: "shop", processes: 1, behind: 2}]
   end
