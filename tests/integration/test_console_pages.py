@@ -371,6 +371,9 @@ def test_sums_that_take_long_follow_the_page(open_page: Callable[..., Page], mon
     monkeypatch.setattr("workers.gateway.console.pages.costs._PATIENCE_S", 0.0)
     page = open_page("/costs?by=session")
     expect(page.locator("[data-load]").get_by_role("row", name=re.compile("reviews"))).to_be_visible()
+    monkeypatch.setattr("workers.gateway.console.pages.audit._PATIENCE_S", 0.0)
+    page.goto("/audit?session=storefront&action=experiment")
+    expect(page.locator("[data-load]").get_by_role("row", name=re.compile("which do people like"))).to_be_visible()
 
 
 def test_a_theme_is_chosen_and_kept(open_page: Callable[..., Page]) -> None:

@@ -8,7 +8,7 @@ from snakepit_bridge.audit.entries import AuditOutcome
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.console.page import Visit
 
-_ENTRIES_READ, _ENDED_SHOWN = 1_000, 20
+_ENTRIES_READ, _ENDED_SHOWN = 250, 20
 
 
 async def read_ended(

@@ -15,7 +15,7 @@ from workers.gateway.console.page import Page, Visit, whole_text
 from workers.gateway.console.score_histogram import count_scores
 from workers.gateway.errors import MalformedError
 
-_LISTED, _JOBS = 1_000, 20
+_LISTED, _JOBS = 250, 20
 _PAGE_SIZE, _HISTOGRAM_SIZE = 25, 1_000
 MAX_FLIPPED = 100
 _EMPTY = {"score": None, "error": "", "problem": "", "feedback": "", "task_id": ""}
@@ -36,6 +36,7 @@ async def show_evaluations(visit: Visit) -> Response:
         programs=sorted({each.program for each in found.evaluations}),
         jobs=jobs.jobs,
         is_cut=len(found.evaluations) == _LISTED,
+        listed=_LISTED,
     )
 
 

@@ -15,7 +15,7 @@ from snakepit_bridge.variables.codec import parse
 from workers.gateway.console.page import Page, Visit, whole_text
 from workers.gateway.errors import MalformedError
 
-_PAGE_SIZE, _LISTED_EVALUATIONS = 50, 1_000
+_PAGE_SIZE, _LISTED_EVALUATIONS = 50, 250
 _CONTEXT_LINES, MAX_DIFF_LINES, _MAX_DIFFED_CHARS = 3, 2_000, 400_000
 
 
