@@ -335,7 +335,7 @@ def test_the_scenario_of_the_examples_fills_each_page(open_page: Callable[..., P
         expect(page.locator("main")).to_have_text(re.compile(expected, re.DOTALL))
     page.goto("/rollout?target=mood@prod")
     legend = page.locator(".chart .u-legend").first
-    expect(legend).to_have_text(re.compile(r"baseline0\.\d+ \(0\.\d+ to (0\.\d+|1)\).*candidate0\.\d+", re.DOTALL))
+    expect(legend).to_have_text(re.compile(r"baseline(0\.\d+|1) \(0\.\d+ to (0\.\d+|1)\).*candidate0\.\d+", re.DOTALL))
     assert page.locator(".chart canvas").count() == 3
     page.goto("/evaluations?program=mood")
     for version, side in (("mood:1", "from"), ("mood:2", "to")):
