@@ -396,8 +396,9 @@ class UnknownModuleError(BridgeError, ValueError):
     available: Sequence[str] = ()
 
     def __str__(self) -> str:
-        hint = suggest_name(self.name, self.available)
-        return f"Unknown module type: {self.name}.{hint} Available: {join_names(self.available)}."
+        shown = self.name[:100]
+        hint = suggest_name(shown, self.available)
+        return f"Unknown module type: {shown}.{hint} Available: {join_names(self.available)}."
 
 
 @_error

@@ -15,7 +15,7 @@ import pytest
 from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError
 from snakepit_bridge.programs.build import check_spec
 from snakepit_bridge.programs.imports import AllowedImports
-from snakepit_bridge.programs.spec import ProgramSpec
+from snakepit_bridge.programs.spec import MAX_SPEC_BYTES, ProgramSpec
 from tests.harness.preloaded import run_preloaded
 from tests.harness.waiting import PATIENCE_S
 
@@ -132,7 +132,8 @@ CORPUS: dict[str, Any] = {
     "null": b"null",
     "not UTF-8": b"\xff\xfe\x00",
     # Too much of it.
-    "oversized": b'{"module": "' + b"x" * (1 << 20) + b'"}',
+    "oversized": b'{"module": "' + b"x" * MAX_SPEC_BYTES + b'"}',
+    "a long name": b'{"module": "' + b"x" * (MAX_SPEC_BYTES - 100) + b'"}',
     "deep JSON": b'{"arguments":' + b"[" * 500_000 + b"]" * 500_000 + b"}",
     "deep arguments": {**QA, "arguments": {"x": nested(600)}},
     "deep types": field("list[" * 400 + "int" + "]" * 400),
