@@ -34,7 +34,7 @@ from snakepit_bridge.exceptions import (
     suggest_name,
 )
 
-SAMPLES: dict[str, Any] = {"str": "some text", "int": 7, "float": 1.5, "Sequence[str]": ("one", "two")}
+SAMPLES: dict[str, Any] = {"str": "some text", "int": 7, "float": 1.5, "bool": True, "Sequence[str]": ("one", "two")}
 
 
 def subclasses(kind: type[BridgeError]) -> Iterator[type[BridgeError]]:
