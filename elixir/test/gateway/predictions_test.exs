@@ -180,7 +180,7 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
     spec = %{module: "Predict", signature: "question -> answer"}
     assert %{name: ^name, version: 1} = one = Programs.register!(ctx, name, spec, labels: ["prod"])
     assert Programs.register!(ctx, name, spec).version == 1
-    assert [%{name: ^name, version: 1}] = Programs.list!(ctx, prefix: name)
+    assert [%{name: ^name, version: 1, label_versions: %{"prod" => 1}}] = Programs.list!(ctx, prefix: name)
     assert %{content: content, spec: %{"module" => _}} = Programs.get!(ctx, name <> "@prod")
     assert content == one.content
     assert {:error, %Error{}} = Programs.register(ctx, name, %{module: "NoSuchModule", signature: "question -> answer"})

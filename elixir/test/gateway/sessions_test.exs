@@ -69,6 +69,7 @@ defmodule DSPexFleet.Gateway.SessionsTest do
     assert [%Experiment{name: "tone", winner: nil, arms: [%{name: "cold", weight: 0.5}, _warm]}] =
              Experiment.list!(ctx, session)
 
+    assert Enum.any?(Experiment.list!(ctx, :all), &(&1.target == "session:" <> session))
     assert [%Experiment{name: "tone"}] = Sessions.get!(ctx).experiments
     assert {%Experiment{state: :running}, %{"arms" => _}} = Experiment.show!(ctx, session, "tone")
     once = [author: "ann", reason: "scores", request_id: fresh("id")]
