@@ -62,7 +62,9 @@ class Served:
             change = {"name": "temperature", "value": 0.5, "type": "float", "constraints": {"max": 2}}
             assert client.post("/v1/sessions/known/publish", json={"changes": [change]}).status_code == 200
             spec = {"module": "Predict", "signature": "question -> answer"}
-            assert client.post("/v1/programs", json={"name": "asked", "spec": spec}).status_code == 200
+            assert (
+                client.post("/v1/programs", json={"name": "asked", "spec": spec, "labels": ["prod"]}).status_code == 200
+            )
             request = {"program": "asked", "session": "known", "inputs": {"question": "why?"}}
             id = client.post("/v1/predictions", json=request).json()["id"]
         self.known = {"session": "known", "id": id, "reference": "asked"}

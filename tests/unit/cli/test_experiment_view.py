@@ -33,6 +33,12 @@ def draw(tried: Experiment, *counts: ArmCounts, columns: int = 110) -> list[str]
     return captured.get().splitlines()
 
 
+def rows(lines: list[str], metric: str, arms: int) -> list[str]:
+    """Return the lines of the arms below a metric's title, which may take several lines itself."""
+    title = next(number for number, line in enumerate(lines) if line.startswith(f"{metric}  "))
+    return [line for line in lines[title + 1 :] if line.startswith("  arm")][:arms]
+
+
 def counted(number: int) -> ArmCounts:
     scores = {"helpful": ScoreSum(10 + number, number * 400_000)}
     return ArmCounts(100 * number, {"LMError": number}, {str(150 + number): 90}, scores=scores)
@@ -44,7 +50,7 @@ def test_each_arm_has_a_column_and_a_bar_for_each_metric(arms: int, columns: int
     lines = draw(experiment(arms), *(counted(number) for number in range(1, arms + 1)), columns=columns)
     assert max(map(len, lines)) <= columns
     for metric in ("error rate", "latency p95", "score helpful"):
-        below = lines[lines.index(metric) + 1 :][:arms]
+        below = rows(lines, metric, arms)
         assert [line.split()[0] for line in below] == [f"arm{number}" for number in range(1, arms + 1)]
         assert all(line.count("●") == 1 for line in below)
     tokens = [word for line in lines if line.startswith(" token") for word in line.split()[1:]]
@@ -53,13 +59,14 @@ def test_each_arm_has_a_column_and_a_bar_for_each_metric(arms: int, columns: int
 
 def test_a_larger_value_is_further_to_the_right() -> None:
     lines = draw(experiment(2), counted(1), ArmCounts(1_000, {"LMError": 300}))
-    first, second = lines[lines.index("error rate") + 1 :][:2]
+    first, second = rows(lines, "error rate", 2)
     assert first.index("●") < second.index("●")
 
 
 def test_an_arm_without_values_says_so() -> None:
     lines = draw(experiment(2), counted(1), ArmCounts())
-    assert lines[lines.index("error rate") + 2].split() == ["arm2", "no", "values"]
+    assert rows(lines, "error rate", 2)[1].split() == ["arm2", "no", "values"]
+    assert "error rate  open: values of two arms are needed" in lines
     assert not any("no values" in line or "●" in line for line in draw(experiment(2), ArmCounts(), ArmCounts()))
 
 

@@ -12,7 +12,15 @@ from workers.gateway.call import MAX_ID_LENGTH, MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from workers.gateway.http import ofrep_openapi
 from workers.gateway.http.field_schemas import FIELD_SCHEMAS, MESSAGE_FIELD_SCHEMAS, MESSAGE_RULES, REFERENCE, Schema
 from workers.gateway.http.summaries import SUMMARIES
-from workers.gateway.http.transcoding import REQUIRED, enum_names, fields_of, is_json, json_name, needs_body
+from workers.gateway.http.transcoding import (
+    REQUIRED,
+    enum_names,
+    fields_of,
+    find_map_value,
+    is_json,
+    json_name,
+    needs_body,
+)
 from workers.gateway.operation import Operation
 
 _SCALARS: dict[int, Schema] = {
@@ -182,6 +190,8 @@ def _field_schema(field: FieldDescriptor, schemas: dict[str, Schema], *, constra
     own = MESSAGE_FIELD_SCHEMAS.get((holder.name, field.name)) or (
         None if field.message_type else FIELD_SCHEMAS.get(field.name)
     )
+    if (held := find_map_value(field)) is not None:
+        return {"type": "object", "additionalProperties": _value_schema(held, schemas)}
     schema = own if own and constrained else _value_schema(field, schemas)
     return {"type": "array", "items": schema} if field.is_repeated else schema
 

@@ -72,6 +72,14 @@ def is_json(field: FieldDescriptor) -> bool:
     return field.type == FieldDescriptor.TYPE_BYTES and field.name.endswith(_JSON)
 
 
+def find_map_value(field: FieldDescriptor) -> FieldDescriptor | None:
+    """Return the field of a map's values; None for a field that is no map."""
+    entry: Any = field.message_type
+    if entry is None or not entry.GetOptions().map_entry:
+        return None
+    return entry.fields_by_name["value"]
+
+
 def enum_names(enum: EnumDescriptor) -> dict[str, int]:
     """Return the numbers of an enum's values by JSON name, without the unspecified one."""
     values = cast("Iterable[Any]", enum.values)
@@ -99,6 +107,8 @@ def _is_present(message: Message, field: FieldDescriptor) -> bool:
 
 
 def _field_to_json(field: FieldDescriptor, value: Any) -> Any:
+    if (held := find_map_value(field)) is not None:
+        return {str(key): _value_to_json(held, value[key]) for key in value}
     return [_value_to_json(field, item) for item in value] if field.is_repeated else _value_to_json(field, value)
 
 
@@ -165,6 +175,10 @@ def _set_field(message: Message, field: FieldDescriptor, value: Any, at: str) ->
             _fill_message(part, _require_object(value, at), at)
         else:
             setattr(message, field.name, _value_from_json(field, value, at))
+        return
+    if (held := find_map_value(field)) is not None:
+        found = {key: _value_from_json(held, item, f"{at}.{key}") for key, item in _require_object(value, at).items()}
+        getattr(message, field.name).update(found)
         return
     if not isinstance(value, list):
         raise MalformedError(at, f"it must be a list, not {shorten_repr(value)}")

@@ -46,6 +46,15 @@ def test_a_request_survives_the_round_trip_through_json(changes: list[pb.Change]
     assert message_from_json(pb.PublishRequest, message_to_json(request)) == request
 
 
+def test_a_map_is_an_object() -> None:
+    program = pb.Program(name="qa", version=2, labels=["prod"], label_versions={"prod": 2, "old": 1})
+    described = message_to_json(program)
+    assert described["label_versions"] == {"prod": 2, "old": 1}
+    assert message_from_json(pb.Program, described) == program
+    with pytest.raises(MalformedError, match=r"body\.label_versions\.prod"):
+        message_from_json(pb.Program, {"label_versions": {"prod": "2"}})
+
+
 def test_fields_have_inlined_json_lowercase_enums_and_rfc_3339_times() -> None:
     moment = Timestamp()
     moment.FromJsonString("2026-01-02T03:04:05Z")
