@@ -8,17 +8,17 @@ result leaves its message, and the prediction runs again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from celery.exceptions import Reject
 
-from snakepit_bridge.exceptions import ConfigurationError, NotReplicatedError, StoreUnavailableError, SubmitOptionError
+from snakepit_bridge.exceptions import ConfigurationError, NotReplicatedError, StoreUnavailableError
 from snakepit_bridge.process.aio import OutageLog
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.outages import MAX_WAIT_S, retry_through_outages
 from snakepit_bridge.redis.pipeliner import Command
-from snakepit_bridge.redis.replication import ON_PRIMARY, Replication
+from snakepit_bridge.redis.replication import Replication
 from snakepit_bridge.redis.scripts import Script
 from tasks.runtime import Runtime
 
@@ -82,14 +82,6 @@ async def confirm_or_requeue(runtime: Runtime, replication: Replication) -> None
         await confirm_stored(runtime, replication)
     except StoreUnavailableError as exc:
         raise Reject(str(exc), requeue=True) from exc
-
-
-def read_durability(headers: Mapping[str, Any]) -> Replication:
-    """Return what a message's headers ask for; nothing where that can't be read, which its prediction fails with."""
-    try:
-        return Replication.of_headers(headers)
-    except SubmitOptionError:
-        return ON_PRIMARY
 
 
 def _touch(runtime: Runtime) -> Command:

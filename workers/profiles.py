@@ -7,7 +7,7 @@ from typing import Any
 
 from config.lm_profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
-from snakepit_bridge.costs.price import Price
+from snakepit_bridge.costs.usage import Price
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm.engine import LMMiddleware
 from snakepit_bridge.lm.policies import BatchPolicy, CircuitPolicy, RetryPolicy

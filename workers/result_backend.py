@@ -36,12 +36,12 @@ from snakepit_bridge.protocol.task_state import is_final_state
 from snakepit_bridge.redaction import redact_all
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.outages import is_transient
-from snakepit_bridge.redis.replication import ON_PRIMARY, Replication
+from snakepit_bridge.redis.replication import ON_PRIMARY, Replication, read_durability
 from snakepit_bridge.redis.scripts import Script, source
 from snakepit_bridge.releases.commit_counts import COUNTS, count_arguments, count_failure, count_success
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.arms import decode_arms
-from tasks.durability import read_durability, run_durably
+from tasks.durability import run_durably
 from tasks.recording import commit_arguments
 from tasks.runtime import HasRuntime
 from tasks.spending import find_spending

@@ -17,7 +17,7 @@ from snakepit_bridge.audit.trail import RedisAuditTrail
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.broker import is_same_server
 from snakepit_bridge.client.rabbitmq import is_rabbitmq
-from snakepit_bridge.costs.price import Price
+from snakepit_bridge.costs.usage import Price
 from snakepit_bridge.delivery.activity import ActivityStore
 from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.dspy_integration.bounds import TargetBounds

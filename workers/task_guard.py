@@ -22,7 +22,7 @@ from celery.worker import state
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION, PREDICT_BATCH, REPLY_CHANNEL, extract_task_ids
-from tasks.durability import read_durability
+from snakepit_bridge.redis.replication import read_durability
 from tasks.runtime import HasRuntime
 from tasks.spending import track_spending
 from tasks.telemetry import record_processing

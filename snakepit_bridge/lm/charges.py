@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from dspy.lm15 import Usage
 
-from snakepit_bridge.costs.price import Price
-from snakepit_bridge.costs.usage import LMUsage
+from snakepit_bridge.costs.usage import LMUsage, Price
 
 # Beyond any context window. A larger count is an error of the provider, which may not drown real amounts.
 _MAX_TOKENS = 100_000_000

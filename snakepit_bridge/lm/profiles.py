@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import SecretStr
 
-from snakepit_bridge.costs.price import Price
+from snakepit_bridge.costs.usage import Price
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError, join_names, suggest_name
 from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.lm.http_fields import find_headers_problem, find_key_problem, find_url_problem

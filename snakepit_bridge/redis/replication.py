@@ -122,3 +122,11 @@ class Replication:
 
 ON_PRIMARY = Replication()
 """The replication of a write that waits for nothing else."""
+
+
+def read_durability(headers: Mapping[str, Any]) -> Replication:
+    """Return what a message's headers ask for; nothing where that can't be read, which its prediction fails with."""
+    try:
+        return Replication.of_headers(headers)
+    except SubmitOptionError:
+        return ON_PRIMARY

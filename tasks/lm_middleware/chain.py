@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from dspy.lm15 import Request, Response
 
@@ -19,7 +20,7 @@ from tasks.lm_middleware.circuit_breaker import CircuitBreakers
 from tasks.lm_middleware.costs import CountCosts
 from tasks.lm_middleware.fallbacks import Fallbacks
 from tasks.lm_middleware.journal import AwaitRecords, ReplayCalls
-from tasks.lm_middleware.middleware import PredictionCall, compose
+from tasks.lm_middleware.middleware import CallNext, LMMiddleware, PredictionCall, compose
 from tasks.lm_middleware.rate_limits import LimitUpdates, ProviderPauses, RateLimits
 from tasks.lm_middleware.response_cache import ResponseCache
 from tasks.lm_middleware.retries import RecordFailures, Retries
@@ -28,6 +29,17 @@ from tasks.lm_middleware.user_middleware import UserMiddleware
 from tasks.prediction_context import PredictionContext
 from tasks.rate_limits.protocol import RateLimiter
 from tasks.response_cache.single_flight import AnswerCache
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """Which of the middlewares that not every call needs a call passes through."""
+
+    capture: bool
+    journal: bool
+    batches: bool
+    cache: bool
+    fallbacks: bool
 
 
 class LMMiddlewareChain:
@@ -51,26 +63,15 @@ class LMMiddlewareChain:
         user: UserMiddleware | None = None,
         parking: BatchParking | None = None,
     ) -> None:
-        updates = LimitUpdates(limiter)
-        middlewares = (
-            TrackCalls(),
-            TraceCalls(),
-            RecordFailures(),
-            *(() if user is None else (user,)),
-            CaptureCalls(),
-            ReplayCalls(),
-            BatchTier(profiles, parking),
-            ResponseCache(cache, cancellations),
-            Retries(profiles),
-            Fallbacks(profiles, user),
-            ProviderPauses(updates),
-            CircuitBreakers(profiles),
-            RateLimits(updates, cancellations),
-            AwaitRecords(),
-            MeasureRequests(),
-            CountCosts(profiles),
-        )
-        self._run = compose(middlewares, Provider())
+        self._profiles = profiles
+        self._cancellations = cancellations
+        self._cache = cache
+        self._user = user
+        self._parking = parking
+        self._provider = Provider()
+        self._updates = LimitUpdates(limiter)
+        self._circuits = CircuitBreakers(profiles)
+        self._compose = functools.cache(self._compose_needed)
 
     async def __call__(self, call: LMCall) -> Response:
         """Return the response to an LM call of the current prediction.
@@ -81,8 +82,30 @@ class LMMiddlewareChain:
             DeadlineExceededError, PredictionCancelledError: the prediction is no longer wanted.
             LMCallOutsidePredictionError: the call belongs to no prediction, or to one that has ended.
         """
-        scope = require_prediction()
-        return await self._run(PredictionCall(scope, call, call.engine))
+        scope, profile = require_prediction(), self._profiles[call.engine.endpoint.profile]
+        needs = _Needs(
+            capture=scope.capture is not None,
+            journal=scope.journal is not None,
+            batches=profile.tier == "batch",
+            cache=scope.cache is not None,
+            fallbacks=bool(profile.fallbacks),
+        )
+        return await self._compose(needs)(PredictionCall(scope, call, call.engine))
+
+    def _compose_needed(self, needs: _Needs) -> CallNext:
+        """Return the chain for calls with these needs; what they have no need for would pass them on as they are."""
+        middlewares: list[LMMiddleware] = [TrackCalls(), TraceCalls(), RecordFailures()]
+        middlewares += [] if self._user is None else [self._user]
+        middlewares += [CaptureCalls()] if needs.capture else []
+        middlewares += [ReplayCalls()] if needs.journal else []
+        middlewares += [BatchTier(self._profiles, self._parking)] if needs.batches else []
+        middlewares += [ResponseCache(self._cache, self._cancellations)] if needs.cache else []
+        middlewares += [Retries(self._profiles)]
+        middlewares += [Fallbacks(self._profiles, self._user)] if needs.fallbacks else []
+        middlewares += [ProviderPauses(self._updates), self._circuits, RateLimits(self._updates, self._cancellations)]
+        middlewares += [AwaitRecords()] if needs.journal else []
+        middlewares += [MeasureRequests(), CountCosts(self._profiles)]
+        return compose(middlewares, self._provider)
 
 
 _log = logging.getLogger(__name__)

@@ -1,7 +1,8 @@
 """The chain around each LM call of a prediction: every middleware takes ``(call, call_next)`` and returns the response.
 
 From the outside in: cancellation, span, failures, the user's own middleware, capture, journal, batch tier, response
-cache, retries, fallbacks, pauses, circuit breaker, rate limits, journal once more, measurement, costs, provider.
+cache, retries, fallbacks, pauses, circuit breaker, rate limits, journal once more, measurement, costs, provider. What a
+call has no need for, such as the capture on workers that capture nothing, is left out of its chain.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from celery.exceptions import Ignore
 
-from snakepit_bridge.costs.price import Price
+from snakepit_bridge.costs.usage import Price
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.lm.profiles import ChosenLM
 from snakepit_bridge.process.aio import wait_for_event

@@ -32,6 +32,8 @@ from workers.server_checks import check_servers
 
 WAIT_S = 0.3
 REPLICATED = f"replicated(1, {WAIT_S})"
+# Of what a replica that runs is to have.
+PATIENT = "replicated(1, 60)"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_what_no_replica_has_in_time_is_an_error_that_says_what_was_found(
     deployment: SentinelDeployment, fleet: Fleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session, name = fleet.session(fresh("s")), "n"
-    before = session.blocking.set_variable(name, 1)
+    before = session.blocking.set_variables({name: 1}, durability=PATIENT)
     with paused_replica(deployment):
         with (
             within(WAIT_S + 2),
@@ -77,7 +79,7 @@ def test_what_no_replica_has_in_time_is_an_error_that_says_what_was_found(
         with pytest.raises(SystemExit):
             main(["--redis-url", deployment.url, "--durability", REPLICATED, "publish", "shop", "n=1"])
         assert "0 of 1 replicas" in capsys.readouterr().err
-    assert session.blocking.set_variable(name, 3) == plain
+    assert session.blocking.set_variables({name: 3}, durability=PATIENT) == plain
 
 
 def doctor(url: str, capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
@@ -119,7 +121,6 @@ def test_a_result_that_no_replica_has_in_time_is_an_outage_for_its_prediction_al
     deployment: SentinelDeployment, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = FleetApp(FleetSettings.model_validate({"redis_url": deployment.url}))
-    late = "replicated(1, 60)"
     with ThreadPoolExecutor(2) as threads:
         with paused_replica(deployment):
             with pytest.raises(StoreUnavailableError, match="0 of 1 replicas have it"):
@@ -129,14 +130,14 @@ def test_a_result_that_no_replica_has_in_time_is_an_outage_for_its_prediction_al
             with pytest.raises(StoreUnavailableError, match="0 of 1 replicas have it"):
                 run_blocking(confirm_once(app, REPLICATED))
             waiting = [
-                threads.submit(committed, app, "late", late),
-                threads.submit(run_blocking, confirm_once(app, late)),
+                threads.submit(committed, app, "late", PATIENT),
+                threads.submit(run_blocking, confirm_once(app, PATIENT)),
             ]
             wait_until(lambda: blocked_clients(deployment), "a commit to wait for the replica")
             assert committed(app, "plain", "primary") is None
             assert not any(each.done() for each in waiting)
         assert [each.result(PATIENCE_S) for each in waiting] == [None, None]
-    assert committed(app, "early", late) is not None  # the first one counts
+    assert committed(app, "early", PATIENT) is not None  # the first one counts
     assert sum("stay unacknowledged" in record.message for record in caplog.records) == 2  # begun, and over
 
 
@@ -151,16 +152,16 @@ def blocked_clients(deployment: SentinelDeployment) -> bool:
 def test_what_waits_for_disks_has_them_or_says_what_the_server_lacks(
     deployment: SentinelDeployment, tmp_path: Path
 ) -> None:
-    fleet = Fleet(deployment.url, timeout_s=2, durability="fsynced(1)")
+    fleet = Fleet(deployment.url, timeout_s=2, durability="fsynced(1, 60)")
     app = FleetApp(FleetSettings.model_validate({"redis_url": deployment.url}))
     fleet.register("plain", dspy.Predict("question -> answer"))
     session = fleet.session(fresh("s")).blocking
     before = session.set_variable("n", 1)
     fleet.submit("plain", {"question": fresh("q")})
     fleet.submit_batch("plain", [{"question": fresh("q")}])
-    assert committed(app, fresh("t"), "fsynced(1)") is None
+    assert committed(app, fresh("t"), "fsynced(1, 60)") is None
     message = deployment.primary.execute("LINDEX", "predictions\x06\x163", 0)
-    assert json.loads(message)["headers"]["durability"] == "fsynced(1, 3)"
+    assert json.loads(message)["headers"]["durability"] == "fsynced(1, 60)"
     with paused_replica(deployment), pytest.raises(NotReplicatedError, match="1 of 2 servers have it on disk"):
         session.set_variables({"n": 2}, durability=f"fsynced(1, {WAIT_S})")
     deployment.primary.execute("CONFIG", "SET", "appendonly", "no")
@@ -182,7 +183,9 @@ def test_what_waits_for_disks_has_them_or_says_what_the_server_lacks(
             old.session("s").blocking.set_variable("n", 1)
 
 
-def test_what_a_replica_has_is_kept_over_a_failover(deployment: SentinelDeployment, fleet: Fleet) -> None:
+def test_what_a_replica_has_is_kept_over_a_failover(deployment: SentinelDeployment) -> None:
+    fleet = Fleet(deployment.url, timeout_s=2, durability=PATIENT)
+    fleet.register("plain", dspy.Predict("question -> answer"))
     session, old = fleet.session(fresh("s")), deployment.primary
     tokens = [session.blocking.set_variable("n", number) for number in range(20)]
     for key in [*(fresh("k") for _ in range(5)), *[None] * 5]:

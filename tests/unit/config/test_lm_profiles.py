@@ -169,7 +169,7 @@ def test_another_model_has_a_price_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_library_takes_what_the_file_gives(tmp_path: Path) -> None:
-    from snakepit_bridge.costs.price import Price
+    from snakepit_bridge.costs.usage import Price
     from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
     from snakepit_bridge.lm.profiles import LMProfile
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_bridge.costs.price import Price
-from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage
+from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage, Price
 
 prices = st.decimals(0, 10_000, places=6)
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from dspy.lm15 import Message, Request, Response, UnsupportedFeatureError, Usage
 
-from snakepit_bridge.costs.price import Price
-from snakepit_bridge.costs.usage import LMUsage
+from snakepit_bridge.costs.usage import LMUsage, Price
 from snakepit_bridge.lm.charges import charge_usage, note_answering
 from snakepit_bridge.lm.engine import LMEngine
 from snakepit_bridge.lm.failures import AnswerRefusedError, find_usage

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.costs.price import Price
+from snakepit_bridge.costs.usage import Price
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import retry_through_outages

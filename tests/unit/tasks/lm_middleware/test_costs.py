@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from dspy.lm15 import LM15Error, Message, Response, ServerError, Usage
 
-from snakepit_bridge.costs.price import Price
-from snakepit_bridge.costs.usage import LMUsage
+from snakepit_bridge.costs.usage import LMUsage, Price
 from snakepit_bridge.lm.engine import LMCall
 from snakepit_bridge.lm.failures import find_failure, find_refusal, find_usage, report_usage
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
