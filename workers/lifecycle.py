@@ -109,7 +109,7 @@ def check_before_consuming(worker: Any) -> None:
 
 @worker_init.connect
 def _fork_watchdog(sender: Any = None, **_: Any) -> None:
-    # Connected first: the watchdog is forked before DSPy is imported, which may start threads.
+    # Connected first: the watchdog is forked before anything else of the worker's start, which may start threads.
     if sender is not None and isinstance(getattr(sender.app, "settings", None), FleetSettings):
         try:
             start_watchdog(sender.app, sender.hostname)
