@@ -11,7 +11,7 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, cast
@@ -65,6 +65,26 @@ _log = logging.getLogger(__name__)
 def _stopping() -> bool:
     """Check whether this worker is shutting down, so that retries must stop."""
     return any(why is not None and why is not False for why in (worker.should_stop, worker.should_terminate))
+
+
+async def _retry_commit(commit: Callable[[], Awaitable[object]]) -> None:
+    """Run a commit, with retries during an outage.
+
+    Raises:
+        Reject: it couldn't be stored; the task is requeued.
+    """
+    pause_s, until = _FIRST_PAUSE_S, time.monotonic() + _MAX_WAIT_S
+    while True:
+        try:
+            await commit()
+        except Exception as exc:
+            if not is_transient(exc) or time.monotonic() >= until or _stopping():
+                await asyncio.sleep(_FIRST_PAUSE_S)  # the task may be redelivered here at once
+                raise Reject(str(exc), requeue=True) from exc
+        else:
+            return
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def _earlier_state(reply: bytes | int | None) -> bytes | None:
@@ -142,7 +162,8 @@ class CommitBackend(PrimaryBackend):
         if can_switch_out() or cast(Any, self.app).slot.built:
             keys, args = self._script_arguments(*call)
             durability = read_durability(headers) if is_final_state(state) else ON_PRIMARY
-            run_blocking(self._commit_with_retries(task_id, keys, args, state, result, durability))
+            commit = functools.partial(self._commit_pipelined, task_id, keys, args, state, result, durability)
+            run_blocking(_retry_commit(commit))
         else:
             # A prefork parent has no event loop.
             self.ensure(self._commit_from_outside, call)
@@ -198,33 +219,6 @@ class CommitBackend(PrimaryBackend):
         encoded = self.encode_result(result, state)
         keys, args = self._script_arguments(task_id, encoded, state, traceback, request, reply_channel or "")
         return await self._commit_pipelined(task_id, keys, args, state, encoded, durability)
-
-    async def _commit_with_retries(
-        self,
-        task_id: str,
-        keys: Sequence[Any],
-        args: Sequence[Any],
-        state: str,
-        encoded: Any,
-        durability: Replication = ON_PRIMARY,
-    ) -> None:
-        """Commit in a pipeline, with retries during an outage.
-
-        Raises:
-            Reject: it couldn't be stored; the task is requeued.
-        """
-        pause_s, until = _FIRST_PAUSE_S, time.monotonic() + _MAX_WAIT_S
-        while True:
-            try:
-                await self._commit_pipelined(task_id, keys, args, state, encoded, durability)
-            except Exception as exc:
-                if not is_transient(exc) or time.monotonic() >= until or _stopping():
-                    await asyncio.sleep(_FIRST_PAUSE_S)  # the task may be redelivered here at once
-                    raise Reject(str(exc), requeue=True) from exc
-            else:
-                return
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _commit_pipelined(
         self,
