@@ -42,7 +42,7 @@ from tasks.journal.journal import CallJournal
 from tasks.metrics import ScoredExample, Scorer, prepare_metric, score_prediction
 from tasks.prediction_context import PredictionContext, activate
 from tasks.preparation import LapTimer, PreparedProgram, check_deadline, prepare, to_ms
-from tasks.rate_limits.admission import hold_first_permit
+from tasks.rate_limits.admission import FirstPermit
 from tasks.requests import Delivery, fetch_payloads, select_inputs, split_example
 from tasks.response_cache.parsed import share_answers
 from tasks.revisions import AppliedProgram
@@ -103,7 +103,7 @@ async def _run_once(
     is_batched = runtime.profiles[bound.choice.profile].tier == "batch"
     with runtime.cancellations.track(scope):
         async with (
-            nullcontext() if is_batched else hold_first_permit(runtime.rate_limiter, scope, bound.choice, values),
+            nullcontext() if is_batched else FirstPermit(runtime.rate_limiter, scope, bound.choice, values),
             runtime.concurrency_slot(bound.choice.profile),
         ):
             check_deadline(request, delivery)

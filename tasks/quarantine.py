@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from celery.exceptions import Ignore
 
@@ -34,10 +34,9 @@ class Quarantine:
         self._running: dict[str, int] = {}
         self._released = asyncio.Event()
 
-    @asynccontextmanager
-    async def admit(
+    def admit(
         self, claims: MessageLeases | None, task_id: str, deliveries: int, claim: str
-    ) -> AsyncGenerator[None]:
+    ) -> AbstractAsyncContextManager[None]:
         """Enter the block at once, except for a suspect that exceeds the capacity: delay that one.
 
         Args:
@@ -51,8 +50,11 @@ class Quarantine:
             StoreUnavailableError: the broker is unavailable.
         """
         if deliveries < _SUSPECT_AT or claims is None or not claim:
-            yield
-            return
+            return nullcontext()
+        return self._isolate(claims, task_id, deliveries, claim)
+
+    @asynccontextmanager
+    async def _isolate(self, claims: MessageLeases, task_id: str, deliveries: int, claim: str) -> AsyncGenerator[None]:
         if not self._has_room(deliveries):
             await claims.delay(claim, time.time() + random.uniform(*_DELAY_S))
             raise Ignore(f"prediction {task_id} is delayed until it can run in isolation from other suspects")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -200,13 +200,17 @@ def record_start(
         meter.record(START_LATENCY, waited_s, {**labels, "dspex.priority": str(delivery.priority)})
 
 
-@contextmanager
-def record_program(program: str) -> Generator[None]:
+def record_program(program: str) -> AbstractContextManager[None]:
     """Record the block as one run of a program: a span, and its duration.
 
     Args:
         program: the program's name.
     """
+    return _record_run(program) if TELEMETRY.tracer.enabled or TELEMETRY.meter.enabled else nullcontext()
+
+
+@contextmanager
+def _record_run(program: str) -> Generator[None]:
     attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": program}
     started, error_type = time.perf_counter(), ""
     try:

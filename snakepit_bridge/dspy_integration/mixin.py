@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, Self, cast
 
 import dspy
@@ -168,11 +168,11 @@ class VariableAwareMixin(VariableBindings):
             with self._bound_copy(call) as module:
                 yield module
 
+    def _aprepare_call(self) -> AbstractAsyncContextManager[Self]:
+        return nullcontext(self) if self._bound else self._aprepare_copy()
+
     @asynccontextmanager
-    async def _aprepare_call(self) -> AsyncGenerator[Self]:
-        if self._bound:
-            yield self
-            return
+    async def _aprepare_copy(self) -> AsyncGenerator[Self]:
         with calls.current_call() as call:
             await calls.aload(call, self._find_sessions())
             with self._bound_copy(call) as module:

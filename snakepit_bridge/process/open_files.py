@@ -13,8 +13,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from weakref import WeakSet
@@ -131,15 +131,9 @@ class OpenFiles:
         ago = None if self._lacked_at is None else round(time.monotonic() - self._lacked_at, 1)
         return FileUsage(open_file_limit(), count_open_files(), self._room, ago)
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncGenerator[None]:
-        """Hold one of the places for connections to LMs; wait for one if all are taken."""
-        room = self._semaphore()
-        if room is None:
-            yield
-            return
-        async with room:
-            yield
+    def connection(self) -> AbstractAsyncContextManager[None]:
+        """Hold one of the places for connections to LMs within the block; wait for one if all are taken."""
+        return self._semaphore() or nullcontext()
 
     async def wait_for_files(self, work: Callable[[], Awaitable[T]], patience_s: float = _MAX_WAIT_S) -> T:
         """Await some work and return its result; if no file is left, close idle connections and retry.

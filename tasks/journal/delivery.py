@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from snakepit_bridge.redis.outages import MAX_WAIT_S
 from tasks.journal.journal import CallJournal
@@ -13,16 +12,15 @@ from tasks.preparation import PreparedProgram
 from tasks.requests import Delivery
 
 
-@asynccontextmanager
-async def keep_journal(
+def keep_journal(
     journals: JournalStore | None,
     prepared: PreparedProgram,
     delivery: Delivery,
     *,
     deadline: float | None,
     may_be_parked: bool,
-) -> AsyncGenerator[CallJournal | None]:
-    """Yield the journal of a prediction with what earlier deliveries recorded; None if its program keeps none.
+) -> AbstractAsyncContextManager[CallJournal | None]:
+    """Keep the journal of a prediction with what earlier deliveries recorded; None if its program keeps none.
 
     What is recorded and unwritten at the end of the block is written unless the prediction is over by then.
 
@@ -37,10 +35,6 @@ async def keep_journal(
         StoreUnavailableError: Redis is unavailable, so that it isn't known what was answered before.
     """
     if journals is None or not (prepared.applied.bound.keeps_journal or may_be_parked):
-        yield None
-        return
+        return nullcontext()
     patience_s = 0.0 if prepared.served.outage else MAX_WAIT_S
-    async with keep_task_journal(
-        journals, delivery, deadline=deadline, patience_s=patience_s, may_be_parked=may_be_parked
-    ) as journal:
-        yield journal
+    return keep_task_journal(journals, delivery, deadline=deadline, patience_s=patience_s, may_be_parked=may_be_parked)

@@ -6,8 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -221,30 +220,45 @@ def _clamp_to_deadline(wait_s: float, deadline: float | None) -> float:
 _log = logging.getLogger(__name__)
 
 
-@asynccontextmanager
-async def hold_first_permit(
-    admission: RateLimiter, scope: PredictionContext, choice: ChosenLM, inputs: Mapping[str, Any]
-) -> AsyncGenerator[None]:
-    """Acquire a permit for the first LM call of the block; return it if the call isn't made.
+class FirstPermit:
+    """A permit for the first LM call of an ``async with`` block, which is returned if the call isn't made.
 
-    Raises:
-        Ignore: the task was parked; its message no longer belongs to this worker.
-        DeadlineExceededError: the deadline passed while the task was waiting in this process.
-        StoreUnavailableError: Redis is unavailable and a limit applies to the task.
+    Args:
+        admission: the limits.
+        scope: the prediction that the block runs.
+        choice: the LM that it calls.
+        inputs: its inputs, which say how many tokens it is likely to use.
     """
-    profile, model = choice.profile, str(choice.lm.model)
-    estimate = Estimate(sum(map(_count_characters, inputs.values())), "inputs", model=model)
-    permit = await admission.before_start(scope, profile, estimate)
-    if isinstance(permit, Parked):
-        TELEMETRY.tracer.current_span().add_event("dspex.parked", {"dspex.profile": profile})
-        raise Ignore(f"prediction {scope.task_id} waits for the limits of '{profile}'")
-    scope.permit = permit
-    try:
-        yield
-    finally:
-        unused = scope.take_permit()
+
+    def __init__(
+        self, admission: RateLimiter, scope: PredictionContext, choice: ChosenLM, inputs: Mapping[str, Any]
+    ) -> None:
+        self._admission = admission
+        self._scope = scope
+        self._choice = choice
+        self._inputs = inputs
+
+    async def __aenter__(self) -> None:
+        """Acquire the permit.
+
+        Raises:
+            Ignore: the task was parked; its message no longer belongs to this worker.
+            DeadlineExceededError: the deadline passed while the task was waiting in this process.
+            StoreUnavailableError: Redis is unavailable and a limit applies to the task.
+        """
+        scope, profile = self._scope, self._choice.profile
+        characters = sum(map(_count_characters, self._inputs.values()))
+        estimate = Estimate(characters, "inputs", model=str(self._choice.lm.model))
+        permit = await self._admission.before_start(scope, profile, estimate)
+        if isinstance(permit, Parked):
+            TELEMETRY.tracer.current_span().add_event("dspex.parked", {"dspex.profile": profile})
+            raise Ignore(f"prediction {scope.task_id} waits for the limits of '{profile}'")
+        scope.permit = permit
+
+    async def __aexit__(self, *_: object) -> None:
+        unused = self._scope.take_permit()
         if unused is not None:
-            await _give_back(admission, unused)
+            await _give_back(self._admission, unused)
 
 
 async def _give_back(admission: RateLimiter, permit: Permit) -> None:
