@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +14,10 @@ from snakepit_bridge.cli.arguments import parse_pairs
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet, translate_value_errors
 from snakepit_bridge.cli.evaluate import refuse_report, show_started, write_text
 from snakepit_bridge.cli.optimization_view import show_optimization, show_progress
-from snakepit_bridge.cli.output import dump_json, echo
+from snakepit_bridge.cli.output import dump_json, echo, echo_aside
 from snakepit_bridge.cli.programs import import_object
 from snakepit_bridge.cli.sessions import author
+from snakepit_bridge.exceptions import BridgeError
 
 
 def optimize(
@@ -67,6 +70,14 @@ def optimize(
         typer.Option(help="Name of the run, under which it goes on after a crash.", show_default=False),
     ] = None,
     label: Annotated[str, typer.Option(help="What points at the new version.")] = "candidate",
+    publish: Annotated[
+        bool,
+        typer.Option(
+            "--publish",
+            help="Publish what it found to the session, as values of the variables that instructions and demos are "
+            "bound to.",
+        ),
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Run it on a worker, print the job's id, and end at once.")
     ] = False,
@@ -93,10 +104,12 @@ def optimize(
         }
         if detach:
             refuse_report(html)
+            _refuse_publish(publish)
             show_started(fleet.jobs.optimize(program, dataset, metric, lm=lm or "", job_id=run_id, **given), json=json)
             return
         scores = import_object(metric, program) if ":" in metric else metric
-        with _client_lm(lm), show_progress(program) as on_progress:
+        # DSPy's optimizers print what they do; the standard output is for what is found.
+        with _client_lm(lm), show_progress(program) as on_progress, redirect_stdout(sys.stderr):
             found = fleet.optimize(program, dataset, scores, run_id=run_id, on_progress=on_progress, **given)
     if html is not None:
         from snakepit_bridge.evaluations.optimization_report import render_optimization
@@ -106,6 +119,19 @@ def optimize(
         echo(dump_json(found.record.as_dict()))
     else:
         show_optimization(found.record)
+    if publish:
+        show = echo_aside if json else echo
+        show(f"published to {session}: {found.publish(fleet.session(session))}")
+
+
+def _refuse_publish(publish: bool) -> None:
+    """Refuse to publish what a command that ends at once hasn't found yet.
+
+    Raises:
+        BridgeError: it is to be published.
+    """
+    if publish:
+        raise BridgeError("With --detach there is nothing to publish yet. Leave out one of --detach and --publish.")
 
 
 def _parse_option(text: str) -> Any:

@@ -184,3 +184,20 @@ def test_a_detached_evaluation_is_a_job_that_is_listed_watched_and_cancelled(
     code, out, _ = run("jobs", "watch", failed)
     assert (code, "OptimizationError" in out) == (1, True)
     assert run(*command, "--require", "exact(x) > 1")[0] == 1
+    assert "leave out one of --detach and --publish" in run("optimize", "plain", *options, "--publish")[2].lower()
+
+
+def test_what_an_optimizer_found_is_published_to_the_session_of_its_run(play: Stage, run: Run, dataset: str) -> None:
+    program, session = fresh("bound"), fresh("session")
+    play.fleet.register(program, dspy.Predict("question -> answer"), bindings={"demos": "shots"})
+    variables = play.fleet.session(session).blocking
+    variables.set_variables({"shots": "[]"})
+    options = ("--dataset", dataset, "--metric", METRIC, "--optimizer", "BootstrapFewShot", "--publish")
+    code, out, _ = run("optimize", program, *options, "--session", session)
+    assert code == 0
+    assert out.endswith(f"published to {session}: {variables.snapshot().token}\n")
+    shots = json.loads(variables.get_variable("shots"))
+    assert sorted(shot["answer"] == "42" for shot in shots) == [False, False, False, True]  # the last as it is labelled
+    code, out, err = run("optimize", "plain", *options, "--json")
+    assert (code, json.loads(out)["program"]) == (1, "plain:1")
+    assert "more than variables hold" in err
