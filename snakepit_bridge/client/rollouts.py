@@ -255,7 +255,7 @@ class AsyncRollouts:
         return await start_program(target, ProgramRollouts(self._open.open_registry()), version, policy, author, reason)
 
     async def _list(self) -> list[StagedTarget]:
-        heads = await self._open.store.sessions()
+        heads = await self._open.store.staged_sessions()
         staged = await asyncio.gather(
             *(
                 self._describe_session(name, head.rollout)

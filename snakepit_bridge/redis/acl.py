@@ -88,8 +88,8 @@ _READING = Part(
     script_commands="persist pexpire",
 )
 _PUBLISHING = Part(
-    "zadd zrange zrem",
-    keys=(*_SESSION, "{ns}:sessions"),
+    "exists set zadd zrange zrem",
+    keys=(*_SESSION, "{ns}:sessions", "{ns}:staged", "{ns}:staged:complete"),
     channels=_SESSION,
     scripts="snakepit_bridge.snapshots.lua/ checks declare drop history label labels prune publish retain rollback "
     "rollout rollout_events unlabel change_experiments",
@@ -258,7 +258,7 @@ _WATCHING_ACTIVITY = Part("hgetall time zrange", reads=("{ns}:{{activity}}:*",))
 _STALLING = Part("expire hdel hset", keys=("{ns}:stalls",))
 _REFRESHING = Part(
     "get time zadd zrange",
-    keys=(*_SESSION, "{ns}:refreshers", "{ns}:refreshers:*", "{ns}:sessions"),
+    keys=(*_SESSION, "{ns}:refreshers", "{ns}:refreshers:*", "{ns}:sessions", "{ns}:staged"),
     reads=("{ns}:wanted",),
     channels=_SESSION,
     scripts="snakepit_bridge.snapshots.lua/ confirm confirm_all drop fence publish read",

@@ -43,7 +43,7 @@ async def read_running_experiments(
         ProgramSpecError: Redis holds something else where a label's experiments are.
         StoreUnavailableError: Redis is away.
     """
-    heads = await store.sessions()
+    heads = await store.staged_sessions()
     found = [
         RunningExperiment(f"session:{session}", experiment)
         for session, head in heads.items()

@@ -50,6 +50,11 @@ class Head:
     rollout: RolloutRecord | None = None
     experiments: str = ""
 
+    @property
+    def is_staged(self) -> bool:
+        """Whether the session has experiments, or a rollout by which somebody still gets the baseline."""
+        return bool(self.experiments) or (self.rollout is not None and self.rollout.is_staged)
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

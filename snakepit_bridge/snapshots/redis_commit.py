@@ -119,17 +119,17 @@ class Committer:
             NotReplicatedError: the commit is in force, but not on as many servers as it was to wait for.
             BridgeError: another refusal of the script, see ``replies``.
         """
-        session, request, indexed = commit.query.session, self._keys.request(commit.query.session), ""
+        session, request, indexed = commit.query.session, self._keys.request(commit.query.session), list[str]()
         keys, args = (*self._keys.session(session), request), self.build_args(commit.query, commit.metadata)
         tail = self._trail.build_args(f"session:{session}", commit.metadata.approval)
         known = self._known.get(session) or _CachedChecks()
         for _ in range(_MAX_ATTEMPTS):
             violation, base = await self._find_violation(commit, known)
             number = _NO_CHECKS if violation else known.number
-            reply, confirmed = await self._run(commit.script, keys, (*args, number, base, indexed, *commit.args, *tail))
+            checked = (number, base, " ".join(indexed))
+            reply, confirmed = await self._run(commit.script, keys, (*args, *checked, *commit.args, *tail))
             if reply[0] == b"unindexed":
-                await self._index(session)
-                indexed = "1"
+                indexed.append(await self._index(session, reply[1].decode()))
             elif reply[0] == b"unchecked":
                 before, known = known, await self.load_checks(session)
                 if violation and before.number == known.number:
@@ -223,5 +223,8 @@ class Committer:
             self._known.drop(session)
         return known
 
-    async def _index(self, session: str) -> None:
-        await self._connection.wait_bounded(self._connection.client.zadd(self._keys.index, {session: time.time()}))
+    async def _index(self, session: str, index: str) -> str:
+        """Write a session's name to an index, ``sessions`` or ``staged``, and return what the index is called."""
+        key = self._keys.staged if index == "staged" else self._keys.index
+        await self._connection.execute("ZADD", key, time.time(), session)
+        return index

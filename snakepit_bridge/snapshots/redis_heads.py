@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from snakepit_bridge.redis.connection import RedisConnection
@@ -46,11 +46,21 @@ class RedisHeads:
         """Return the heads of all sessions, and prune names of the index that have none."""
         created = await self.read_index()
         heads = await self.read(sorted(created))
-        latest = time.time() - _PRUNE_AFTER_S
-        gone = [name for name, at in created.items() if name not in heads and at < latest][:_BATCH]
-        if gone:
-            await self._connection.run(SCRIPTS["prune"], (self._keys.index,), (latest, *gone))
+        await self.prune(self._keys.index, created, heads)
         return heads
+
+    async def prune(self, index: str, entries: Mapping[str, float], kept: Container[str]) -> None:
+        """Remove names from an index that aren't to be kept, but for those that were added lately.
+
+        Args:
+            index: the key of the sorted set.
+            entries: when each name was added, in Unix seconds, as it was read.
+            kept: the names to keep.
+        """
+        latest = time.time() - _PRUNE_AFTER_S
+        gone = [name for name, at in entries.items() if name not in kept and at < latest][:_BATCH]
+        if gone:
+            await self._connection.run(SCRIPTS["prune"], (index,), (latest, *gone))
 
     async def read(self, sessions: Iterable[str]) -> dict[str, Head]:
         """Return the heads of sessions by name, without those that haven't been published."""

@@ -26,12 +26,22 @@ class Keys:
         return f"{self.namespace}:sessions"
 
     @property
+    def staged(self) -> str:
+        """The sorted set of sessions that may have a rollout or experiments, by when they were added."""
+        return f"{self.namespace}:staged"
+
+    @property
+    def staged_complete(self) -> str:
+        """The key that exists as long as the index of staged sessions is trusted to have all of them."""
+        return f"{self.staged}:complete"
+
+    @property
     def permanent(self) -> tuple[str, ...]:
-        """Patterns of the keys without TTL: the index, each session until it is dropped, the audit trail and rules."""
+        """Patterns of the keys without TTL: the indexes, each session until it is dropped, the audit trail and rules."""
         session = re.escape(self.prefix("\0")).replace(re.escape("\0"), ".*")
         fleet = FleetKeys(self.namespace)
         control = (re.escape(fleet.audit), re.escape(fleet.protections))
-        return (re.escape(self.index), *control, f"{session}:({'|'.join(_PERMANENT_KEYS)})")
+        return (re.escape(self.index), re.escape(self.staged), *control, f"{session}:({'|'.join(_PERMANENT_KEYS)})")
 
     def prefix(self, session: str) -> str:
         """Return the prefix of a session's keys and channels."""

@@ -54,6 +54,7 @@ from snakepit_bridge.snapshots.redis_confirmations import RedisConfirmations
 from snakepit_bridge.snapshots.redis_heads import RedisHeads
 from snakepit_bridge.snapshots.redis_kept import KeptSnapshots
 from snakepit_bridge.snapshots.redis_keys import Keys
+from snakepit_bridge.snapshots.redis_staged import StagedSessions
 from snakepit_bridge.snapshots.redis_watch import RedisWatch
 from snakepit_bridge.snapshots.reencryption import reencrypt_session
 from snakepit_bridge.snapshots.replies import Reply, SessionQuery
@@ -102,6 +103,7 @@ class RedisStore(SnapshotStore):
         self._committer = Committer(self._connection, self._keys, self._retention, self.read, self._trail)
         self._kept = KeptSnapshots(self._connection, self._keys, cipher)
         self._heads = RedisHeads(self._connection, self._keys)
+        self._staged = StagedSessions(self._connection, self._keys, self._heads)
         self._confirmations = RedisConfirmations(self._connection, self._keys, self._committer)
         self._stored = StoredVariables(cipher)
         self._cipher = cipher
@@ -111,7 +113,7 @@ class RedisStore(SnapshotStore):
 
     @property
     def permanent(self) -> tuple[str, ...]:
-        """Patterns of the keys without TTL: the index of sessions, and each session until it is dropped."""
+        """Patterns of the keys without TTL: the indexes of sessions, and each session until it is dropped."""
         return self._keys.permanent
 
     @override
@@ -300,6 +302,8 @@ class RedisStore(SnapshotStore):
         args = (self.channel(session), before, str(event.record), event.kind, event.author, event.reason, detail)
         change = describe_rollout_step(session, event)
         tail, request = self._trail.build_args(change.target), self._keys.request(session)
+        if not before:
+            await self._staged.add(session)
         await self._carry_out(session, change, lambda: self._run("rollout", query, (*args, *tail), request))
 
     @override
@@ -315,6 +319,8 @@ class RedisStore(SnapshotStore):
         details = (event.kind, event.encode_experiment(), event.author, event.reason, event.experiment.name)
         args = (self.channel(session), before, after, *details, *self._trail.build_args(change.target, approval))
         request = self._keys.request(session)
+        if after:
+            await self._staged.add(session)
         await self._carry_out(session, change, lambda: self._run("change_experiments", query, args, request))
 
     @override
@@ -345,6 +351,10 @@ class RedisStore(SnapshotStore):
     @override
     async def heads(self, sessions: Iterable[str]) -> dict[str, Head]:
         return await self._heads.read(sessions)
+
+    @override
+    async def staged_sessions(self) -> dict[str, Head]:
+        return await self._staged.read()
 
     @override
     def open_watch(self) -> Watch:

@@ -281,6 +281,14 @@ class SnapshotStore(LabelStore, StagingStore):
     async def sessions(self) -> dict[str, Head]:
         """Return the heads of all sessions by name."""
 
+    async def staged_sessions(self) -> dict[str, Head]:
+        """Return the heads of the sessions that have a rollout or experiments, by name.
+
+        Raises:
+            StoreUnavailableError: the store is unreachable.
+        """
+        return {name: head for name, head in (await self.sessions()).items() if head.is_staged}
+
     async def session_names(self) -> list[str]:
         """Return the names of all sessions, sorted; one that was just dropped may still be among them.
 

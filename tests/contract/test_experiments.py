@@ -40,7 +40,9 @@ async def run(store: SnapshotStore, *tokens: Token, before: str = "") -> str:
 async def test_what_runs_comes_with_each_read(store: SnapshotStore) -> None:
     tokens = [await store.publish("s", declared(a=number)) for number in (1, 2)]
     have = await store.read("s")
+    assert await store.staged_sessions() == {}
     text = await run(store, *tokens)
+    assert list(await store.staged_sessions()) == ["s"]
     assert (await store.head("s")).experiments == (await store.read("s")).experiments == text
     again = await store.read("s", have)
     assert (again.experiments, again.is_staged, have.is_staged) == (text, True, False)
@@ -65,6 +67,7 @@ async def test_its_revisions_outlive_the_history_until_it_ends(open_one: OpenSto
     assert [await state(store, at=token) for token in tokens] == [{"a": 1}, {"a": 2}]
     ended = experiment(*tokens)
     await store.change_experiments("s", text, "", ExperimentEvent("stopped", ended))
+    assert await store.staged_sessions() == {}
     with pytest.raises(RevisionLostError):
         await state(store, at=tokens[0])
     assert [event.kind for event in await store.experiment_events("s")] == ["started", "stopped"]

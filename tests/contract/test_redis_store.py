@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from snakepit_bridge.exceptions import (
     StoreUnavailableError,
 )
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.rollouts.records import POLICY_VARIABLE
 from snakepit_bridge.snapshots import RedisStore, Retention
 from snakepit_bridge.variables import Variable
 from tests.harness.servers import await_log_written
@@ -358,6 +360,25 @@ class TestServer:
             assert set(client.zrange("dspex:sessions", 0, -1)) == {"lives", "just gone"}  # type: ignore[arg-type]
         await store.publish("long gone", declared(a=1))
         assert list(await store.sessions()) == ["lives", "long gone"]
+
+    async def test_what_is_staged_is_found_without_its_index_and_leaves_it_in_time(
+        self, store: RedisStore, redis_url: str
+    ) -> None:
+        policy = Variable.declare(POLICY_VARIABLE, '{"stages": [{"share": 0.1}]}')
+        for number in (1, 2):
+            await store.publish("s", {**declared(a=number), POLICY_VARIABLE: policy})
+        with Redis.from_url(redis_url, decode_responses=True) as client:
+            client.delete("dspex:staged")
+            assert list(await store.staged_sessions()) == ["s"], "all sessions are looked at"
+            client.config_resetstat()
+            await store.publish("s", declared(a=3))
+            assert "cmdstat_zadd" not in client.info("commandstats"), "a rollout that goes on is in the index already"
+            client.zadd("dspex:staged", {"s": 1, "ended long ago": 1, "not begun yet": time.time()})
+            assert list(await store.staged_sessions()) == ["s"]
+            assert set(client.zrange("dspex:staged", 0, -1)) == {"s", "not begun yet"}  # type: ignore[arg-type]
+            client.delete("dspex:staged")
+            assert await store.staged_sessions() == {}, "the index is trusted"
+            assert 0 < client.ttl("dspex:staged:complete") <= 600  # type: ignore[operator]
 
     async def test_a_snapshot_is_kept_once_for_many_results(self, store: RedisStore, redis_url: str) -> None:
         await store.publish("s", declared(a=1))

@@ -162,6 +162,24 @@ class TestWhatEndsOne:
         assert ((await store.read("s")).rollout, await store.rollout_events("s")) == (None, [])
 
 
+class TestTheListOfStagedSessions:
+    async def test_it_has_each_whose_rollout_gives_somebody_the_baseline(self, store: SnapshotStore) -> None:
+        assert await store.staged_sessions() == {}  # from here on only what was begun is looked at
+        await store.publish("other", declared(a=1))
+        await with_policy(store, a=1)
+        assert await store.staged_sessions() == {}
+        await store.publish("s", declared(a=2))
+        assert await store.staged_sessions() == {"s": await store.head("s")}
+        await step(store, RolloutState.ROLLED_BACK)
+        assert list(await store.staged_sessions()) == ["s"]
+        await step(store, RolloutState.PROMOTED)
+        assert await store.staged_sessions() == {}
+        await store.publish("s", declared(a=3))
+        assert list(await store.staged_sessions()) == ["s"]
+        await store.drop("s")
+        assert await store.staged_sessions() == {}
+
+
 class TestSteps:
     async def test_of_two_steps_from_one_record_one_is_taken(self, store: SnapshotStore) -> None:
         await with_policy(store, a=1)

@@ -19,6 +19,7 @@ PERMANENT: dict[str, str] = {
     "for a batch of LM calls",
     r"[^:{]+:format": "the number of the format of the fleet's data",
     r"[^:{]+:sessions": "the index of sessions",
+    r"[^:{]+:staged": "the index of sessions with a rollout or experiments",
     r"[^:{]+:\{.*\}:(head|variables|history|labels|labelled|checks|rollouts|experiments)": "a session",
     r"[^:{]+:programs": "the index of programs",
     r"[^:{]+:\{p:.*\}:(versions|lineage|spec:.*)": "a registered program, which is never changed or removed",

@@ -7,7 +7,7 @@ local USUAL, AGE_US, LOOKED_AT_US = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10
 -- The value of the head's `heard`.
 local HEARD = ARGV[11]
 -- The version of the checks that the sender evaluated, and the token of the state that it evaluated them on ('' if it
--- doesn't matter); '1' if the session's name is in the index.
+-- doesn't matter); the indexes that the session's name was written to for this commit: 'sessions', 'staged'.
 local CHECKED, BASE, INDEXED = ARGV[12], ARGV[13], ARGV[14]
 
 -- Returns the refusal to reply with, or nil if the publisher may commit.
@@ -27,16 +27,19 @@ local function refusal(head)
   end
 end
 
+-- Returns what the sender has to do before it retries, unless it has done so: an index is in another slot, so the client
+-- writes it. The name first, then what it is for: a name without a session is ignored, but a session without a name would
+-- never be found.
+local function unindexed(index)
+  return not string.find(INDEXED, index, 1, true) and {'unindexed', index} or nil
+end
+
 -- Returns what the sender has to do before it retries, or nil.
 local function unready(head)
   if head.checks ~= CHECKED or (BASE ~= '' and BASE ~= (published(head) and token(head) or '0.0')) then
     return {'unchecked'}
   end
-  -- The index is in another slot, so the client writes it. The name first, then the session: a name without a session
-  -- is ignored, but a session without a name would never be found.
-  if not published(head) and INDEXED == '' then
-    return {'unindexed'}
-  end
+  return not published(head) and unindexed('sessions') or nil
 end
 
 -- Confirmations only advance; one in the future was made before the clock was set back.

@@ -1,4 +1,4 @@
--- Removes names without a session from the index, unless they were added since they were read.
+-- Removes names from an index of sessions, unless they were added since they were read.
 -- KEYS: the index. ARGV: the time before which a name must have been added, then names.
 
 for i = 2, #ARGV do

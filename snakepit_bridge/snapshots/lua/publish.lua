@@ -24,4 +24,9 @@ refused = guard(head, updates, ARGV[15] == '1', equals)
 if refused then
   return refused
 end
+local stages = may_stage(head, updates, ARGV[15] == '1') and alters(updates, ARGV[15] == '1', equals)
+local unready_to_stage = stages and unindexed('staged')
+if unready_to_stage then
+  return unready_to_stage
+end
 return commit(head, 'publish', updates, ARGV[15] == '1', true, equals)

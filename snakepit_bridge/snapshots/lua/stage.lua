@@ -59,6 +59,19 @@ local function is_current(at)
   return next(kept) == nil
 end
 
+-- Returns whether a publish may begin a rollout where there is none, so that the session has to be in the index of staged
+-- ones before.
+local function may_stage(head, updates, replace)
+  local running = rollout_of(head)
+  if not published(head) or (running and running.state ~= 'promoted') then
+    return false
+  end
+  if replace or updates[POLICY] then
+    return (updates[POLICY] or '') ~= ''
+  end
+  return redis.call('HGET', VARIABLES, POLICY) and true
+end
+
 -- Begins a rollout of the current revision, or drops the one that there is.
 -- before: the token before it; changes: as in the history.
 local function stage(head, before, changes, staged, author, reason)
