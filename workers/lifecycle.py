@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sys
 from typing import Any, cast
@@ -17,6 +16,7 @@ from celery.signals import worker_init, worker_process_init, worker_ready
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.process.frames import mark_tasks
+from snakepit_bridge.process.garbage_collection import freeze_gc
 from snakepit_bridge.process.home_loop import get_home_loop
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.protocol.messages import CODE_SUFFIX
@@ -29,9 +29,6 @@ from workers.runtime import RuntimeSlot
 from workers.watchdog.pulse import PULSE
 from workers.watchdog.start import start_watchdog
 
-# Garbage collection threshold of generation 0; Python's default of 700 suits small programs. A prediction that waits is
-# 400 objects: below the number of some hundred, most of what is traversed would be predictions that only wait.
-_GC_THRESHOLD = 60_000
 # Share of the hold limit after which a hanging process is killed, before its message counts as lost.
 _HOLD_LIMIT_SHARE = 0.8
 # What the pools' modules are called, where that isn't the pool's name.
@@ -56,18 +53,6 @@ def load_dspy() -> None:
     protect_settings()
     propagate_prediction_context()
     tolerate_concurrent_progress_bars()
-
-
-def freeze_gc() -> None:
-    """Freeze loaded objects (``gc.freeze``) and raise the generation 0 threshold.
-
-    DSPy's classes and models are some hundred thousand objects that live for ever. Traversing them took a fifth of a
-    prediction's CPU time, although tasks leave hardly any cycles; and in forked children, traversal would copy their
-    memory.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, 10, 10)
 
 
 def shares_process(worker: Any) -> bool:

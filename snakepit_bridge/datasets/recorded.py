@@ -19,6 +19,8 @@ MAX_RECORD_BYTES = 256 * 1024
 """The largest record in bytes; a larger prediction isn't recorded."""
 
 _PAGE = 200
+# Later pages are larger, since most of what a search looks at is found in no time: up to so many records, and bytes.
+_MAX_PAGE, _MAX_PAGE_BYTES = 500, 4 * 1024 * 1024
 _RECORD = "record"
 
 
@@ -101,27 +103,30 @@ class RecordedPredictions:
     async def read(
         self, program: str, *, since: float = 0.0, until: str = "+", page_size: int = _PAGE
     ) -> AsyncGenerator[list[RecordedPrediction]]:
-        """Yield the recorded predictions of a program in lists, newest first.
+        """Yield the recorded predictions of a program in lists, newest first, which grow where records are small.
 
         Args:
             program: its name.
             since: only those that ended at this time or later, in Unix seconds.
             until: only those up to this position, or before it if it begins with ``(``.
-            page_size: how many a list has.
+            page_size: how many the first list has.
 
         Raises:
             DecryptionError: a record can't be decrypted.
             StoreUnavailableError: Redis is away.
         """
         key, newest, oldest = self._keys.program_records(program), until, str(max(0, int(since * 1_000)))
+        size = page_size
         while True:
-            reply = await self._connection.execute("XREVRANGE", key, newest, oldest, "COUNT", page_size)
-            entries: list[tuple[bytes, Any]] = reply
+            reply = await self._connection.execute("XREVRANGE", key, newest, oldest, "COUNT", size)
+            entries = [(entry_id, _to_mapping(values)) for entry_id, values in reply]
             if entries:
                 yield [self._decode(*entry) for entry in entries]
-            if len(entries) < page_size:
+            if len(entries) < size:
                 return
             newest = f"({entries[-1][0].decode()}"
+            largest = max(len(values[b"record"]) for _, values in entries)
+            size = max(page_size, min(2 * size, _MAX_PAGE, _MAX_PAGE_BYTES // largest))
 
     async def find(self, task_id: str) -> RecordedPrediction | None:
         """Return a prediction as it is recorded; None if it isn't.
@@ -134,7 +139,7 @@ class RecordedPredictions:
         if not key:
             return None
         entries = await self._connection.execute("XRANGE", key, position, position)
-        return self._decode(*entries[0]) if entries else None
+        return self._decode(entries[0][0], _to_mapping(entries[0][1])) if entries else None
 
     async def count(self, program: str) -> RecordCount:
         """Return how many predictions of a program are recorded.
@@ -147,10 +152,8 @@ class RecordedPredictions:
         records, first = await self._connection.send_each(commands)
         return RecordCount(records, _read_time(first[0][0]) if first else 0.0)
 
-    def _decode(self, entry_id: bytes, values: Any) -> RecordedPrediction:
-        """Decode an entry, whose fields redis-py gives as a mapping or, for a raw command, as a list."""
-        found = values if isinstance(values, Mapping) else dict(zip(values[::2], values[1::2], strict=True))
-        return RecordedPrediction.decode(entry_id, found[b"task"].decode(), found[b"record"], self._cipher)
+    def _decode(self, entry_id: bytes, values: Mapping[bytes, bytes]) -> RecordedPrediction:
+        return RecordedPrediction.decode(entry_id, values[b"task"].decode(), values[b"record"], self._cipher)
 
     async def erase(self, program: str) -> None:
         """Remove the recorded predictions of a program.
@@ -177,6 +180,11 @@ def record_arguments(
     """
     names = [keys.program_records(program), keys.prediction_recorded(task_id)]
     return names, [first_key, max_records, expires_s, task_id, record]
+
+
+def _to_mapping(values: Any) -> Mapping[bytes, bytes]:
+    """Return the fields of an entry, which redis-py gives as a mapping or, for a raw command, as a list."""
+    return values if isinstance(values, Mapping) else dict(zip(values[::2], values[1::2], strict=True))
 
 
 def _read_time(entry_id: bytes) -> float:

@@ -150,7 +150,8 @@ async def search_predictions(
     found, searched, content_bytes = list[SelectedPrediction](), 0, 0
     last: RecordedPrediction | None = None
     async with aclosing(_merge(predictions, wanted, min(size, _CHUNK), after)) as chunks:
-        async for chunk in chunks:
+        async for merged in chunks:
+            chunk = merged[: MAX_SEARCHED - searched]
             for each in await _select(scores, wanted, chunk):
                 found.append(each)
                 content_bytes += len(each.recorded.encode())

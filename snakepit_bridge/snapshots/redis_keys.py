@@ -37,7 +37,7 @@ class Keys:
 
     @property
     def permanent(self) -> tuple[str, ...]:
-        """Patterns of the keys without TTL: the indexes, each session until it is dropped, the audit trail and rules."""
+        """Patterns of the keys without TTL: the indexes, each session until it is dropped, the trail and rules."""
         session = re.escape(self.prefix("\0")).replace(re.escape("\0"), ".*")
         fleet = FleetKeys(self.namespace)
         control = (re.escape(fleet.audit), re.escape(fleet.protections))

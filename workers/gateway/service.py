@@ -13,6 +13,7 @@ from snakepit_bridge.audit.entries import AuditSource
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.aio import OutageLog, cancel_tasks, every
+from snakepit_bridge.process.garbage_collection import freeze_gc
 from snakepit_bridge.process.home_loop import adopt_loop, run_on_home_loop
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.redis.acl import Role
@@ -237,6 +238,7 @@ def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | 
         gateway = Gateway(settings)
 
         def serving() -> None:
+            freeze_gc()
             if announce is not None:
                 announce(json.dumps({"grpc": gateway.grpc_address, "http": gateway.http_address}))
 

@@ -5,7 +5,6 @@ The first call imports DSPy, as that of programs does.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
@@ -28,6 +27,7 @@ from workers.gateway.api.targets import require_all_sessions
 from workers.gateway.call import MAX_ID_LENGTH, ClientCall, require_name
 from workers.gateway.errors import MalformedError
 from workers.gateway.json_text import to_strict_json
+from workers.gateway.loading import load_beside_loop
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.evaluation_options import EvaluationOptions
@@ -106,7 +106,7 @@ class GatewayEvaluations:
 
     async def _load(self) -> AsyncEvaluations:
         """Return the evaluations; they are loaded beside the event loop, since DSPy takes seconds."""
-        return (await asyncio.to_thread(lambda: self._fleet.evaluations)).aio
+        return (await load_beside_loop(lambda: self._fleet.evaluations)).aio
 
 
 class GatewayOptimizations:
