@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -143,6 +143,17 @@ class AuditFilter:
             and (not self.actor or self.actor in (entry.actor, identify(entry.actor)))
             and (not self.action or self.action in (entry.action, entry.action.partition(".")[0]))
             and self.outcome in (None, entry.outcome)
+        )
+
+    def build_screen(self) -> Callable[[Mapping[bytes, bytes]], bool]:
+        """Return a quick check of the fields of a stream's entry, which is true of every entry that is shown."""
+        texts = (f"session:{self.session}" if self.session else "", self.actor, self.action, self.outcome or "")
+        target, actor, action, outcome = (text.encode(errors="replace") for text in texts)
+        return lambda fields: (
+            fields[b"target"].startswith(target)
+            and fields[b"actor"].startswith(actor)
+            and fields[b"action"].startswith(action)
+            and fields[b"outcome"].startswith(outcome)
         )
 
 

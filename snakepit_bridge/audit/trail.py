@@ -55,8 +55,11 @@ class AuditTrail(ABC):
         """
 
     @abstractmethod
-    async def _read_back(self, before: str, since_ms: int) -> list[AuditEntry]:
-        """Return a page of entries before a position, the newest first."""
+    async def _read_back(self, before: str, since_ms: int, chosen: AuditFilter) -> tuple[list[AuditEntry], str]:
+        """Return those of a page of entries before a position that a filter shows, the newest first.
+
+        The second value is the position of the last entry that was looked at; empty if there was none.
+        """
 
     @abstractmethod
     async def _read_on(self, after: str) -> list[AuditEntry]:
@@ -77,9 +80,11 @@ class AuditTrail(ABC):
             StoreUnavailableError: Redis is away.
         """
         found: list[AuditEntry] = []
-        while len(found) < limit and (page := await self._read_back(before, round(since * 1000))):
-            found += select(page, chosen)
-            before = page[-1].position
+        while len(found) < limit:
+            page, before = await self._read_back(before, round(since * 1000), chosen)
+            found += page
+            if not before:
+                break
         return found[:limit]
 
     async def follow(self, chosen: AuditFilter = ANYTHING, *, after: str = "") -> AsyncGenerator[AuditEntry]:
@@ -93,7 +98,7 @@ class AuditTrail(ABC):
             StoreUnavailableError: Redis is away.
         """
         if not after:
-            newest = await self._read_back("", 0)
+            newest, _ = await self._read_back("", 0, ANYTHING)
             after = newest[0].position if newest else "0-0"
         while True:
             page = await self._read_on(after)
@@ -165,11 +170,12 @@ class RedisAuditTrail(AuditTrail):
         await self._connection.execute("XTRIM", self._keys.audit, "MAXLEN", "~", entries)
 
     @override
-    async def _read_back(self, before: str, since_ms: int) -> list[AuditEntry]:
-        newest = f"({before}" if before else "+"
-        return _decode(
-            await self._connection.execute_read("XREVRANGE", self._keys.audit, newest, since_ms, "COUNT", _PAGE)
-        )
+    async def _read_back(self, before: str, since_ms: int, chosen: AuditFilter) -> tuple[list[AuditEntry], str]:
+        newest, may_match = f"({before}" if before else "+", chosen.build_screen()
+        command = ("XREVRANGE", self._keys.audit, newest, since_ms, "COUNT", _PAGE)
+        entries = await self._connection.execute_read(*command)
+        likely = _decode([entry for entry in entries if may_match(entry[1])])
+        return select(likely, chosen), entries[-1][0].decode() if entries else ""
 
     @override
     async def _read_on(self, after: str) -> list[AuditEntry]:
@@ -197,11 +203,12 @@ class MemoryAuditTrail(AuditTrail):
         self.append(entry)
 
     @override
-    async def _read_back(self, before: str, since_ms: int) -> list[AuditEntry]:
+    async def _read_back(self, before: str, since_ms: int, chosen: AuditFilter) -> tuple[list[AuditEntry], str]:
         found = [
             e for e in self._entries if e.at * 1000 >= since_ms and (not before or _place(e.position) < _place(before))
         ]
-        return found[::-1][:_PAGE]
+        page = found[::-1][:_PAGE]
+        return select(page, chosen), page[-1].position if page else ""
 
     @override
     async def _read_on(self, after: str) -> list[AuditEntry]:

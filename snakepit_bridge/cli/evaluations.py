@@ -32,11 +32,12 @@ Report = Annotated[
 def list_evaluations(
     ctx: typer.Context,
     limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 20,
+    program: Annotated[str, typer.Option(help="Only those of the program of this name.", show_default=False)] = "",
     json: AsJson = False,
     redis_url: RedisUrl = None,
 ) -> None:
     """List the newest evaluations."""
-    found = resolve_fleet(ctx, redis_url).fleet().evaluations.list(limit=limit)
+    found = resolve_fleet(ctx, redis_url).fleet().evaluations.list(limit=limit, program=program)
     if json:
         echo(dump_json([record.as_dict() for record in found]))
     elif found:

@@ -29,7 +29,7 @@ from snakepit_bridge.evaluations.comparison import EvaluationComparison, compare
 from snakepit_bridge.evaluations.gates import Gate, GateOutcome
 from snakepit_bridge.evaluations.jobs import PinnedArm
 from snakepit_bridge.evaluations.metric import MetricSpec
-from snakepit_bridge.evaluations.record_store import EvaluationStore
+from snakepit_bridge.evaluations.record_store import EvaluationPage, EvaluationPlace, EvaluationStore
 from snakepit_bridge.evaluations.records import (
     EvaluationRecord,
     ExampleResult,
@@ -130,16 +130,21 @@ class AsyncEvaluations:
         evaluations = await run_on_home_loop(self._run(resolve, dataset, metric, options))
         return dict(zip((arm.name for arm in arms), evaluations, strict=True))
 
-    async def list(self, *, limit: int = 100) -> list[EvaluationRecord]:
+    async def list(self, *, limit: int = 100, program: str = "") -> list[EvaluationRecord]:
         """Return the newest records, newest first.
 
         Args:
             limit: how many at most.
+            program: only those of the program of this name; empty for any.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        return await run_on_home_loop(self._store.list(limit=limit))
+        return await run_on_home_loop(self._store.list(limit=limit, program=program))
+
+    async def read_page(self, *, size: int, program: str = "", after: EvaluationPlace | None = None) -> EvaluationPage:
+        """Return a page of records, newest first, as :meth:`EvaluationStore.read_page` does."""
+        return await run_on_home_loop(self._store.read_page(size=size, program=program, after=after))
 
     async def get(self, evaluation: str) -> EvaluationRecord:
         """Return a record by its id, or by the first six characters of it or more.
@@ -353,8 +358,8 @@ class Evaluations:
     ) -> dict[str, Evaluation]:
         return run_blocking(self.aio.run_arms(program, dataset, metric, arms, session=session, options=options))
 
-    def list(self, *, limit: int = 100) -> list[EvaluationRecord]:
-        return run_blocking(self.aio.list(limit=limit))
+    def list(self, *, limit: int = 100, program: str = "") -> list[EvaluationRecord]:
+        return run_blocking(self.aio.list(limit=limit, program=program))
 
     def get(self, evaluation: str) -> EvaluationRecord:
         return run_blocking(self.aio.get(evaluation))

@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist, fmean
 from typing import Any, Literal, Self
 
@@ -57,7 +58,7 @@ def interval_of_mean(values: Sequence[float]) -> MeanInterval:
     """
     if all(value in (0, 1) for value in values):
         return MeanInterval(*_wilson(sum(values), len(values)), "wilson")
-    return _bootstrap(values)
+    return _bootstrap(tuple(values))
 
 
 def interval_of_difference(differences: Sequence[float]) -> MeanInterval:
@@ -67,7 +68,7 @@ def interval_of_difference(differences: Sequence[float]) -> MeanInterval:
         differences: of each example's two scores, at least one.
     """
     if any(differences):
-        return _bootstrap(differences)
+        return _bootstrap(tuple(differences))
     most = _wilson(0, len(differences))[1]
     return MeanInterval(-most, most, "wilson")
 
@@ -80,7 +81,9 @@ def _wilson(successes: float, count: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
 
 
-def _bootstrap(values: Sequence[float]) -> MeanInterval:
+# Up to a million draws take as long as all else that a comparison does, and people look at the same ones again.
+@lru_cache(maxsize=64)
+def _bootstrap(values: tuple[float, ...]) -> MeanInterval:
     count = len(values)
     resamples = max(_FEWEST_RESAMPLES, min(_MOST_RESAMPLES, _MOST_DRAWS // count))
     # No secret depends on it, and it has to be the same each time.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Self
 
 from snakepit_bridge.evaluations.records import (
     EvaluationRecord,
@@ -25,6 +29,62 @@ MAX_KEEP_S = 400 * 86_400
 
 _RECORD, _EXAMPLES = "record", "examples"
 _MIN_PREFIX, _FULL_ID = 6, 32
+
+MAX_SEARCHED = 2_000
+"""The most records that are looked at for one page."""
+
+PLACE_PATTERN = r"([0-9]{1,20}(?:\.[0-9]{1,20})?):([0-9a-f]{1,64})"
+"""What tokens of pages look like."""
+
+_PLACE = re.compile(PLACE_PATTERN)
+_MAX_PAGE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPlace:
+    """The place of an evaluation among all of them, newest first.
+
+    Attributes:
+        ended_at: when it ended, in Unix seconds.
+        id: its id.
+    """
+
+    ended_at: float
+    id: str
+
+    @classmethod
+    def parse(cls, token: str) -> Self | None:
+        """Return the place of a token; None if it is empty, which is that of the first page.
+
+        Raises:
+            ValueError: the token can't be one.
+        """
+        if not token:
+            return None
+        match = _PLACE.fullmatch(token)
+        if match is None:
+            raise ValueError("it must be the `next_page_token` of another page")
+        return cls(float(match[1]), match[2])
+
+    def __str__(self) -> str:
+        return f"{self.ended_at!r}:{self.id}"
+
+    def precedes(self, other: Self) -> bool:
+        """Check whether this evaluation comes before another one."""
+        return (self.ended_at, self.id) > (other.ended_at, other.id)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPage:
+    """A page of records.
+
+    Attributes:
+        records: newest first.
+        next_token: of the next page; empty for none.
+    """
+
+    records: Sequence[EvaluationRecord]
+    next_token: str
 
 
 class EvaluationStore:
@@ -93,23 +153,66 @@ class EvaluationStore:
             raise EvaluationNotFoundError(evaluation)
         return decode_results(stored)
 
-    async def list(self, *, limit: int = 100) -> list[EvaluationRecord]:
+    async def list(self, *, limit: int = 100, program: str = "") -> list[EvaluationRecord]:
         """Return the newest records, newest first.
 
         Args:
             limit: how many at most.
+            program: only those of the program of this name; empty for any.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        names = await self._read_names()
-        found: list[EvaluationRecord] = []
-        # The index has the names of records that have expired too.
-        while names and len(found) < limit:
-            page, names = names[:limit], names[limit:]
-            records = await asyncio.gather(*map(self.find, page))
-            found += [record for record in records if record is not None]
-        return found[:limit]
+        page = await self.read_page(size=min(limit, _MAX_PAGE), program=program)
+        found = list(page.records)
+        while page.next_token and len(found) < limit:
+            after = EvaluationPlace.parse(page.next_token)
+            page = await self.read_page(size=min(limit - len(found), _MAX_PAGE), program=program, after=after)
+            found += page.records
+        return found
+
+    async def read_page(self, *, size: int, program: str = "", after: EvaluationPlace | None = None) -> EvaluationPage:
+        """Return a page of records, newest first.
+
+        Args:
+            size: how many at most.
+            program: only those of the program of this name; empty for any.
+            after: where the page before it ended; None for the first.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        found, searched = list[tuple[EvaluationPlace, EvaluationRecord]](), 0
+        async with aclosing(self._read_back(after, size + 1)) as places:
+            async for chunk in places:
+                records = await asyncio.gather(*(self.find(place.id) for place in chunk))
+                # The index has the names of records that have expired too.
+                found += [
+                    (place, record)
+                    for place, record in zip(chunk, records, strict=True)
+                    if record is not None and program in ("", record.subject.program)
+                ]
+                searched += len(chunk)
+                if len(found) > size:
+                    return EvaluationPage([record for _, record in found[:size]], str(found[size - 1][0]))
+                if searched >= MAX_SEARCHED:
+                    return EvaluationPage([record for _, record in found], str(chunk[-1]))
+        return EvaluationPage([record for _, record in found], "")
+
+    async def _read_back(self, after: EvaluationPlace | None, size: int) -> AsyncGenerator[list[EvaluationPlace]]:
+        """Yield the places of evaluations in lists, newest first, from a place on."""
+        newest, last, start = "+inf" if after is None else repr(after.ended_at), after, 0
+        while True:
+            span = ("BYSCORE", "REV", "LIMIT", start, size, "WITHSCORES")
+            entries = await self._connection.execute_read("ZRANGE", self._keys.evaluations, newest, "-inf", *span)
+            places = [EvaluationPlace(at, name.decode()) for name, at in entries]
+            behind = [place for place in places if last is None or last.precedes(place)]
+            if behind:
+                yield behind
+                last = behind[-1]
+            if len(places) < size:
+                return
+            start += size
 
     async def _complete(self, evaluation: str) -> str:
         if len(evaluation) >= _FULL_ID:
@@ -122,5 +225,5 @@ class EvaluationStore:
         return names[0] if names else evaluation
 
     async def _read_names(self) -> list[str]:
-        names = await self._connection.execute_read("ZREVRANGE", self._keys.evaluations, 0, -1)
+        names = await self._connection.execute_read("ZRANGE", self._keys.evaluations, 0, -1)
         return [name.decode() for name in names]

@@ -204,8 +204,8 @@ _JUDGING = Part(
     "time", keys=("{ns}:{{j:*", "{ns}:{{t:*", "{ns}:{{r:*"), scripts="snakepit_bridge.releases/ admit score settle"
 )
 _WATCHING_JUDGES = Part("hmget zcard", reads=("{ns}:{{j:*",))
-_EVALUATING = Part("expire hget hset zadd zremrangebyscore zrevrange", keys=("{ns}:evaluations", "{ns}:{{e:*"))
-_EVALUATION_RECORDS = Part("hget zrevrange", reads=("{ns}:evaluations", "{ns}:{{e:*"))
+_EVALUATING = Part("expire hget hset zadd zrange zremrangebyscore", keys=("{ns}:evaluations", "{ns}:{{e:*"))
+_EVALUATION_RECORDS = Part("hget zrange", reads=("{ns}:evaluations", "{ns}:{{e:*"))
 _OPTIMIZING = Part("hget hset set", keys=("{ns}:{{p:*",))
 # A worker that runs one is a client of the fleet: it sends predictions, reads datasets, and stores what it finds.
 _JOBS = Part("expire hmget hsetnx zadd zremrangebyscore zrevrange", keys=("{ns}:jobs", "{ns}:{{job:*"))

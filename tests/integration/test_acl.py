@@ -576,6 +576,7 @@ async def refresher_works(server: RightsServer) -> None:
         for session in "ab":
             elixir.begin(session)
             elixir.register(session, "temperature", "float", 0.5)
+        elixir.register("a", POLICY_VARIABLE, "string", '{"stages": [{"share": 0.5, "min_s": 3600}]}')
         quick: dict[str, Any] = {
             "poll_s": 0.05,
             "poll_max_s": 0.2,
@@ -622,7 +623,7 @@ COMMANDS = (
     "evaluate plain --dataset ops --metric answer_exact_match --detach", "jobs list", "dataset remove ops",
     "record set plain", "record show", "record remove plain --erase",
     "register {spec} --name asked", "label asked prod 1",
-    "experiment start ops tone --arm a=stable:0.5 --arm b=latest:0.5", "experiment list ops",
+    "experiment start ops tone --arm a=stable:0.5 --arm b=latest:0.5", "experiment list ops", "experiment list",
     "experiment show ops tone", "experiment decide ops tone a --reason calmer",
     "promote ops stable", "watch ops --count 1", "dead list", "dead retry --all", "dead drop --all",
 )  # fmt: skip

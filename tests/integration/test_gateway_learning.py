@@ -129,6 +129,11 @@ async def test_an_evaluation_is_started_once_watched_read_and_compared(client: C
     assert (found.usage.calls, json.loads(found.record_json)["mean"]) == (4, 0.75)
     listed = await client.evaluations.List(pb.ListEvaluationsRequest(limit=2), **how)
     assert {each.id for each in listed.evaluations} == set(ids)
+    seen, token = list[str](), ""
+    for _ in ids:
+        page = await client.evaluations.List(pb.ListEvaluationsRequest(limit=1, program="qa", page_token=token), **how)
+        seen, token = [*seen, *(each.id for each in page.evaluations)], page.next_page_token
+    assert seen == [each.id for each in listed.evaluations]
     examples = await client.evaluations.ListExamples(pb.ListEvaluationExamplesRequest(id=ids[0], page_size=1), **how)
     assert (json.loads(examples.examples_json)[0]["score"], examples.next_page_token) == (False, "1")
     compared = await client.evaluations.Compare(pb.CompareEvaluationsRequest(baseline=ids[0], candidate=ids[1]), **how)

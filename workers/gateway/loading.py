@@ -1,4 +1,4 @@
-"""Loading what imports DSPy, which takes seconds, beside the gateway's event loop."""
+"""Loading what imports DSPy, which takes seconds, without holding up the gateway's event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Collection:
     is_frozen = False
 
 
-async def load_beside_loop(load: Callable[[], T]) -> T:
+async def load_in_thread(load: Callable[[], T]) -> T:
     """Return what a function loads; once DSPy is among it, it is left out of garbage collection.
 
     Args:

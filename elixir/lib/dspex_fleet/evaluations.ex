@@ -48,7 +48,10 @@ defmodule DSPexFleet.Evaluations do
 
   @fields ~w(id program version session token dataset dataset_version metric score low high count errors author record)a
   @call_schema Options.call()
-  @list_schema Options.call(limit: [type: {:in, 1..1_000}, default: 100, doc: "The most evaluations."])
+  @list_schema Options.call(
+                 limit: [type: :pos_integer, default: 100, doc: "The most evaluations."],
+                 program: [type: :string, default: "", doc: "Only those of the program of this name."]
+               )
   @examples_schema Options.call(limit: [type: :pos_integer, doc: "The most examples; all by default."])
   @start_schema Options.call(
                   arms: [
@@ -122,9 +125,14 @@ defmodule DSPexFleet.Evaluations do
   """
   @spec list(Session.ref(), keyword) :: {:ok, [evaluation]} | {:error, Error.t()}
   def list(session, opts \\ []) do
-    with {:ok, opts} <- Options.validate(opts, @list_schema),
-         {:ok, answer} <- run(session, :list_evaluations, "Evaluations.List", %{"limit" => opts[:limit]}, opts),
-         do: {:ok, Enum.map(answer["evaluations"], &evaluation/1)}
+    with {:ok, opts} <- Options.validate(opts, @list_schema) do
+      build = fn %{"page_size" => size, "page_token" => page_token} ->
+        %{"limit" => size, "program" => opts[:program], "page_token" => page_token}
+      end
+
+      read = &{:ok, evaluation(&1)}
+      Pages.read(session, :list_evaluations, {"Evaluations.List", "evaluations"}, build, opts, read)
+    end
   end
 
   @doc "Returns an evaluation by its id, or by the first six characters of it or more."

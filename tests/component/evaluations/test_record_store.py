@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from snakepit_bridge.evaluations.record_store import EvaluationStore
+from snakepit_bridge.evaluations import record_store
+from snakepit_bridge.evaluations.record_store import EvaluationPlace, EvaluationStore
 from snakepit_bridge.evaluations.records import EvaluationKey, EvaluationRecord, EvaluationSubject, ExampleResult
 from snakepit_bridge.exceptions import EvaluationNotFoundError
 from snakepit_bridge.redis.connection import RedisConnection
@@ -47,6 +50,32 @@ async def test_the_newest_records_are_listed_first_without_those_that_have_expir
     await store._connection.execute("DEL", FleetKeys().evaluation(records[4].id))
     assert await store.list(limit=3) == [records[3], records[2], records[1]]
     assert await store.list() == records[3::-1]
+
+
+async def test_pages_go_on_where_the_one_before_ended(store: EvaluationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [record(number) for number in range(5)]
+    for each in records[:4]:
+        await store.put(each, RESULTS)
+    at = time.time() - 60
+    at_once = [part for each in records[:4] for part in (at, each.id)]
+    await store._connection.execute("ZADD", FleetKeys().evaluations, *at_once)
+    ordered = sorted(records[:4], key=lambda each: each.id, reverse=True)
+    first = await store.read_page(size=3)
+    assert list(first.records) == ordered[:3]
+    await store.put(records[4], RESULTS)  # newer than all, so that it would move pages that are counted
+    last = await store.read_page(size=3, after=EvaluationPlace.parse(first.next_token))
+    assert (list(last.records), last.next_token) == (ordered[3:], "")
+    monkeypatch.setattr(record_store, "MAX_SEARCHED", 2)
+    sparse = await store.read_page(size=1, program="absent")
+    assert (list(sparse.records), bool(sparse.next_token)) == ([], True)
+    assert await store.list(program="absent") == []
+    assert await store.list(program=SUBJECT.program) == [records[4], *ordered]
+
+
+@pytest.mark.parametrize("token", ["x", "1", "1:", "1:xyz", "inf:0", "-1:0", "1:٣", "1.:0"])
+def test_a_place_that_can_not_be_one_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match="next_page_token"):
+        EvaluationPlace.parse(token)
 
 
 async def test_a_record_expires(store: EvaluationStore) -> None:

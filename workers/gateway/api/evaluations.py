@@ -14,7 +14,7 @@ from snakepit_bridge.client.optimization.budget import Budget
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.evaluations.jobs import Job
 from snakepit_bridge.evaluations.metric import MetricSpec
-from snakepit_bridge.evaluations.record_store import KEEP_S
+from snakepit_bridge.evaluations.record_store import KEEP_S, EvaluationPlace
 from snakepit_bridge.evaluations.records import EvaluationRecord
 from snakepit_bridge.exceptions import MetricError
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
@@ -27,7 +27,7 @@ from workers.gateway.api.targets import require_all_sessions
 from workers.gateway.call import MAX_ID_LENGTH, ClientCall, require_name
 from workers.gateway.errors import MalformedError
 from workers.gateway.json_text import to_strict_json
-from workers.gateway.loading import load_beside_loop
+from workers.gateway.loading import load_in_thread
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.evaluation_options import EvaluationOptions
@@ -68,10 +68,16 @@ class GatewayEvaluations:
         return await self._starts.start(request, call, start)
 
     async def list(self, request: pb.ListEvaluationsRequest, call: ClientCall) -> pb.ListEvaluationsResponse:
-        """Return the newest evaluations."""
+        """Return a page of evaluations, newest first."""
         require_all_sessions(call, GrantScope.READ)
-        found = await (await self._load()).list(limit=page_size(request.limit))
-        return pb.ListEvaluationsResponse(evaluations=map(_record_message, found))
+        try:
+            after = EvaluationPlace.parse(request.page_token)
+        except ValueError as exc:
+            raise MalformedError("page_token", str(exc)) from exc
+        evaluations = await self._load()
+        found = await evaluations.read_page(size=page_size(request.limit), program=request.program, after=after)
+        messages = map(_record_message, found.records)
+        return pb.ListEvaluationsResponse(evaluations=messages, next_page_token=found.next_token)
 
     async def get(self, request: pb.EvaluationRequest, call: ClientCall) -> pb.Evaluation:
         """Return an evaluation."""
@@ -106,7 +112,7 @@ class GatewayEvaluations:
 
     async def _load(self) -> AsyncEvaluations:
         """Return the evaluations; they are loaded beside the event loop, since DSPy takes seconds."""
-        return (await load_beside_loop(lambda: self._fleet.evaluations)).aio
+        return (await load_in_thread(lambda: self._fleet.evaluations)).aio
 
 
 class GatewayOptimizations:

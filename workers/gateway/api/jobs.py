@@ -19,7 +19,7 @@ from workers.gateway.api.request_ids import RequestIds
 from workers.gateway.api.targets import require_all_sessions
 from workers.gateway.call import MAX_ID_LENGTH, ClientCall, require_name
 from workers.gateway.json_text import to_strict_json
-from workers.gateway.loading import load_beside_loop
+from workers.gateway.loading import load_in_thread
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.jobs import AsyncJobs
@@ -118,7 +118,7 @@ def _require_id(request: pb.JobRequest, call: ClientCall, scope: GrantScope) -> 
 
 async def load_jobs(fleet: Fleet) -> AsyncJobs:
     """Return the jobs of a fleet; they are loaded beside the event loop, since DSPy takes seconds."""
-    return (await load_beside_loop(lambda: fleet.jobs)).aio
+    return (await load_in_thread(lambda: fleet.jobs)).aio
 
 
 def job_message(job: Job, *, brief: bool = False) -> pb.Job:

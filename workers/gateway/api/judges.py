@@ -14,7 +14,7 @@ from snakepit_bridge.variables.codec import encode_canonical, parse
 from workers.gateway.access.authentication import GrantScope
 from workers.gateway.call import ClientCall
 from workers.gateway.errors import NotGrantedError
-from workers.gateway.loading import load_beside_loop
+from workers.gateway.loading import load_in_thread
 
 
 class GatewayJudges:
@@ -39,7 +39,7 @@ class GatewayJudges:
     async def add(self, request: pb.AddJudgeRequest, call: ClientCall) -> pb.Judge:
         """Add a judge, in place of the one of the same program and name."""
         _require_judges(call, GrantScope.CONTROL)
-        await load_beside_loop(lambda: self._fleet.registry)  # loads DSPy, which takes seconds
+        await load_in_thread(lambda: self._fleet.registry)  # loads DSPy, which takes seconds
         judge = await self._fleet.judges.aio.add(
             request.judged,
             name=request.name,

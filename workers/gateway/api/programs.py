@@ -14,7 +14,7 @@ from workers.gateway.access.authentication import GrantScope
 from workers.gateway.call import ClientCall, require_name
 from workers.gateway.errors import MalformedError, NotGrantedError
 from workers.gateway.json_text import to_strict_json
-from workers.gateway.loading import load_beside_loop
+from workers.gateway.loading import load_in_thread
 
 if TYPE_CHECKING:
     from snakepit_bridge.programs.registry import Program, ProgramListing, ProgramRegistry
@@ -101,7 +101,7 @@ class Programs:
 
     async def _registry(self) -> ProgramRegistry:
         """Return the programs; they are loaded beside the event loop, since DSPy takes seconds."""
-        return await load_beside_loop(lambda: self._fleet.registry)
+        return await load_in_thread(lambda: self._fleet.registry)
 
     def _import_modules(self) -> None:
         from snakepit_bridge.programs.imports import AllowedImports

@@ -12,7 +12,7 @@ from workers.gateway.access.authentication import GrantScope
 from workers.gateway.api.converters import timestamp_message
 from workers.gateway.call import ClientCall, require_name
 from workers.gateway.errors import NotGrantedError
-from workers.gateway.loading import load_beside_loop
+from workers.gateway.loading import load_in_thread
 
 
 class GatewayRecorders:
@@ -33,7 +33,7 @@ class GatewayRecorders:
     async def set(self, request: pb.SetRecorderRequest, call: ClientCall) -> pb.Recorder:
         """Set a program's recorder."""
         _require_recorders(call, GrantScope.CONTROL)
-        await load_beside_loop(lambda: self._fleet.registry)  # loads DSPy, which takes seconds
+        await load_in_thread(lambda: self._fleet.registry)  # loads DSPy, which takes seconds
         names = ("share", "max_records", "expires_s", "errors")
         given: dict[str, Any] = {name: getattr(request, name) for name in names if request.HasField(cast("Any", name))}
         recorder = await self._fleet.recorders.aio.set(

@@ -7,7 +7,7 @@ from snakepit_bridge.releases.target_names import TargetName
 from workers.gateway.access.authentication import GrantScope
 from workers.gateway.call import ClientCall
 from workers.gateway.errors import NotGrantedError
-from workers.gateway.loading import load_beside_loop
+from workers.gateway.loading import load_in_thread
 
 
 async def require_target(fleet: Fleet, text: str, call: ClientCall) -> TargetName:
@@ -26,7 +26,7 @@ async def require_target(fleet: Fleet, text: str, call: ClientCall) -> TargetNam
     if not is_covered(target, call):
         raise NotGrantedError(call.grant.name, GrantScope.RELEASE, target.name if target.kind == "session" else "*")
     if target.kind == "program":
-        await load_beside_loop(lambda: fleet.registry)
+        await load_in_thread(lambda: fleet.registry)
     return target
 
 

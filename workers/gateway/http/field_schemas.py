@@ -8,6 +8,7 @@ from snakepit_bridge.audit.entries import AuditOutcome
 from snakepit_bridge.costs.report import COST_DIMENSIONS, MAX_SINCE_S
 from snakepit_bridge.datasets.search import TOKEN_PATTERN
 from snakepit_bridge.delivery.activity import KEPT_S
+from snakepit_bridge.evaluations.record_store import PLACE_PATTERN
 from snakepit_bridge.protocol.targeting import MAX_ATTRIBUTE_CHARACTERS, MAX_ATTRIBUTES, MAX_KEY_BYTES
 from snakepit_bridge.releases.scores import MAX_COMMENT_BYTES, MAX_TEXT, NAME_PATTERN
 from snakepit_bridge.rollouts.looks import MAX_LOOKS
@@ -123,6 +124,8 @@ MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
     ("SearchPredictionsRequest", "page_token"): {"type": "string", "pattern": f"^({TOKEN_PATTERN})?$"},
     ("ListDatasetExamplesRequest", "page_token"): _OFFSET,
     ("ListEvaluationExamplesRequest", "page_token"): _OFFSET,
+    ("ListEvaluationsRequest", "program"): _TEXT,
+    ("ListEvaluationsRequest", "page_token"): {"type": "string", "pattern": f"^({PLACE_PATTERN})?$"},
     ("ListAuditRequest", "outcome"): {"type": "string", "enum": ["", *AuditOutcome]},
     ("ListAuditRequest", "since_s"): _SECONDS,
     ("ListAuditRequest", "before"): _POSITION,

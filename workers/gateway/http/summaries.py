@@ -80,7 +80,7 @@ SUMMARIES = {
     "Recorders.Set": "Have a share of a program's finished predictions recorded, for datasets.",
     "Recorders.Remove": "Remove a program's recorder.",
     "Evaluations.Start": "Start an evaluation of a program on a dataset on a worker, and return its job.",
-    "Evaluations.List": "Return the newest evaluations, newest first.",
+    "Evaluations.List": "Return a page of evaluations, newest first.",
     "Evaluations.Get": "Return an evaluation by its id.",
     "Evaluations.ListExamples": "Return how each example of an evaluation fared, in pages.",
     "Evaluations.Compare": "Compare two evaluations of the same examples by the same metric, example by example.",

@@ -15,28 +15,28 @@ from workers.gateway.console.page import Page, Visit, whole_text
 from workers.gateway.console.score_histogram import count_scores
 from workers.gateway.errors import MalformedError
 
-_LISTED, _JOBS = 250, 20
+_LISTED, _JOBS = 100, 20
 _PAGE_SIZE, _HISTOGRAM_SIZE = 25, 1_000
 MAX_FLIPPED = 100
 _EMPTY = {"score": None, "error": "", "problem": "", "feedback": "", "task_id": ""}
 
 
 async def show_evaluations(visit: Visit) -> Response:
-    """Show the newest evaluations, and the jobs that run some."""
-    program = visit.query.get("program", "")
+    """Show a page of evaluations, newest first, and the jobs that run some."""
+    program, after = visit.query.get("program", "").strip(), visit.query.get("after", "")
+    request = pb.ListEvaluationsRequest(limit=_LISTED, program=program, page_token=after)
     found, jobs = await asyncio.gather(
-        visit.call("Evaluations.List", pb.ListEvaluationsRequest(limit=_LISTED)),
+        visit.call("Evaluations.List", request),
         visit.call("Jobs.List", pb.ListJobsRequest(limit=_JOBS)),
     )
-    evaluations = [each for each in found.evaluations if program in ("", each.program)]
     return visit.render(
         "evaluations.html.j2",
-        evaluations=evaluations,
+        evaluations=found.evaluations,
+        next_page=found.next_page_token,
+        is_first=not after,
         program=program,
         programs=sorted({each.program for each in found.evaluations}),
         jobs=jobs.jobs,
-        is_cut=len(found.evaluations) == _LISTED,
-        listed=_LISTED,
     )
 
 

@@ -95,8 +95,9 @@ async def set_label(visit: Visit) -> Response:
 async def _list_evaluations(visit: Visit, program: pb.Program) -> list[pb.Evaluation]:
     if not (visit.can("Evaluations.List") and visit.grant.covers_all):
         return []
-    found = await visit.call("Evaluations.List", pb.ListEvaluationsRequest(limit=_LISTED_EVALUATIONS))
-    return [each for each in found.evaluations if (each.program, each.version) == (program.name, program.version)]
+    request = pb.ListEvaluationsRequest(limit=_LISTED_EVALUATIONS, program=program.name)
+    found = await visit.call("Evaluations.List", request)
+    return [each for each in found.evaluations if each.version == program.version]
 
 
 def _pretty(spec: bytes) -> str:

@@ -1900,16 +1900,22 @@ class StartEvaluationRequest(_message.Message):
     def __init__(self, program: _Optional[str] = ..., dataset: _Optional[str] = ..., metric: _Optional[str] = ..., arms: _Optional[_Iterable[str]] = ..., session: _Optional[str] = ..., exactly: _Optional[str] = ..., metric_options_json: _Optional[bytes] = ..., failure_score: _Optional[float] = ..., repeat: _Optional[int] = ..., in_flight: _Optional[int] = ..., keep_s: _Optional[int] = ..., drop_content: _Optional[bool] = ..., author: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ListEvaluationsRequest(_message.Message):
-    __slots__ = ("limit",)
+    __slots__ = ("limit", "program", "page_token")
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     limit: int
-    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+    program: str
+    page_token: str
+    def __init__(self, limit: _Optional[int] = ..., program: _Optional[str] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListEvaluationsResponse(_message.Message):
-    __slots__ = ("evaluations",)
+    __slots__ = ("evaluations", "next_page_token")
     EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     evaluations: _containers.RepeatedCompositeFieldContainer[Evaluation]
-    def __init__(self, evaluations: _Optional[_Iterable[_Union[Evaluation, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, evaluations: _Optional[_Iterable[_Union[Evaluation, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class EvaluationRequest(_message.Message):
     __slots__ = ("id",)
