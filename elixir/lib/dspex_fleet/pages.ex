@@ -42,7 +42,7 @@ defmodule DSPexFleet.Pages do
   end
 
   defp page(answer, field, read) do
-    with {:ok, items} <- Variable.traverse(answer[field], read), do: {:ok, items, answer["next_page_token"]}
+    with {:ok, items} <- Variable.traverse(answer[field], read), do: {:ok, items, answer["next_page_token"] || ""}
   end
 
   defp collect(fetch, limit, page_token, before) do

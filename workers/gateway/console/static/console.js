@@ -77,8 +77,15 @@
       if (focused) document.getElementById(focused)?.focus();
     });
     source.addEventListener("problem", (event) => showProblem(event.data));
-    source.onerror = () => showProblem("The gateway can't be reached.");
-    addEventListener("pagehide", () => source.close());
+    const close = () => source.close();
+    source.onerror = () => {
+      showProblem("The gateway or its Redis can't be reached.");
+      if (source.readyState !== EventSource.CLOSED) return;
+      // A browser connects again by itself, but not once it has got something else, such as that Redis is away.
+      removeEventListener("pagehide", close);
+      setTimeout(() => follow(element), 3_000);
+    };
+    addEventListener("pagehide", close);
   }
 
   // What takes longer than a page may comes once the page is there.
