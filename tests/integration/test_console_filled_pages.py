@@ -221,6 +221,10 @@ async def test_evaluations_are_listed_shown_and_compared_by_the_examples_that_fl
     assert re.search(r"qa:2 golden:1 exact 70 % ", text)
     assert re.search(r"qa:1 golden:1 exact 35 % ", text)
     assert re.search(rf"{filled.optimization[:8]} Optimization qa Succeeded", text)
+    assert "No evaluation of “absent”" in await show(browser, "/evaluations", program="absent")
+    assert re.search(
+        r"No evaluation is older than these .*First page", await show(browser, "/evaluations", after="1.0:0")
+    )
     text = await show(browser, "/evaluation", id=first)
     assert re.search(r"Score 35 % Plausible 18\.1 % to 56\.7 % Examples 20", text)
     assert re.search(r"question What is 2 times 5\? answer 10 answer 11 Wrong", text)
