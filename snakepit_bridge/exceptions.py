@@ -129,7 +129,7 @@ def join_names(names: Iterable[str], limit: int = 12) -> str:
 
 def suggest_name(name: str, names: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the name nearest to a misspelt one, or nothing."""
-    matches = difflib.get_close_matches(name, list(names), n=1)
+    matches = difflib.get_close_matches(str(name), list(names), n=1)  # what is no text is no name, and may come here
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
@@ -719,12 +719,18 @@ class ProgramError(BridgeError):
 
 @_error
 class ProgramNotFoundError(ProgramError):
-    """A program, version or label that isn't registered."""
+    """A program, version or label that isn't registered.
+
+    ``problem`` says why the reference can't be any.
+    """
 
     reference: str
     available: Sequence[str] = ()
+    problem: str = ""
 
     def __str__(self) -> str:
+        if self.problem:
+            return f"Program not found: {self.reference!r}: {self.problem}. List programs: dspex-fleet programs."
         hint = suggest_name(self.reference, self.available)
         name, at, label = self.reference.partition("@")
         has_name = any(known.partition("@")[0].partition(":")[0] == name for known in self.available)

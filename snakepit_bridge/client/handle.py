@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from celery.states import PENDING
@@ -109,9 +110,10 @@ class Handle:
 
         Raises:
             PredictionTimeoutError: it hasn't ended within the fleet's bound.
+            PredictionUnknownError: nothing is known of it, which is found out within seconds.
             StoreUnavailableError: Redis is away.
         """
-        following = self._chunks.open(self.id, self._wait_s, self._replies)
+        following = self._chunks.open(self.id, self._wait_s, wait_for_end=self._wait_for_known_end)
         try:
             while chunks := await run_on_home_loop(following.read()):
                 for piece in chunks:
@@ -188,10 +190,7 @@ class Handle:
         )
 
     async def _result(self, wait_s: float) -> Result:
-        first_s = wait_s
-        if self._finder is not None and self._replies is None:
-            # This process didn't submit it, so the id may be unknown.
-            first_s = min(wait_s, _FIRST_WAIT_S)
+        first_s = min(wait_s, _FIRST_WAIT_S) if self._may_be_unknown else wait_s
         try:
             return await self._results.wait(self.id, first_s, self._replies)
         except PredictionTimeoutError:
@@ -205,6 +204,24 @@ class Handle:
             return await self._results.wait(self.id, wait_s - first_s, self._replies)
         except PredictionTimeoutError:
             raise PredictionTimeoutError(self.id, wait_s, await self._locate(False)) from None
+
+    async def _wait_for_known_end(self) -> TaskResult:
+        """Return how the prediction ended.
+
+        Raises:
+            PredictionUnknownError: nothing is known of it.
+        """
+        if self._may_be_unknown:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_WAIT_S):
+                    return await self._results.wait_for_end(self.id)
+            await self._results.retry_through_outages(lambda: self._locate(True))
+        return await self._results.wait_for_end(self.id, self._replies)
+
+    @property
+    def _may_be_unknown(self) -> bool:
+        """Whether this process didn't submit it, and can look for it."""
+        return self._finder is not None and self._replies is None
 
     async def _locate(self, must_be_known: bool) -> str:
         """Return where the prediction is, as far as known.

@@ -140,9 +140,9 @@ def _wait_for(handle: Handle, timeout: float | None, errors: ErrorMode) -> Fleet
     try:
         return handle.get(timeout)
     except BridgeError as exc:
-        if errors == "raise":
-            raise
-        return exc
+        if errors == "return":
+            return exc
+        raise
 
 
 def track_progress(inputs: Iterable[Mapping[str, Any]], program: str) -> Iterator[Mapping[str, Any]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, cast
 
 from snakepit_bridge.exceptions import BridgeError, InputError, SubmitOptionError
@@ -44,13 +46,17 @@ class SubmitOptions:
         """Return what the predictions of a program under these conditions have in common.
 
         Raises:
-            SubmitOptionError: a token, the priority, the outage contract, the key or an attribute is malformed, or
-                two of them exclude each other.
+            SubmitOptionError: the program, a token, the priority, the deadline, the outage contract, the key or an
+                attribute is malformed, or two of them exclude each other.
             SessionNameError: the session's name is invalid.
         """
+        with _naming("program"):
+            _check_program(program)
         with _naming("priority"):
             check_priority(self.priority)
         check_session(self.session)
+        with _naming("deadline"):
+            deadline = None if self.deadline is None else time.time() + _check_seconds(self.deadline)
         with _naming("max_staleness" if self.outage is None else "outage"):
             accepted = FreshnessPolicy.of(self.max_staleness, self.outage)
         with _naming("at_least" if self.exactly is None else "exactly"):
@@ -64,7 +70,7 @@ class SubmitOptions:
             {},
             self.session,
             requirement,
-            None if self.deadline is None else time.time() + self.deadline,
+            deadline,
             max_staleness=accepted.max_staleness_s,
             outage=None if self.outage is None else str(accepted.outage),
             stream=self.stream,
@@ -82,7 +88,7 @@ def _naming(option: str) -> Generator[None]:
         yield
     except BridgeError:
         raise
-    except ValueError as exc:
+    except (ValueError, TypeError) as exc:
         raise SubmitOptionError(option, str(exc)) from None
 
 
@@ -105,14 +111,31 @@ def check_options(program: str, namespace: str, **options: Any) -> None:
     SubmitOptions(**{**defaults, **options}).build_request(program, namespace)
 
 
-def check_priority(priority: int) -> None:
+def check_priority(priority: object) -> None:
     """Refuse what isn't a priority.
 
     Raises:
-        ValueError: it is out of range.
+        ValueError: it is no whole number, or out of range.
     """
-    if not 0 <= priority <= MOST_URGENT:
-        raise ValueError(f"A priority is 0 to {MOST_URGENT}, the most urgent; got {priority}")
+    if not isinstance(priority, Integral) or not 0 <= int(priority) <= MOST_URGENT:
+        raise ValueError(f"A priority is 0 to {MOST_URGENT}, the most urgent; got {priority!r:.40}")
+
+
+def _check_program(program: object) -> None:
+    if not isinstance(program, str):
+        raise ValueError(f"A reference to a program is text, like 'qa' or 'qa@prod'; got {type(program).__name__}")
+
+
+def _check_seconds(seconds: object) -> float:
+    if not isinstance(seconds, Real):
+        raise ValueError(f"It is a number of seconds; got {type(seconds).__name__}")
+    try:
+        number = float(seconds)
+    except OverflowError:
+        number = math.inf
+    if math.isnan(number):
+        raise ValueError("It is a number of seconds; got nan")
+    return number
 
 
 def prepare_inputs(program: str, inputs: Any, bounds: ValueBounds) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from snakepit_bridge.encryption.cipher import PLAIN, Cipher
-from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
+from snakepit_bridge.exceptions import IdempotencyConflictError, InputError, SubmitOptionError
 from snakepit_bridge.protocol.json_values import dumps
 from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.key_names import FleetKeys, IdempotencyKey, OwnedKey
@@ -80,6 +80,7 @@ def build_pending(
     Raises:
         InputError: inputs of a key aren't JSON.
         IdempotencyConflictError: a key stands here twice, with different inputs.
+        SubmitOptionError: a key is no text, is empty or isn't valid UTF-8.
     """
     pending = [
         _build_one(request, fields, key, namespace, replies, cipher) for fields, key in zip(inputs, keys, strict=True)
@@ -102,11 +103,22 @@ def _build_one(
     if key is None:
         task_id = str(uuid4())
         return PendingPrediction(task_id, inputs, None, "", Reservation("", task_id, replies))
+    _check_key(key)
     digest = _hash_request(request, inputs, cipher)
     # With the digest, so that a key that is used again once its reservation has expired never finds another's result.
     name, reservation = _reservation_names(namespace, key)
     task_id = str(uuid5(NAMESPACE_URL, f"{name}/{digest}"))
     return PendingPrediction(task_id, inputs, key, reservation, Reservation(digest, task_id, replies))
+
+
+def _check_key(key: object) -> None:
+    text = key.key if isinstance(key, OwnedKey) else key
+    if not isinstance(text, str) or not text:
+        raise SubmitOptionError("idempotency_key", f"It is text that isn't empty, or None; got {text!r:.40}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SubmitOptionError("idempotency_key", "It is valid UTF-8; got half of a surrogate pair") from None
 
 
 def _reservation_names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:

@@ -121,6 +121,9 @@ class Results:
                 raise StoreUnavailableError(
                     self._outage.url, f"{self._outage.problem}, during the whole wait"
                 ) from None
+            # A short time, such as 0, ends before the first read: what is there by now counts.
+            if (outcome := await self.outcome(task_id)).ready:
+                return result_or_raise(outcome)
             raise PredictionTimeoutError(task_id, timeout_s) from None
 
     async def wait_for_end(self, task_id: str, replies: str | None = None) -> TaskResult:

@@ -7,9 +7,10 @@ reader that begins late misses none, and a slow one delays no writer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
+from functools import partial
 from typing import Any, cast
 
 from snakepit_bridge.client.results import Results, TaskResult
@@ -60,17 +61,22 @@ class ChunkReader:
     cipher: Cipher = PLAIN
 
     def open(
-        self, task_id: str, wait_s: float | None = None, replies: str | None = None, after: str | None = None
+        self,
+        task_id: str,
+        wait_s: float | None = None,
+        *,
+        wait_for_end: Callable[[], Awaitable[TaskResult]] | None = None,
+        after: str | None = None,
     ) -> ChunkStream:
         """Return a reader of one prediction's pieces.
 
         Args:
             task_id: the prediction.
             wait_s: seconds in which it has to end; None sets no bound.
-            replies: the channel that its request named, if that is known.
+            wait_for_end: returns how it ended; None waits on the prediction's own channel.
             after: the position of a piece: only those behind it are read.
         """
-        return ChunkStream(self, task_id, wait_s, replies, after)
+        return ChunkStream(self, task_id, wait_s, wait_for_end or partial(self.results.wait_for_end, task_id), after)
 
 
 class ChunkStream:
@@ -80,17 +86,22 @@ class ChunkStream:
         pieces: the way to them.
         task_id: the prediction.
         wait_s: seconds in which it has to end; None sets no bound.
-        replies: the channel that its request named, if that is known.
+        wait_for_end: returns how it ended.
         after: the position of a piece: only those behind it are read.
     """
 
     def __init__(
-        self, pieces: ChunkReader, task_id: str, wait_s: float | None, replies: str | None, after: str | None = None
+        self,
+        pieces: ChunkReader,
+        task_id: str,
+        wait_s: float | None,
+        wait_for_end: Callable[[], Awaitable[TaskResult]],
+        after: str | None = None,
     ) -> None:
         self._reader = pieces
         self._task_id = task_id
         self._wait_s = wait_s
-        self._replies = replies
+        self._await_end = wait_for_end
         self._key = chunks_key(pieces.namespace, task_id)
         self._after = _parse_position(after) if after else None
         self._min_position = "-"
@@ -107,6 +118,7 @@ class ChunkStream:
 
         Raises:
             PredictionTimeoutError: it hasn't ended in time.
+            BridgeError: what ``wait_for_end`` raised.
             StoreUnavailableError: Redis was away to the end, or has never answered.
         """
         if self._end is None:
@@ -145,7 +157,7 @@ class ChunkStream:
         bound = asyncio.timeout(self._wait_s)
         try:
             async with bound:
-                return await self._reader.results.wait_for_end(self._task_id, self._replies)
+                return await self._await_end()
         except TimeoutError:
             if not bound.expired():
                 raise

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from snakepit_bridge.delivery.keys import DeliveryKeys
-from snakepit_bridge.protocol.messages import PREDICT_BATCH, code_queue
+from snakepit_bridge.protocol.messages import code_queue
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 
 _STEPS = (0, 3, 6, 9)
 # Messages can't be looked up by their task, so no more than so many are read.
 _MAX_MESSAGES = 2_000
+
+_BY_LIMIT = "waits for a limit of its LM profile or session"
+_BY_BATCH = "waits for a batch of LM calls: dspex-fleet lm-batches list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,51 +59,61 @@ class TaskFinder:
         Raises:
             StoreUnavailableError: Redis is away.
         """
+        forms = _written_forms(task_id)
         looks = [(queue, self._layout.waiting(queue, step)) for queue in self._queues for step in reversed(_STEPS)]
         commands: list[tuple[Any, ...]] = [("LRANGE", name, -_MAX_MESSAGES, -1) for _, name in looks]
         rest = [
             ("HEXISTS", self._parked, task_id),
             ("HEXISTS", self._batched, task_id),
+            ("HLEN", self._parked),
+            ("HLEN", self._batched),
             ("ZRANGE", self._layout.delayed, 0, _MAX_MESSAGES - 1),
             ("HVALS", self._layout.dead_entries),
             ("HKEYS", self._layout.workers),
         ]
-        *lists, parked, batched, delayed, dead, workers = await self._connection.send_each([*commands, *rest])
+        *lists, parked, batched, parked_count, batched_count, delayed, dead, workers = await self._connection.send_each(
+            [*commands, *rest]
+        )
         for (queue, _), messages in zip(looks, lists, strict=True):
-            if (behind := _position(task_id, reversed(messages))) is not None:
+            if (behind := _position(forms, reversed(messages))) is not None:
                 return TaskLocation(f"waits in queue '{queue}', behind {behind} others of its priority")
         if parked:
-            return TaskLocation("waits for a limit of its LM profile or session")
+            return TaskLocation(_BY_LIMIT)
         if batched:
-            return TaskLocation("waits for a batch of LM calls: dspex-fleet lm-batches list")
-        if _position(task_id, delayed) is not None:
+            return TaskLocation(_BY_BATCH)
+        if _position(forms, delayed) is not None:
             return TaskLocation("is delayed for a retry")
-        if _position(task_id, dead) is not None:
+        if _position(forms, dead) is not None:
             return TaskLocation("was given up: dspex-fleet dead list")
         certain = all(len(messages) < _MAX_MESSAGES for messages in (*lists, delayed))
-        return await self._find_at_workers(task_id, workers, certain)
-
-    async def _find_at_workers(self, task_id: str, workers: list[bytes], certain: bool) -> TaskLocation:
-        held = await self._connection.send_each([("HVALS", self._layout.held(worker.decode())) for worker in workers])
-        if any(_position(task_id, records) is not None for records in held):
-            return TaskLocation("is with a worker")
+        # Where many are parked, a later step of a chain isn't looked for among them.
+        certain = certain and parked_count + batched_count < _MAX_MESSAGES
+        hashes = {self._parked: _BY_LIMIT, self._batched: _BY_BATCH} if certain else {}
+        hashes |= {self._layout.held(worker.decode()): "is with a worker" for worker in workers}
+        found = await self._connection.send_each([("HVALS", name) for name in hashes])
+        for place, records in zip(hashes.values(), found, strict=True):
+            if _position(forms, records) is not None:
+                return TaskLocation(place)
         return TaskLocation(certain=certain)
 
 
-def _position(task_id: str, messages: Iterable[bytes]) -> int | None:
+def _position(forms: list[bytes], messages: Iterable[bytes]) -> int | None:
     """Return how many messages stand before the task's; None if it is in none of them."""
     for place, raw in enumerate(messages):
-        if task_id.encode() in raw or task_id in _decode_batch_body(raw):
+        if any(form in raw for form in forms):
             return place
     return None
 
 
-def _decode_batch_body(raw: bytes) -> str:
-    """Return the body of a batch's message, in which its inputs' ids stand; kombu encodes it."""
-    if PREDICT_BATCH.encode() not in raw:
-        return ""
-    try:
-        message = json.loads(raw.partition(b"\n")[2] if not raw.startswith(b"{") else raw)
-        return base64.b64decode(message["body"]).decode()
-    except (ValueError, KeyError, TypeError):
-        return ""  # what can't be read names no task
+def _written_forms(task_id: str) -> list[bytes]:
+    """Return how a task's id may stand in a message: as it is, or in base64 at each of the three alignments.
+
+    kombu encodes the body, which has the ids of a batch's inputs, and of a chain's later steps.
+    """
+    text = task_id.encode()
+    forms = [text]
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + text)
+        # Of the characters at both ends a part is made of the bytes around the id.
+        forms.append(encoded[-(-8 * before // 6) : 8 * (before + len(text)) // 6])
+    return forms

@@ -31,6 +31,7 @@ _REFERENCE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,99})(?:@(?P<label>[A-Za-z0-9_.-]{1,100})|:(?P<version>\d{1,9})"
     r"|#(?P<digest>[0-9a-f]{64}))?"
 )
+_NO_REFERENCE = "a reference reads NAME, NAME:VERSION, NAME@LABEL or NAME#DIGEST"
 _MAX_CACHED_SPECS = 512
 
 UNREGISTERED = 0
@@ -64,7 +65,7 @@ class Reference:
         """
         match = _REFERENCE.fullmatch(text)
         if match is None:
-            raise ProgramNotFoundError(text[:120])
+            raise ProgramNotFoundError(text[:120], (), _NO_REFERENCE)
         return cls(match["name"], match["label"], int(match["version"]) if match["version"] else None, match["digest"])
 
     def __str__(self) -> str:

@@ -58,6 +58,9 @@ OUTAGE_CODES = ("MISCONF", "BUSY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "T
 # How error messages begin if a script lacks a right: on Valkey and newer Redis, and on Redis 7.0.
 _FORBIDDEN_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
 
+# What a server says to the SELECT of a new connection; the last one is a cluster's.
+_NO_DATABASE = ("DB index is out of range", "invalid DB index", "SELECT is not allowed in cluster mode")
+
 
 def is_outage(exc: BaseException) -> bool:
     """Check whether an error means that the server is out of service."""
@@ -76,6 +79,11 @@ def is_forbidden(exc: BaseException) -> bool:
     if isinstance(exc, OperationalError):
         return exc.__cause__ is not None and is_forbidden(exc.__cause__)
     return isinstance(exc, ResponseError) and any(words in str(exc) for words in _FORBIDDEN_IN_SCRIPT)
+
+
+def is_without_database(exc: BaseException) -> bool:
+    """Check whether an error means that the server has no database of the URL's number."""
+    return isinstance(exc, ResponseError) and any(words in str(exc) for words in _NO_DATABASE)
 
 
 def to_unavailable_error(exc: BaseException, url: str, user: str) -> StoreUnavailableError:

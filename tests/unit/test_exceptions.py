@@ -33,6 +33,7 @@ from snakepit_bridge.exceptions import (
     join_names,
     suggest_name,
 )
+from snakepit_bridge.programs.registry import Reference
 
 SAMPLES: dict[str, Any] = {"str": "some text", "int": 7, "float": 1.5, "bool": True, "Sequence[str]": ("one", "two")}
 
@@ -136,8 +137,16 @@ def test_fields_left_out_take_their_defaults_and_stay_in_args() -> None:
 def test_a_misspelt_name_is_answered_with_the_nearest_one() -> None:
     assert suggest_name("temprature", ["temperature", "model"]) == " Did you mean 'temperature'?"
     assert suggest_name("zzz", ["temperature"]) == ""
+    no_name: Any = None
+    assert str(VariableNotFoundError(no_name, "shop", ("warmth",))).startswith("Variable not found: None in session")
     assert "Did you mean 'answers'" in str(ProgramNotFoundError("answer", ("answers", "qa")))
     assert "Did you mean 'Predict'" in str(UnknownModuleError("Predct", ("Predict", "ReAct")))
+
+
+def test_a_reference_that_cant_be_any_is_not_called_unregistered() -> None:
+    with pytest.raises(ProgramNotFoundError, match=r"^Program not found: 'qa:-1': a reference reads NAME, ") as raised:
+        Reference.parse("qa:-1")
+    assert "Registered: none" not in str(raised.value)
 
 
 def test_a_long_list_of_names_is_cut_where_it_would_stop_being_readable() -> None:

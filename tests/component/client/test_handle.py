@@ -11,11 +11,12 @@ from typing import Any
 
 import dspy
 import pytest
+from celery import chain
 from redis import Redis
 
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
-from snakepit_bridge.exceptions import PredictionCancelledError, PredictionTimeoutError
+from snakepit_bridge.exceptions import PredictionCancelledError, PredictionTimeoutError, PredictionUnknownError
 from snakepit_bridge.process.home_loop import get_home_loop, run_on_home_loop
 from snakepit_bridge.protocol.messages import Result
 from tests.harness.stage import fresh
@@ -43,6 +44,7 @@ def test_a_result_that_is_there_already_is_given_at_once(fleet: Fleet) -> None:
     finish(fleet, handle, answer="42")
     with within(1):
         prediction = handle.get()
+        assert handle.get(timeout=0).answer == "42", "no time is enough for what is there"
     assert isinstance(prediction, FleetPrediction)
     assert isinstance(prediction, dspy.Prediction)
     assert (prediction.answer, prediction.provenance) == ("42", SAMPLE)
@@ -55,6 +57,21 @@ def test_the_provenance_stands_beside_the_outputs_and_not_among_them(fleet: Flee
     finish(fleet, handle, answer="42")
     assert handle.get().toDict() == {"answer": "42"}
     assert list(handle.get().keys()) == ["answer"]
+
+
+def test_a_later_step_of_a_chain_is_known_before_it_is_sent(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snakepit_bridge.client.handle._FIRST_WAIT_S", 0.05)
+    steps = [fleet.signature("qa", {"question": "why?"}), *(fleet.signature("qa", take={"question": "answer"}),) * 2]
+    last = chain(*steps).apply_async()
+    for task_id in (last.id, last.parent.id):
+        with pytest.raises(PredictionTimeoutError, match="It waits in queue 'predictions'"):
+            fleet.handle(task_id).get(0.1)
+
+
+async def test_a_stream_of_nothing_ends_as_a_wait_for_it_does(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snakepit_bridge.client.handle._FIRST_WAIT_S", 0.05)
+    with pytest.raises(PredictionUnknownError, match="never-submitted"):
+        [chunk async for chunk in fleet.handle("never-submitted").stream()]
 
 
 def test_a_result_that_comes_while_somebody_waits_wakes_him(fleet: Fleet) -> None:

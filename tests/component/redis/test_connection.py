@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from redis.exceptions import ResponseError
 
-from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import Script
 from snakepit_bridge.telemetry.metrics import REDIS_COMMANDS, REDIS_DURATION
@@ -33,6 +33,12 @@ async def test_a_freed_connection_is_closed(redis_url: str) -> None:
         return not connections(redis_url) - before
 
     await eventually(closed, "all of its connections to be closed")
+
+
+async def test_a_database_that_isnt_there_is_named(redis_url: str) -> None:
+    connection = RedisConnection(f"{redis_url.rpartition('/')[0]}/9999")
+    with pytest.raises(ConfigurationError, match=r"/9999 can't be used: .*out of range.*the number at the URL's end"):
+        await connection.execute("PING")
 
 
 def test_a_connection_outlives_its_event_loop(redis_url: str) -> None:

@@ -86,19 +86,30 @@ def test_a_priority_outside_its_range_is_refused(priority: int) -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
+        ("program", None),
         ("priority", 10),
+        ("priority", 5.5),
+        ("priority", "5"),
+        ("deadline", float("nan")),
+        ("deadline", "5"),
+        ("idempotency_key", ""),
+        ("idempotency_key", 5),
+        ("idempotency_key", "\ud800"),
         ("key", ""),
         ("key", "k" * 2_000),
         ("attributes", {"plan": [1]}),
         ("at_least", "no token"),
+        ("at_least", 5),
         ("exactly", "5.x"),
         ("max_staleness", -1),
+        ("max_staleness", "x"),
         ("outage", "serve"),
     ],
 )
 def test_an_option_that_cant_be_is_refused_by_its_name(option: str, value: Any) -> None:
+    given: dict[str, Any] = {"program": "qa", "inputs": {}, option: value}
     with pytest.raises(SubmitOptionError) as refused:
-        Fleet(NOWHERE).submit("qa", {}, **{option: value})
+        Fleet(NOWHERE).submit(**given)
     assert refused.value.option == option
     assert str(refused.value).startswith(f"The prediction's option '{option}' is refused: ")
     assert type(refused.value)(*refused.value.args).args == refused.value.args
