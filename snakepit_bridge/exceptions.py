@@ -263,12 +263,18 @@ class DatasetError(BridgeError, ValueError):
 
 @_error
 class DatasetNotFoundError(BridgeError):
-    """A dataset, or a version of it, that isn't stored: it was removed, or never there."""
+    """A dataset, or a version of it, that isn't stored: it was removed, or never there.
+
+    ``problem`` says why the reference can't be any.
+    """
 
     reference: str
     available: Sequence[str] = ()
+    problem: str = ""
 
     def __str__(self) -> str:
+        if self.problem:
+            return f"Dataset not found: {self.reference!r}: {self.problem}. List datasets: dspex-fleet dataset list."
         hint = suggest_name(self.reference, self.available)
         return (
             f"Dataset not found: {self.reference}.{hint} Stored: {join_names(self.available)}. "

@@ -29,7 +29,7 @@ class DatasetReference:
         """
         match = _REFERENCE.fullmatch(text)
         if match is None:
-            raise DatasetNotFoundError(text[:120])
+            raise DatasetNotFoundError(text[:120], (), "a reference reads NAME or NAME:VERSION")
         return cls(match["name"], int(match["version"]) if match["version"] else None)
 
     def __str__(self) -> str:

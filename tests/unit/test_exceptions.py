@@ -15,9 +15,11 @@ import pytest
 from celery import Celery
 
 from snakepit_bridge import exceptions
+from snakepit_bridge.datasets.versions import DatasetReference
 from snakepit_bridge.exceptions import (
     BridgeError,
     ConfigurationError,
+    DatasetNotFoundError,
     DeadlineExceededError,
     InputError,
     LMError,
@@ -147,6 +149,8 @@ def test_a_reference_that_cant_be_any_is_not_called_unregistered() -> None:
     with pytest.raises(ProgramNotFoundError, match=r"^Program not found: 'qa:-1': a reference reads NAME, ") as raised:
         Reference.parse("qa:-1")
     assert "Registered: none" not in str(raised.value)
+    with pytest.raises(DatasetNotFoundError, match=r"^Dataset not found: 'golden:x': a reference reads NAME or "):
+        DatasetReference.parse("golden:x")
 
 
 def test_a_long_list_of_names_is_cut_where_it_would_stop_being_readable() -> None:

@@ -27,6 +27,7 @@ from snakepit_bridge.client.optimization.tuned_variables import (
     read_tuned,
     without_tuned,
 )
+from snakepit_bridge.client.options import check_priority
 from snakepit_bridge.client.prediction_client import PredictionClient
 from snakepit_bridge.evaluations.optimizations import OptimizationRecord
 from snakepit_bridge.exceptions import OptimizationError, SessionNotFoundError
@@ -83,6 +84,13 @@ class Request:
     trainset_name: str = ""
     valset_name: str = ""
     metric_name: str = ""
+
+    def __post_init__(self) -> None:
+        # Optimizers take what a submit refuses for examples that failed, and go on.
+        try:
+            check_priority(self.priority)
+        except ValueError as exc:
+            raise OptimizationError("priority", str(exc)) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def name_lms(options: Mapping[str, Any], open_lm: Callable[[str], Any]) -> dict[
 def name_vectorizer(
     options: Mapping[str, Any], allowed_packages: Sequence[str], open_embedder: Callable[[str], Any]
 ) -> dict[str, Any]:
-    """Return an optimizer's options with a vectorizer in place of its name.
+    """Return an optimizer's options with a vectorizer in place of its name, or of a function, which may return lists.
 
     Args:
         options: what its constructor takes.
@@ -112,6 +112,8 @@ def name_vectorizer(
         OptimizationError: the function can't be imported, or isn't in an allowed package.
     """
     name: Any = options.get(_VECTORIZER)
+    if callable(name) and not isinstance(name, dspy.Embedder):
+        return {**options, _VECTORIZER: dspy.Embedder(name, caching=False)}
     if not isinstance(name, str):
         return dict(options)
     if ":" not in name:
