@@ -65,8 +65,8 @@ class AllowedImports:
         """
         if not self._allows(name):
             raise ValueError(
-                f"'{path or name}' isn't in an allowed package ({join_names(self.packages)}); allow it in the settings: "
-                "DSPEX_ALLOWED_PACKAGES of a worker, allowed_packages= of a client's Fleet"
+                f"'{path or name}' isn't in an allowed package ({join_names(self.packages)}); allow it in the settings"
+                ": DSPEX_ALLOWED_PACKAGES of a worker, allowed_packages= of a client's Fleet"
             )
         try:
             with isolate_import(name):
