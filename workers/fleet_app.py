@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from celery import Celery, Task
 from kombu.serialization import register
-from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.json import dumps
 
 from config.celery import celery_config
@@ -25,6 +24,7 @@ from workers import (
     lifecycle,  # noqa: F401  # pyright: ignore[reportUnusedImport]
 )
 from workers import task_ends as endings
+from workers.broker.transport import TRANSPORT, register_transport
 
 # Loading the lifecycle connects the signals of a worker's start.
 from workers.environment import read_settings
@@ -42,7 +42,7 @@ _CELERYS_QUEUE = "celery"
 register("json", dumps, read_message, content_type="application/json", content_encoding="utf-8")
 
 # A URL with a + names its transport, which takes precedence in kombu.
-TRANSPORT_ALIASES["dspex"] = _TRANSPORT = f"{PACKAGE}.broker:Transport"
+register_transport()
 _SENTINEL_TRANSPORT = f"{PACKAGE}.broker.sentinel:SentinelTransport"
 
 
@@ -104,7 +104,7 @@ class FleetApp(Celery):
         backend, backend_tls = celery_tls(settings.redis)
         broker_options, backend_options = sentinel_options(settings.broker), sentinel_options(settings.redis)
         if broker.startswith(_REDIS):
-            self.conf.broker_transport = _SENTINEL_TRANSPORT if broker_options else _TRANSPORT
+            self.conf.broker_transport = _SENTINEL_TRANSPORT if broker_options else TRANSPORT
         elif broker.startswith(_SOCKET):
             broker = broker.replace("redis+", "dspex+", 1)
         self.conf.update(broker_url=broker, broker_use_ssl=broker_tls)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
-from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
+
+if TYPE_CHECKING:  # a watchdog names stalls without a connection
+    from snakepit_bridge.redis.connection import RedisConnection
 
 _KEPT_S = 86_400
 

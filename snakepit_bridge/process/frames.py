@@ -15,10 +15,9 @@ from contextvars import ContextVar
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
-T = TypeVar("T")
+from snakepit_bridge.process.frame_names import PREFIX
 
-PREFIX = "prediction "
-"""Prefix of such frames' names; the space keeps it from being any function's real name."""
+T = TypeVar("T")
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 

@@ -6,9 +6,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as stock
 
+from workers import PACKAGE
 from workers.broker.channel import Channel
+
+TRANSPORT = f"{PACKAGE}.broker:Transport"
+"""The import path of the transport."""
+
+
+def register_transport() -> None:
+    """Let URLs name the transport by ``dspex+``."""
+    TRANSPORT_ALIASES["dspex"] = TRANSPORT
 
 
 class Transport(stock.Transport):

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Protocol
 
-from snakepit_bridge.variables.codec import encode_json
-
 Problems = Mapping[str, str]
 """The problem that each check has found, by the check's name; empty where it found none."""
+
+
+class ProbeSettings(Protocol):
+    """What the checks of a worker read of its settings."""
+
+    @property
+    def redis(self) -> str: ...
+    @property
+    def broker(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def redis_timeout_s(self) -> float: ...
+    @property
+    def stall_limit_s(self) -> float: ...
 
 
 class Probes(Protocol):
@@ -33,4 +47,5 @@ def encode_answer(problems: Problems) -> tuple[int, bytes]:
     checks = {
         name: {"status": "failing", "problem": text} if text else {"status": "ok"} for name, text in problems.items()
     }
-    return 503 if failing else 200, encode_json({"status": "failing" if failing else "ok", "checks": checks})
+    answer = {"status": "failing" if failing else "ok", "checks": checks}
+    return 503 if failing else 200, json.dumps(answer, separators=(",", ":")).encode()

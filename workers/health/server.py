@@ -32,25 +32,24 @@ class HealthServer:
     """Serves the health endpoints of one process. It listens once it is created, and answers once it is started.
 
     Args:
-        address: ``HOST:PORT``; port 0 selects a free one.
-
-    Attributes:
-        port: the port that it listens on.
+        address: ``HOST:PORT``, where port 0 selects a free one; or a socket that listens already.
 
     Raises:
         ConfigurationError: the address is malformed or can't be bound.
     """
 
-    def __init__(self, address: str) -> None:
-        host, port = parse_address(address, "DSPEX_HEALTH_ADDRESS", _EXAMPLE)
-        try:
-            self._server = _Server((host, port), _Handler)
-        except OSError as exc:
-            raise ConfigurationError(
-                f"Health checks can't be served on {address}: {exc.strerror or exc}. Set DSPEX_HEALTH_ADDRESS to an "
-                "address of this machine that is free."
-            ) from exc
-        self.port: int = self._server.server_address[1]
+    def __init__(self, address: str | socket.socket) -> None:
+        self._server = _listen(address) if isinstance(address, str) else _Server(address.getsockname(), address)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._server.socket.getsockname()[1])
+
+    @property
+    def fd(self) -> int:
+        """The socket's descriptor, for another process to inherit."""
+        return self._server.fileno()
 
     def start(self, probes: Probes) -> None:
         """Answer from now on with what the probes return."""
@@ -64,8 +63,19 @@ class HealthServer:
         self._server.server_close()
 
     def detach(self) -> None:
-        """Close this process's copy of the socket, after another process was forked that serves it."""
+        """Close this process's copy of the socket, after another process has inherited it."""
         self._server.socket.close()
+
+
+def _listen(address: str) -> _Server:
+    host, port = parse_address(address, "DSPEX_HEALTH_ADDRESS", _EXAMPLE)
+    try:
+        return _Server((host, port))
+    except OSError as exc:
+        raise ConfigurationError(
+            f"Health checks can't be served on {address}: {exc.strerror or exc}. Set DSPEX_HEALTH_ADDRESS to an "
+            "address of this machine that is free."
+        ) from exc
 
 
 class _Connections:
@@ -103,10 +113,13 @@ class _Connections:
 class _Server(ThreadingHTTPServer):
     probes: Probes | None = None
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, address: tuple[str, int], listening: socket.socket | None = None) -> None:
         self._connections = _Connections()
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, handler)
+        super().__init__(address, _Handler, bind_and_activate=listening is None)
+        if listening is not None:
+            self.socket.close()
+            self.socket = listening
 
     def server_bind(self) -> None:
         # HTTPServer's looks the host's name up, which can take seconds.

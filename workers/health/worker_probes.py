@@ -10,22 +10,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from kombu.exceptions import OperationalError
-
-from config.celery import PRIORITY_STEPS
-from config.settings import FleetSettings
-from snakepit_bridge.client.rabbitmq import is_rabbitmq, queue_length
-from snakepit_bridge.delivery.keys import SEPARATOR
-from snakepit_bridge.exceptions import BridgeError, DataFormatError
+from snakepit_bridge.exceptions import DataFormatError
 from snakepit_bridge.process.aio import OutageLog
-from snakepit_bridge.process.home_loop import run_blocking
-from snakepit_bridge.redis.connection import RedisConnection
-from workers.health.checks import Problems
+from workers.health.checks import ProbeSettings, Problems
 from workers.health.worker_report import WorkerReport
 from workers.watchdog.beats import SharedStatus
 from workers.watchdog.monitor import Monitor
+
+if TYPE_CHECKING:
+    from kombu.connection import Connection
+
+    from workers.health.checked_servers import CheckedServers
 
 ASK_INTERVAL_S = 1.0
 # Seconds after which a report is out of date: no thread of the worker runs.
@@ -44,21 +42,19 @@ class WorkerProbes:
     """The checks of a worker's endpoints.
 
     Args:
-        app: the worker's app, with its settings.
+        settings: the worker's.
         monitor: knows whether the event loops turn, and whether the worker was told to stop.
         status: where the worker reports its state.
+        connect: returns a connection to its broker.
     """
 
-    def __init__(self, app: Any, monitor: Monitor, status: SharedStatus) -> None:
-        self._app = app
-        self._settings: FleetSettings = app.settings
+    def __init__(
+        self, settings: ProbeSettings, monitor: Monitor, status: SharedStatus, connect: Callable[[], Connection]
+    ) -> None:
+        self._settings = settings
+        self._connect = connect
         self._monitor = monitor
         self._status = status
-        timeout_s, namespace = self._settings.redis_timeout_s, self._settings.namespace
-        self._store = RedisConnection(self._settings.redis, timeout_s=timeout_s, namespace=namespace)
-        self._on_rabbitmq = is_rabbitmq(self._settings.broker)
-        broker = self._settings.redis if self._on_rabbitmq else self._settings.broker
-        self._broker = RedisConnection(broker, timeout_s=timeout_s)
         self._store_problem = self._consumer_problem = self._format_problem = ""
         self._asked_at: float | None = None
         self._store_outage = OutageLog(_log, "The store can't be checked")
@@ -142,37 +138,38 @@ class WorkerProbes:
         limit_s = max(MAX_ANSWER_AGE_S, _MAX_ANSWER_AGE_TIMEOUTS * self._settings.redis_timeout_s)
         return f"it hasn't been asked for {age_s:.0f} s" if age_s > limit_s else ""
 
+    @cached_property
+    def _servers(self) -> CheckedServers:
+        from workers.health.checked_servers import CheckedServers
+
+        return CheckedServers(self._settings, self._connect)
+
     def _ask_store(self) -> str:
+        servers = self._servers
         try:
-            run_blocking(self._store.send_each([("PING",)]), self._settings.redis_timeout_s)
+            servers.ping()
         except DataFormatError as exc:
             self._format_problem = str(exc)
             return ""
-        except (BridgeError, OSError, TimeoutError) as exc:
+        except servers.outages as exc:
             return f"it doesn't answer: {type(exc).__name__}"
         self._format_problem = ""
         return ""
 
     def _ask_queues(self) -> str:
         """Return the problem of a worker that takes nothing while messages wait."""
-        report = self._read_report()
+        report, servers = self._read_report(), self._servers
         if report is None:
             return ""
         try:
             waiting = {name: count for name in report.idle_queues if (count := self._count_waiting(name))}
-        except (BridgeError, OperationalError, OSError, TimeoutError) as exc:
+        except servers.outages as exc:
             _log.debug("The messages that wait can't be counted: %s", type(exc).__name__)
             return ""  # the broker's own check tells
         return "; ".join(f"it takes nothing from '{name}', messages waiting there: {waiting[name]}" for name in waiting)
 
     def _count_waiting(self, queue: str) -> int:
-        if self._on_rabbitmq:
-            with self._app.connection_for_read() as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0, timeout=self._settings.redis_timeout_s)
-                return queue_length(connection, queue)
-        names = [f"{queue}{SEPARATOR}{step}" if step else queue for step in PRIORITY_STEPS]
-        counting = self._broker.send_each([("LLEN", name) for name in names])
-        return sum(run_blocking(counting, self._settings.redis_timeout_s))
+        return self._servers.count_waiting(queue)
 
 
 def _try(ask: Callable[[], str], outage: OutageLog, *, otherwise: str) -> str:

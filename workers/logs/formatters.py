@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from celery.utils.log import ColorFormatter
-
 from snakepit_bridge.process.own_packages import OWN_PACKAGES
-from snakepit_bridge.redaction import MASK, redact_for_logs
+from snakepit_bridge.redaction import MASK, redact_for_logs, redact_patterns_in_logs
 
 CONTEXT_FIELDS = ("task_id", "session", "token", "program", "trace_id", "span_id")
 """Fields of each line, as far as they are known where it is logged."""
@@ -54,17 +53,16 @@ class FieldSource:
         return redact_for_logs(value) if isinstance(value, str) else value
 
 
-class ConsoleFormatter(ColorFormatter):
+class ConsoleFormatter(logging.Formatter):
     """Text for people, with the context fields behind the message.
 
     Args:
         source: of the fields.
         form: the format of the line.
-        use_color: whether the level is shown by a color.
     """
 
-    def __init__(self, source: FieldSource, form: str, *, use_color: bool = False) -> None:
-        super().__init__(form, use_color=use_color)
+    def __init__(self, source: FieldSource, form: str) -> None:
+        super().__init__(form)
         self._source = source
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
@@ -105,6 +103,36 @@ class JsonFormatter(logging.Formatter):
         if record.stack_info:
             line["stack"] = record.stack_info
         return json.dumps(line, default=str)
+
+
+def build_formatter(
+    log: str, redactions: Sequence[str], read_context: Callable[[], Mapping[str, str]], form: str, *,
+    process: str | None = None,
+) -> logging.Formatter:  # fmt: skip
+    """Return a formatter, and mask what is to be redacted from now on.
+
+    Args:
+        log: ``json``, or ``console``.
+        redactions: regular expressions, and names of context fields.
+        read_context: returns the context fields of the running code.
+        form: the format of a line on the console.
+        process: the name of the process in JSON; None for Python's.
+    """
+    source = build_source(redactions, read_context)
+    return JsonFormatter(source, process=process) if log == "json" else ConsoleFormatter(source, form)
+
+
+def build_source(redactions: Sequence[str], read_context: Callable[[], Mapping[str, str]]) -> FieldSource:
+    """Return where fields come from, and mask what is to be redacted from now on."""
+    redact_patterns_in_logs(word for word in redactions if word not in CONTEXT_FIELDS)
+    return FieldSource(read_context, frozenset(redactions) & frozenset(CONTEXT_FIELDS))
+
+
+def log_to_stderr(formatter: logging.Formatter, level: int | str) -> None:
+    """Log to stderr alone, in place of what was set up before."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 def _quote(value: Any) -> str:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Celery
 from celery.signals import after_setup_logger, after_setup_task_logger
-from celery.utils.log import get_multiprocessing_logger
+from celery.utils.log import ColorFormatter, get_multiprocessing_logger
 
 from config.settings import FleetSettings
-from snakepit_bridge.redaction import redact_patterns_in_logs
 from snakepit_bridge.telemetry import TELEMETRY
-from workers.logs.formatters import CONTEXT_FIELDS, ConsoleFormatter, FieldSource, JsonFormatter
+from workers.logs.formatters import ConsoleFormatter, build_formatter, build_source, log_to_stderr
 
 SERVICE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 """The format of a refresher's and a gateway's log on the console."""
+
+
+class ColoredFormatter(ConsoleFormatter, ColorFormatter):
+    """Text for people, with the level shown by a color."""
 
 
 def trace_fields() -> Mapping[str, str]:
@@ -26,20 +28,14 @@ def trace_fields() -> Mapping[str, str]:
     return {} if ids is None else {"trace_id": ids[0], "span_id": ids[1]}
 
 
-def set_up_process_logs(
-    settings: FleetSettings, level: int | str, *, form: str = SERVICE_FORMAT, process: str | None = None
-) -> None:
+def set_up_process_logs(settings: FleetSettings, level: int | str) -> None:
     """Log to stderr in a process that isn't Celery's, in place of what was set up before.
 
     Args:
         settings: the settings of the fleet.
         level: the lowest level that is logged.
-        form: the format on the console.
-        process: the name of the process in JSON; None for Python's.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(build_formatter(settings, trace_fields, form, process=process))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    log_to_stderr(build_formatter(settings.log, settings.log_redactions, trace_fields, SERVICE_FORMAT), level)
 
 
 def set_up_worker_logs(app: Celery, settings: FleetSettings, read_context: Callable[[], Mapping[str, str]]) -> None:
@@ -55,25 +51,10 @@ def set_up_worker_logs(app: Celery, settings: FleetSettings, read_context: Calla
         form = str(app.conf.worker_log_format)
         multiprocessing: Any = get_multiprocessing_logger()
         for handler in (*logger.handlers, *multiprocessing.handlers):
-            use_color = bool(getattr(handler.formatter, "use_color", False))
-            handler.setFormatter(build_formatter(settings, read_context, form, use_color=use_color))
+            if settings.log != "json" and getattr(handler.formatter, "use_color", False):
+                handler.setFormatter(ColoredFormatter(build_source(settings.log_redactions, read_context), form))
+            else:
+                handler.setFormatter(build_formatter(settings.log, settings.log_redactions, read_context, form))
 
     after_setup_logger.connect(format_handlers, weak=False, dispatch_uid=f"{__name__}.root")
     after_setup_task_logger.connect(format_handlers, weak=False, dispatch_uid=f"{__name__}.task")
-
-
-def build_formatter(
-    settings: FleetSettings,
-    read_context: Callable[[], Mapping[str, str]],
-    form: str,
-    *,
-    use_color: bool = False,
-    process: str | None = None,
-) -> logging.Formatter:
-    """Return the formatter that the settings ask for, and mask what they name from now on."""
-    words = settings.log_redactions
-    redact_patterns_in_logs(word for word in words if word not in CONTEXT_FIELDS)
-    source = FieldSource(read_context, frozenset(words) & frozenset(CONTEXT_FIELDS))
-    if settings.log == "json":
-        return JsonFormatter(source, process=process)
-    return ConsoleFormatter(source, form, use_color=use_color)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import weakref
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _REPORT_BYTES = 16_384
 MAX_REPORT_BYTES = _REPORT_BYTES - _REPORT.size
 """The longest report that the memory holds."""
 _REPORT_AT = _SLOT.size * _SLOTS + _NAME.size * _NAMES
+_BYTES = _REPORT_AT + _REPORT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,19 @@ class ProcessStatus:
 
 
 class SharedStatus:
-    """The shared memory, created before the first fork."""
+    """The shared memory, created before the first fork.
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _REPORT_AT + _REPORT_BYTES)
+    Args:
+        fd: a descriptor of the memory that another process has created; None creates one.
+
+    Attributes:
+        fd: a descriptor of the memory, for the watchdog to inherit.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        self.fd = _create_memory() if fd is None else fd
+        weakref.finalize(self, os.close, self.fd)
+        self._memory = mmap.mmap(self.fd, _BYTES)
         self._last_report: bytes | None = None
 
     def register(self, thread: int, limit_s: float) -> int:
@@ -114,3 +125,16 @@ class SharedStatus:
 
     def _read(self, slot: int) -> ProcessStatus:
         return ProcessStatus(slot, *_SLOT.unpack_from(self._memory, slot * _SLOT.size))
+
+
+def _create_memory() -> int:
+    """Return a descriptor of memory that processes can share."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("dspex-watchdog")
+    else:
+        import tempfile
+
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, _BYTES)
+    return fd

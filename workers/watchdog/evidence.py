@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from snakepit_bridge.process.frames import PREFIX
+from snakepit_bridge.process.frame_names import PREFIX
 
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)$', re.MULTILINE)
 _STDLIB = sysconfig.get_paths()["stdlib"]

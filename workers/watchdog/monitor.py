@@ -1,9 +1,9 @@
 """The process that monitors a worker and kills it if it hangs.
 
-It is forked from the worker before the worker has threads, and shares its memory. As an event loop stays blocked, it
-samples stacks to find the prediction at fault, renews the worker's leases if the worker can't, reports the stall, and
-at the limit settles the worker's messages and kills the process. Time is counted in its own ticks, so that neither a
-paused machine nor a worker stopped by a signal counts.
+It shares memory with the worker. As an event loop stays blocked, it samples stacks to find the prediction at fault,
+renews the worker's leases if the worker can't, reports the stall, and at the limit settles the worker's messages and
+kills the process. Time is counted in its own ticks, so that neither a paused machine nor a worker stopped by a signal
+counts.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ import select
 import signal
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
 
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
-
-from snakepit_bridge.delivery.stalls import Stall, Stalls
-from snakepit_bridge.exceptions import BridgeError
-from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.delivery.stalls import Stall
 from workers.watchdog.beats import ProcessStatus, SharedStatus
 from workers.watchdog.evidence import Culprit, Sample, find_culprit, is_progressing
-from workers.watchdog.settling import ClaimSettlement
 from workers.watchdog.stacks import Stacks, find_busiest_thread, is_stopped
 
 ENDED_BY = signal.SIGABRT
 """The signal that kills a hanging process: exit code 134 in a shell and in Docker, unlike that of the OOM killer."""
+
+IGNORED_SIGNALS = frozenset({
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2,
+})  # fmt: skip
+"""Signals to the worker's process group, which the worker's watchdog outlives."""
 
 TICK_S = 0.25
 # Grace period between that signal and SIGKILL.
@@ -43,7 +44,6 @@ _ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 _SAMPLES = 16
 # Share of its limit after which a blocked event loop counts as unhealthy, some time before its process is killed.
 _UNHEALTHY_SHARE = 0.25
-_OUTAGES = (OperationalError, RedisError, OSError, BridgeError)
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +65,41 @@ class MonitorSettings:
     lease_s: float
     heartbeat_s: float
     grace_s: float
+
+
+class Servers(Protocol):
+    """The broker and Redis, as the watchdog uses them; ``workers.watchdog.servers`` has the real ones.
+
+    Attributes:
+        outages: what its methods raise if a server is unreachable.
+    """
+
+    @property
+    def outages(self) -> tuple[type[Exception], ...]: ...
+
+    def renew(self, holdings: list[str]) -> None:
+        """Renew the worker's leases in place of its keeper."""
+        ...
+
+    def settle(self, holdings: list[str], who: Culprit | None, error: str, *, give_up: bool) -> None:
+        """Requeue the worker's messages, and dead-letter the culprit's if it is given up."""
+        ...
+
+    def requeue_all(self, holdings: list[str]) -> None:
+        """Requeue all messages of the worker as if they had never been delivered."""
+        ...
+
+    def dead_letter(self, holdings: list[str], who: Culprit, error: str) -> None:
+        """Dead-letter one prediction and leave everything else as it is."""
+        ...
+
+    def report_stall(self, stall: Stall) -> None:
+        """Report that a process is blocked, or was killed for it."""
+        ...
+
+    def clear_stall(self, worker: str, pid: int) -> None:
+        """Clear a process's stall, once its loop runs again."""
+        ...
 
 
 @dataclass(slots=True)
@@ -103,8 +138,7 @@ class Monitor:
         status: the shared state of the processes.
         stacks: captures the processes' stacks.
         signals: a pipe that gets the number of each signal that the worker receives, and is closed when it exits.
-        settling: settles the worker's messages.
-        stalls: where stalls are reported.
+        connect: returns the servers; called when they are first needed, since what they need takes memory.
     """
 
     def __init__(
@@ -113,15 +147,13 @@ class Monitor:
         status: SharedStatus,
         stacks: Stacks,
         signals: int,
-        settling: ClaimSettlement,
-        stalls: Stalls,
+        connect: Callable[[], Servers],
     ) -> None:
         self._settings = settings
         self._status = status
         self._stacks = stacks
         self._signals = signals
-        self._settling = settling
-        self._stalls = stalls
+        self._connect = connect
         self._processes: dict[int, _ProcessState] = {}
         self._ending_s: float | None = None
         self._handing_back = False
@@ -189,8 +221,8 @@ class Monitor:
             if seen.reported:
                 seen.reported = seen.named = False
                 _log.warning("The event loop of process %d has recovered", beat.pid)
-                with _log_failure("clear the stall"):
-                    run_blocking(self._stalls.clear(self._settings.worker, beat.pid))
+                worker = self._settings.worker
+                self._use_servers("clear the stall", lambda servers: servers.clear_stall(worker, beat.pid))
             return
         main = beat.pid == self._settings.pid
         if seen.stalled_s < min(self._settings.heartbeat_s, beat.limit_s / 5):
@@ -227,8 +259,8 @@ class Monitor:
             return
         if seen.stalled_s - seen.renewed_s >= self._settings.heartbeat_s:
             seen.renewed_s = seen.stalled_s
-            with _log_failure("renew the worker's leases"):
-                self._settling.renew(self._status.lease_holders)
+            holders = self._status.lease_holders
+            self._use_servers("renew the worker's leases", lambda servers: servers.renew(holders))
 
     def _sample(self, seen: _ProcessState) -> None:
         between_s = min(seen.beat.limit_s / 20, self._settings.lease_s / 4)
@@ -252,18 +284,25 @@ class Monitor:
         give_up = seen.stalled_s >= seen.beat.limit_s
         # Stop it first: it must not continue with messages that are redelivered.
         _kill(pid, signal.SIGSTOP)
-        with _log_failure("settle the worker's messages"):
-            if pid == self._settings.pid:
-                self._settling.settle(self._status.lease_holders, who, error, give_up=give_up)
-            elif who is not None:
-                self._settling.dead_letter(self._status.lease_holders, who, error)
-        with _log_failure("report the stall"):
-            run_blocking(self._stalls.report(self._stall(seen, who, ended=True)))
+        self._settle(pid, who, error, give_up=give_up)
+        ended = self._stall(seen, who, ended=True)
+        self._use_servers("report the stall", lambda servers: servers.report_stall(ended))
         _kill(pid, ENDED_BY)
         _kill(pid, signal.SIGCONT)
         if _survives(pid, _DEATH_S):
             _kill(pid, signal.SIGKILL)
         seen.stalled_s = 0.0
+
+    def _settle(self, pid: int, who: Culprit | None, error: str, *, give_up: bool) -> None:
+        holders = self._status.lease_holders
+
+        def settle(servers: Servers) -> None:
+            if pid == self._settings.pid:
+                servers.settle(holders, who, error, give_up=give_up)
+            elif who is not None:
+                servers.dead_letter(holders, who, error)
+
+        self._use_servers("settle the worker's messages", settle)
 
     def _report(self, seen: _ProcessState, what: str) -> str:
         """Log and report the stall of a process; return the error text for the prediction at fault."""
@@ -275,8 +314,8 @@ class Monitor:
             "The event loop of process %d has been blocked for %.0f s%s%s; the process %s",
             seen.beat.pid, seen.stalled_s, whose, where, what,
         )  # fmt: skip
-        with _log_failure("report the stall"):
-            run_blocking(self._stalls.report(self._stall(seen, who, ended=False)))
+        stall = self._stall(seen, who, ended=False)
+        self._use_servers("report the stall", lambda servers: servers.report_stall(stall))
         return (
             f"its code blocked its worker for {seen.stalled_s:.0f} s{where}; use await for blocking calls, or register "
             f"the program with executes_code=True, which runs it in its own process"
@@ -308,21 +347,28 @@ class Monitor:
             _kill(self._settings.pid, signal.SIGQUIT)
         if self._ending_s >= self._settings.grace_s + _HAND_BACK_S:
             _log.error("The worker doesn't shut down, killing its processes")
-            with _log_failure("settle the worker's messages"):
-                self._settling.requeue_all(self._status.lease_holders)
+            holders = self._status.lease_holders
+            self._use_servers("settle the worker's messages", lambda servers: servers.requeue_all(holders))
             for pid in {beat.pid for beat in self._status} | {self._settings.pid}:
                 _kill(pid, signal.SIGKILL)
 
+    # ------------------------------------------------------------------ servers
 
-@contextlib.contextmanager
-def _log_failure(what: str) -> Generator[None]:
-    """Log a failure, such as of an unreachable Redis, and continue: the process is killed in any case."""
-    try:
-        yield
-    except _OUTAGES as exc:
-        _log.error("The watchdog can't %s: %s", what, exc)
-    except Exception:  # noqa: BLE001 (a hanging worker is killed, whatever else fails)
-        _log.exception("The watchdog can't %s", what)
+    @cached_property
+    def _servers(self) -> Servers:
+        return self._connect()
+
+    def _use_servers(self, what: str, use: Callable[[Servers], None]) -> None:
+        """Do something that needs the servers. Log a failure, and continue: the process is killed in any case."""
+        outages: tuple[type[Exception], ...] = ()
+        try:
+            servers = self._servers
+            outages = servers.outages
+            use(servers)
+        except outages as exc:
+            _log.error("The watchdog can't %s: %s", what, exc)
+        except Exception:  # noqa: BLE001 (a hanging worker is killed, whatever else fails)
+            _log.exception("The watchdog can't %s", what)
 
 
 def _survives(pid: int, seconds: float) -> bool:

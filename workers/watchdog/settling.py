@@ -8,15 +8,14 @@ requeues everything else as if it had never been delivered.
 from __future__ import annotations
 
 import json
-import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from celery import Celery
+from kombu.connection import Connection
 
 from snakepit_bridge.protocol.messages import REPLY_CHANNEL
-from workers import task_ends as endings
 from workers.broker import message as envelope
 from workers.broker import settlement
 from workers.broker.channel import Channel
@@ -24,9 +23,8 @@ from workers.broker.scripts import KeeperScripts
 from workers.broker.settlement import Settlement
 from workers.watchdog.evidence import Culprit
 
-_END_S = 3.0
-
-_log = logging.getLogger(__name__)
+Summary = Mapping[str, Any]
+"""The summary of a message; see ``snakepit_bridge.delivery.dead_letters``."""
 
 STALLED = "stalled"
 """The reason on the dead-letter list for a prediction that hangs."""
@@ -36,15 +34,20 @@ class ClaimSettlement:
     """Settles the messages of one worker for its watchdog.
 
     Args:
-        app: the worker's app.
-        holds: whether its broker is used through our transport. Other brokers redeliver a worker's messages once it
+        connect: returns a connection to the worker's broker.
+        store_ends: stores errors for the predictions of messages, given by their summaries.
+        holds: whether that broker is used through our transport. Other brokers redeliver a worker's messages once it
             is gone, and the watchdog can only store an error for the prediction at fault, so that it isn't run again.
     """
 
-    def __init__(self, app: Celery, *, holds: bool) -> None:
-        self._app = app
+    def __init__(
+        self, connect: Callable[[], Connection], store_ends: Callable[[Sequence[Summary]], object], *, holds: bool
+    ) -> None:
+        self._connect = connect
+        self._store_ends = store_ends
         self._holds = holds
         self._scripts: dict[str, KeeperScripts] = {}
+        self._dead: list[Summary] = []
 
     def renew(self, holdings: list[str]) -> None:
         """Renew the worker's leases in place of its keeper.
@@ -69,14 +72,16 @@ class ClaimSettlement:
         """
         if not self._holds:
             if who is not None and give_up:
-                self._end_prediction({"task_id": who.prediction}, error)
+                self._store_ends([_summarize_end({"task_id": who.prediction}, error)])
             return
-        for name in holdings:
-            scripts = self._scripts_for(name)
-            for records in scripts.iter_records(name):
-                self._settle(scripts, [self._settle_record(*record, who, error, give_up=give_up) for record in records])
-                if who is None:
-                    scripts.count_expired(len(records))
+        with self._ends_stored():
+            for name in holdings:
+                scripts = self._scripts_for(name)
+                for records in scripts.iter_records(name):
+                    ends = [self._settle_record(*record, who, error, give_up=give_up) for record in records]
+                    self._settle(scripts, ends)
+                    if who is None:
+                        scripts.count_expired(len(records))
 
     def requeue_all(self, holdings: list[str]) -> None:
         """Requeue all messages of the worker as if they had never been delivered.
@@ -96,17 +101,18 @@ class ClaimSettlement:
             OperationalError, RedisError, OSError: the broker is unreachable.
         """
         if not self._holds:
-            self._end_prediction({"task_id": who.prediction}, error)
+            self._store_ends([_summarize_end({"task_id": who.prediction}, error)])
             return
-        for name in holdings:
-            scripts = self._scripts_for(name)
-            for records in scripts.iter_records(name):
-                theirs = [record for record in records if _task_id(record[1]) == who.message]
-                self._settle(scripts, [self._settle_record(*record, who, error, give_up=True) for record in theirs])
+        with self._ends_stored():
+            for name in holdings:
+                scripts = self._scripts_for(name)
+                for records in scripts.iter_records(name):
+                    theirs = [record for record in records if _task_id(record[1]) == who.message]
+                    self._settle(scripts, [self._settle_record(*record, who, error, give_up=True) for record in theirs])
 
     def _scripts_for(self, holding: str) -> KeeperScripts:
         if holding not in self._scripts:
-            with self._app.connection_for_write() as connection:
+            with self._connect() as connection:
                 channel = (
                     connection.channel()
                 )  # which tries once, where kombu's default channel would wait for the broker
@@ -125,26 +131,43 @@ class ClaimSettlement:
             return settlement.dead_letter(tag, place, STALLED, error, envelope.summarize(envelope.parse(raw)))
         if give_up:
             message = envelope.summarize(envelope.parse(raw))
-            self._end_prediction({REPLY_CHANNEL: message.get(REPLY_CHANNEL), "task_id": who.prediction}, error)
+            named = {REPLY_CHANNEL: message.get(REPLY_CHANNEL), "task_id": who.prediction}
+            self._store_end_first(tag.rpartition(".")[0], _summarize_end(named, error))
         # A worker that gets a redelivered batch sends its unfinished inputs one by one.
         return settlement.worker_lost(tag, place, raw, error, most)
 
     def _settle(self, scripts: KeeperScripts, ends: list[Settlement]) -> None:
         scripts.settle(ends)
-        for end in ends:
-            if end.verb == "dead":
-                entry = json.loads(end.data)
-                self._end_prediction(entry, entry["error"], entry["reason"])
+        self._dead += (json.loads(end.data) for end in ends if end.verb == "dead")
 
-    def _end_prediction(self, message: Mapping[str, Any], error: str, reason: str = STALLED) -> None:
-        """Store an error for predictions, and wait for it: this process exits with its worker."""
-        done = threading.Event()
-        endings.end_predictions(self._app, {**message, "reason": reason, "error": error}, done.set)
-        if not done.wait(_END_S):
-            _log.error("Storing the error of prediction %s timed out", message.get("task_id"))
+    @contextmanager
+    def _ends_stored(self) -> Generator[None]:
+        """Store errors for all that the block dead-letters, even if it fails halfway."""
+        try:
+            yield
+        finally:
+            dead, self._dead = self._dead, []
+            if dead:
+                self._store_ends(dead)
+
+    def _store_end_first(self, holding: str, summary: Summary) -> None:
+        """Store an error before the message is requeued, so that no worker runs the prediction again.
+
+        It takes seconds, in which the worker doesn't renew its leases.
+        """
+        storing = threading.Thread(target=self._store_ends, args=([summary],), daemon=True)
+        storing.start()
+        scripts = self._scripts_for(holding)
+        while storing.is_alive():
+            scripts.heartbeat()
+            storing.join(scripts.settings.heartbeat_s)
 
     def _max_deliveries(self, tag: str) -> int:
         return self._scripts[tag.rpartition(".")[0]].settings.max_deliveries
+
+
+def _summarize_end(message: Summary, error: str) -> Summary:
+    return {**message, "reason": STALLED, "error": error}
 
 
 def _task_id(record: bytes) -> str | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
-import tempfile
 import time
 from pathlib import Path
 
@@ -19,18 +17,19 @@ _PROC = Path("/proc")
 
 
 class Stacks:
-    """Captures stacks of threads. Created in the process to be captured, before it forks the watchdog."""
+    """Captures stacks of threads of another process.
 
-    def __init__(self) -> None:
-        # An anonymous file, which both processes share.
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (open as long as the process)
-        faulthandler.register(SIGNAL, file=self._file, all_threads=False)
+    Args:
+        fd: the file to which that process's threads write them, shared with it.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
 
     def capture(self, thread: int) -> str:
         """Return a thread's stack as ``faulthandler`` writes it; empty if the thread is gone or doesn't respond."""
-        fd = self._file.fileno()
-        os.ftruncate(fd, 0)
-        os.lseek(fd, 0, os.SEEK_SET)
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
         try:
             # The kernel accepts a thread id here too, and prefers that thread to handle the signal.
             os.kill(thread, SIGNAL)
@@ -39,10 +38,10 @@ class Stacks:
         size, deadline = -1, time.monotonic() + _WAIT_S
         while time.monotonic() < deadline:
             time.sleep(_POLL_S)
-            last, size = size, os.fstat(fd).st_size
+            last, size = size, os.fstat(self._fd).st_size
             if size and size == last:
                 break
-        return os.pread(fd, _MOST, 0).decode(errors="replace")
+        return os.pread(self._fd, _MOST, 0).decode(errors="replace")
 
 
 def is_stopped(pid: int) -> bool:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kombu.connection import Connection
 from pydantic import SecretStr
 from redis import Redis
 
@@ -22,8 +23,7 @@ from snakepit_bridge.telemetry.metrics import REDIS_COMMANDS, REDIS_DURATION
 from snakepit_bridge.variables import Variable
 from tests.harness import golden
 from tests.harness.meter import recorded_meter
-from tests.harness.waiting import eventually
-from workers.app import FleetApp
+from tests.harness.waiting import eventually, wait_until
 from workers.gateway.service import Gateway
 from workers.gateway.settings import GatewaySettings
 from workers.health.worker_probes import WorkerProbes
@@ -82,18 +82,21 @@ def test_a_worker_is_not_ready_for_data_of_a_newer_release(
     redis_url: str, server: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_format, "RECHECK_S", 0.0)
-    app, status = FleetApp(FleetSettings.model_validate({"redis_url": redis_url})), SharedStatus()
+    settings, status = FleetSettings.model_validate({"redis_url": redis_url}), SharedStatus()
     monitor: Any = SimpleNamespace(pid=1, is_stopping=False, describe_stall=lambda _: "")
-    probes = WorkerProbes(app, monitor, status)
+    probes = WorkerProbes(settings, monitor, status, Connection)
     status.set_report(WorkerReport(time.monotonic()).encode(MAX_REPORT_BYTES))
-    found: list[dict[str, str]] = []
-    for number in (DATA_FORMAT, NEWER, DATA_FORMAT):
+
+    def problems() -> dict[str, str]:
+        probes._ask()
+        return {name: problem for name, problem in probes.ready().items() if problem}
+
+    for number, failing in ((DATA_FORMAT, set[str]()), (NEWER, {"release"}), (DATA_FORMAT, set[str]())):
         server.set(KEY, number)
-        for _ in range(2):  # the number is read beside the first one's command
-            probes._ask()
-        found.append({name: problem for name, problem in probes.ready().items() if problem})
-    assert [each.keys() for each in found] == [set(), {"release"}, set()]
-    assert "has format '2', and this process reads formats up to 1" in found[1]["release"]
+        # The number is read beside the command of a round.
+        wait_until(lambda failing=failing: problems().keys() == failing, f"format {number} to be seen")
+        if failing:
+            assert "has format '2', and this process reads formats up to 1" in problems()["release"]
 
 
 async def test_who_serves_a_fleet_writes_the_number_once(connection: RedisConnection, server: Redis) -> None:

@@ -14,12 +14,17 @@ from tests.harness.broker import channel, dead, held, put, take
 from tests.harness.waiting import Stopwatch
 from workers.app import FleetApp
 from workers.broker.keys import DeliveryKeys
+from workers.watchdog.ends import store_ends
 from workers.watchdog.evidence import Culprit
 from workers.watchdog.settling import ClaimSettlement
 
 
 def app_at(url: str) -> FleetApp:
     return FleetApp(FleetSettings(redis_url=SecretStr(url), namespace="dspex"))
+
+
+def settling_of(app: FleetApp) -> ClaimSettlement:
+    return ClaimSettlement(app.connection_for_write, lambda summaries: store_ends(app, summaries), holds=True)
 
 
 def claimed(opened: Any, *ids: str) -> str:
@@ -43,7 +48,7 @@ def test_the_culprit_is_given_up_by_name_and_the_others_go_back(redis_url: str) 
     app = app_at(redis_url)
     with channel(redis_url, delivery_key="dspex:delivery") as opened, Redis.from_url(redis_url) as client:
         name = claimed(opened, "honest-1", "poison", "honest-2")
-        ClaimSettlement(app, holds=True).settle([name], Culprit("poison", "poison", "check"), "it hung", give_up=True)
+        settling_of(app).settle([name], Culprit("poison", "poison", "check"), "it hung", give_up=True)
         assert waiting(client) == {"honest-1": 1, "honest-2": 1}
         [entry] = dead(client, DeliveryKeys("dspex:delivery"))
         assert (entry["task_id"], entry["reason"], entry["error"]) == ("poison", "stalled", "it hung")
@@ -63,7 +68,7 @@ def test_what_may_be_at_fault_is_counted_as_lost(
 ) -> None:
     with channel(redis_url, delivery_key="dspex:delivery") as opened, Redis.from_url(redis_url) as client:
         name = claimed(opened, "a", "b")
-        ClaimSettlement(app_at(redis_url), holds=True).settle([name], who, "it hung", give_up=give_up)
+        settling_of(app_at(redis_url)).settle([name], who, "it hung", give_up=give_up)
         assert waiting(client) == counted
         assert dead(client, DeliveryKeys("dspex:delivery")) == []
 
@@ -71,12 +76,12 @@ def test_what_may_be_at_fault_is_counted_as_lost(
 @pytest.mark.keeps_keys(".*")
 def test_all_is_given_back_uncounted(redis_url: str) -> None:
     with channel(redis_url, delivery_key="dspex:delivery") as opened, Redis.from_url(redis_url) as client:
-        ClaimSettlement(app_at(redis_url), holds=True).requeue_all([claimed(opened, "a", "b")])
+        settling_of(app_at(redis_url)).requeue_all([claimed(opened, "a", "b")])
         assert waiting(client) == {"a": 1, "b": 1}
 
 
 def test_a_broker_that_is_away_keeps_nobody_waiting() -> None:
-    settling, start = ClaimSettlement(app_at("redis://127.0.0.1:9/0"), holds=True), Stopwatch()
+    settling, start = settling_of(app_at("redis://127.0.0.1:9/0")), Stopwatch()
     with pytest.raises(Exception, match=r"(?i)connect|refused"):
         settling.renew(["nobody"])
     assert start.elapsed_s < 5

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from amqp.exceptions import ConnectionForced
+from kombu.connection import Connection
 
 from config.settings import FleetSettings
 from workers.health import reporter as reporter_module
@@ -38,7 +39,7 @@ def status() -> SharedStatus:
 @pytest.fixture
 def probes(status: SharedStatus) -> WorkerProbes:
     monitor: Any = Monitor()
-    return WorkerProbes(SimpleNamespace(settings=FleetSettings.model_validate({})), monitor, status)
+    return WorkerProbes(FleetSettings.model_validate({}), monitor, status, Connection)
 
 
 def report(status: SharedStatus, *, age_s: float = 0.0, **facts: Any) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from config.settings import FleetSettings
 from snakepit_bridge import redaction
-from workers.logs.formatters import ConsoleFormatter, FieldSource, JsonFormatter
-from workers.logs.setup import SERVICE_FORMAT, build_formatter
+from workers.logs.formatters import ConsoleFormatter, FieldSource, JsonFormatter, build_formatter
+from workers.logs.setup import SERVICE_FORMAT
 
 CONTEXT = {"task_id": "t-1", "session": "user-1", "token": "1.7", "program": "qa", "trace_id": "ab", "span_id": "cd"}
 FORM = "%(levelname)s %(message)s"
@@ -94,7 +94,7 @@ def test_celerys_lines_about_a_message_name_its_task() -> None:
 def test_what_the_setting_names_is_masked(form: str) -> None:
     settings = FleetSettings.model_validate({"log": form, "log_redact": r"program \b\d{13,16}\b user\s\w+"})
     context = {**CONTEXT, "session": "4111111111111111"}
-    formatter = build_formatter(settings, lambda: context, SERVICE_FORMAT)
+    formatter = build_formatter(settings.log, settings.log_redactions, lambda: context, SERVICE_FORMAT)
     try:
         raise LookupError("card 4111111111111111")
     except LookupError:

@@ -32,11 +32,14 @@ class Stacks:
         return self.said.pop(0) if len(self.said) > 1 else self.said[0]
 
 
-class Settling:
-    """Stands for the messages: remembers what became of them."""
+class Servers:
+    """Stands for the servers: remembers what became of the messages, and what was reported."""
+
+    outages = (OSError,)
 
     def __init__(self) -> None:
         self.done: list[Any] = []
+        self.told: list[Stall | str] = []
 
     def renew(self, holdings: list[str]) -> None:
         self.done.append("renew")
@@ -50,17 +53,10 @@ class Settling:
     def dead_letter(self, holdings: list[str], who: Culprit, error: str) -> None:
         self.done.append(("give up", who.prediction))
 
-
-class Stalls:
-    """Stands for what is reported."""
-
-    def __init__(self) -> None:
-        self.told: list[Stall | str] = []
-
-    async def report(self, stall: Stall) -> None:
+    def report_stall(self, stall: Stall) -> None:
         self.told.append(stall)
 
-    async def clear(self, worker: str, pid: int) -> None:
+    def clear_stall(self, worker: str, pid: int) -> None:
         self.told.append("over")
 
 
@@ -68,16 +64,21 @@ class Play:
     """A worker that is watched, for which a real process stands."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, pid: int, *stacks: str, main: bool = True) -> None:
-        self.beats, self.settling, self.stalls = SharedStatus(), Settling(), Stalls()
+        self.beats, self.servers = SharedStatus(), Servers()
         self.ended: list[tuple[int, signal.Signals]] = []
+        self.connected = 0
         monkeypatch.setattr(module, "_kill", lambda pid, sign: self.ended.append((pid, sign)))
         monkeypatch.setattr(module, "_survives", lambda pid, seconds: False)
         monkeypatch.setattr(os, "getpid", lambda: pid)
         self.slot = self.beats.register(pid, 10.0)
         watch = MonitorSettings("worker@host", pid if main else os.getppid(), 4.0, 1.0, 30.0)
-        parts: tuple[Any, Any, Any] = (Stacks(*stacks or (STACK,)), self.settling, self.stalls)
-        self.monitor = Monitor(watch, self.beats, parts[0], -1, parts[1], parts[2])
+        written: Any = Stacks(*stacks or (STACK,))
+        self.monitor = Monitor(watch, self.beats, written, -1, self.connect)
         self.monitor.tick(TICK_S)
+
+    def connect(self) -> Servers:
+        self.connected += 1
+        return self.servers
 
     def stand(self, seconds: float, *, alive: bool = True) -> None:
         for number in range(round(seconds / TICK_S)):
@@ -98,20 +99,20 @@ def test_a_loop_that_turns_is_let_alone(monkeypatch: pytest.MonkeyPatch, pid: in
     for turns in range(1, 60):
         play.beats.set_turns(play.slot, turns)
         play.stand(0.5)
-    assert (play.settling.done, play.stalls.told, play.ended) == ([], [], [])
+    assert (play.servers.done, play.servers.told, play.ended, play.connected) == ([], [], [], 0)
 
 
 def test_it_is_reported_after_a_lease_and_that_it_goes_on_too(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
     play = Play(monkeypatch, pid)
     play.stand(3.75)
-    assert play.stalls.told == []
+    assert play.servers.told == []
     play.stand(0.5)
-    [stall] = play.stalls.told
+    [stall] = play.servers.told
     assert isinstance(stall, Stall)
     assert (stall.task_id, stall.place) == ("poison", "check (/srv/acme/rules.py, line 26)")
     play.beats.set_turns(play.slot, 1)
     play.stand(0.25)
-    assert play.stalls.told[1:] == ["over"]
+    assert play.servers.told[1:] == ["over"]
     assert play.ended == []
 
 
@@ -133,9 +134,9 @@ def test_it_is_unhealthy_for_much_of_its_limit_and_healthy_once_it_turns(
 def test_at_its_limit_the_culprit_is_given_up_and_the_process_ended(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
     play = Play(monkeypatch, pid)
     play.stand(10)
-    assert play.settling.done == [(Culprit("poison", "poison", "check (/srv/acme/rules.py, line 26)"), True)]
+    assert play.servers.done == [(Culprit("poison", "poison", "check (/srv/acme/rules.py, line 26)"), True)]
     assert play.ended == [(pid, signal.SIGSTOP), (pid, signal.SIGABRT), (pid, signal.SIGCONT)]
-    assert isinstance(last := play.stalls.told[-1], Stall)
+    assert isinstance(last := play.servers.told[-1], Stall)
     assert last.ended_at > 0
 
 
@@ -146,7 +147,7 @@ def test_where_stacks_differ_nobody_is_accused_and_there_is_more_time(
     play.stand(29.5)
     assert play.ended == []
     play.stand(1)
-    assert play.settling.done == [(None, True)]
+    assert play.servers.done == [(None, True)]
     assert play.ended
 
 
@@ -154,20 +155,20 @@ def test_what_is_held_is_renewed_while_the_lock_is_held(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "find_busiest_thread", lambda pid, used: (pid, used))
     play = Play(monkeypatch, pid)
     play.stand(5, alive=False)
-    assert play.settling.done == ["renew"] * 5
+    assert play.servers.done == ["renew"] * 5
 
 
 def test_the_time_of_a_worker_that_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
     monkeypatch.setattr(module, "is_stopped", lambda pid: True)
     play = Play(monkeypatch, pid)
     play.stand(60, alive=False)
-    assert (play.settling.done, play.stalls.told, play.ended) == ([], [], [])
+    assert (play.servers.done, play.servers.told, play.ended) == ([], [], [])
 
 
 def test_a_child_is_ended_with_its_prediction_alone(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
     play = Play(monkeypatch, pid, main=False)
     play.stand(10)
-    assert play.settling.done == [("give up", "poison")]
+    assert play.servers.done == [("give up", "poison")]
     assert (pid, signal.SIGABRT) in play.ended
 
 
@@ -175,7 +176,7 @@ def test_a_worker_that_is_to_end_and_hangs_waits_for_a_lease_alone(monkeypatch: 
     play = Play(monkeypatch, pid)
     play.monitor._ending_s = 0.0
     play.stand(4)
-    assert play.settling.done == [(Culprit("poison", "poison", "check (/srv/acme/rules.py, line 26)"), False)]
+    assert play.servers.done == [(Culprit("poison", "poison", "check (/srv/acme/rules.py, line 26)"), False)]
 
 
 def test_a_worker_that_does_not_end_hands_back_and_is_killed_then(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
@@ -189,7 +190,7 @@ def test_a_worker_that_does_not_end_hands_back_and_is_killed_then(monkeypatch: p
         play.beats.set_turns(play.slot, turns)
         play.stand(0.5)
     assert play.ended[1:] == [(pid, signal.SIGKILL)]
-    assert play.settling.done == ["give back"]
+    assert play.servers.done == ["give back"]
 
 
 def test_signals_are_heard_by_a_descriptor_of_any_number(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:

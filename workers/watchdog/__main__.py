@@ -1,0 +1,82 @@
+"""The watchdog's process: ``python -m workers.watchdog``, which a worker starts and hands its settings on a pipe.
+
+It stays for as long as the worker, so it loads little: neither DSPy nor Celery, and a client of Redis only when an
+event loop stalls, or where it serves the health endpoints.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from snakepit_bridge.redaction import register_url
+from workers.watchdog.beats import SharedStatus
+from workers.watchdog.handover import Handover
+from workers.watchdog.logs import log_as_watchdog
+from workers.watchdog.monitor import IGNORED_SIGNALS, Monitor, Servers
+from workers.watchdog.stacks import Stacks
+
+if TYPE_CHECKING:
+    from kombu.connection import Connection
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Watch the worker that started this process, until it has exited."""
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED_SIGNALS)
+    data = sys.stdin.buffer.read()
+    code = 1
+    try:
+        if data:  # otherwise the worker has died
+            _watch(Handover.decode(data))
+            code = 0
+    except BaseException:  # noqa: BLE001 (whatever it is, the worker must not be affected)
+        _log.exception("The watchdog failed; the worker continues without one")
+    finally:
+        sys.stderr.flush()
+        # Threads that wait for a server must not delay the end.
+        os._exit(code)
+
+
+def _watch(handover: Handover) -> None:
+    register_url(handover.redis)
+    register_url(handover.broker_access.url)
+    log_as_watchdog(handover.log, handover.log_redactions)
+    descriptors = handover.descriptors
+    status = SharedStatus(descriptors.status)
+
+    def connect() -> Servers:
+        from workers.watchdog.servers import WatchdogServers
+
+        return WatchdogServers(handover)
+
+    monitor = Monitor(handover.monitor, status, Stacks(descriptors.stacks), descriptors.signals, connect)
+    if descriptors.health is not None:
+        _serve_health(handover, descriptors.health, monitor, status)
+    monitor.run()
+
+
+def _serve_health(handover: Handover, fd: int, monitor: Monitor, status: SharedStatus) -> None:
+    import socket
+
+    from workers.health.server import HealthServer
+    from workers.health.worker_probes import WorkerProbes
+
+    def connect() -> Connection:
+        from workers.watchdog.servers import connect
+
+        return connect(handover.broker_access)
+
+    probes = WorkerProbes(handover, monitor, status, connect)
+    HealthServer(socket.socket(fileno=fd)).start(probes)
+    probes.start()
+
+
+if __name__ == "__main__":
+    main()
