@@ -2,7 +2,9 @@
 
 CPU time for the first two, each in a process of its own. The help is compared with ``import typer, rich``, which any
 CLI of this kind costs. Elapsed time for the others, since that is what a user waits for; a worker is compared with
-``import celery, dspy``, which any worker of this kind costs. Medians of alternating rounds.
+``import celery, dspy``, which any worker of this kind costs. Medians of alternating rounds. ``worker_pss_mb`` and
+``watchdog_pss_mb`` are the memory of a worker some seconds after it is ready, and of its watchdog; what processes share
+is counted in parts.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import psutil
 
 from benchmarks._parts import ROOT, bench
 
@@ -24,10 +29,27 @@ _LIBRARIES = ["-c", "import typer, rich"]
 _WORKER_LIBRARIES = ["-c", "import celery, dspy"]
 _CLIENT = ["-c", "from snakepit_bridge.client import Fleet"]
 _NOTHING = ["-c", ""]
+# Until then a watchdog has loaded what it needs when a loop stalls.
+_SETTLED_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadyWorker:
+    """A worker that has become ready.
+
+    Attributes:
+        ready_s: seconds until it was.
+        pss_mb: its memory.
+        watchdog_pss_mb: its watchdog's.
+    """
+
+    ready_s: float
+    pss_mb: float
+    watchdog_pss_mb: float
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Return the ratio of CPU times, milliseconds of CPU, and seconds of elapsed time.
+    """Return the ratio of CPU times, milliseconds of CPU, seconds of elapsed time, and megabytes.
 
     Args:
         quick: two rounds instead of seven.
@@ -42,11 +64,13 @@ def run(*, quick: bool = False) -> dict[str, Any]:
 
 
 def _worker(rounds: int) -> dict[str, float]:
-    measured = [(_elapsed_s(_WORKER_LIBRARIES), _worker_ready_s()) for _ in range(rounds)]
+    measured = [(_elapsed_s(_WORKER_LIBRARIES), _start_worker()) for _ in range(rounds)]
     return {
         "worker_libraries_s": round(median(libraries_s for libraries_s, _ in measured), 2),
-        "worker_ready_s": round(median(ready_s for _, ready_s in measured), 2),
-        "worker_ready_ratio": round(median(ready_s / libraries_s for libraries_s, ready_s in measured), 2),
+        "worker_ready_s": round(median(worker.ready_s for _, worker in measured), 2),
+        "worker_ready_ratio": round(median(worker.ready_s / libraries_s for libraries_s, worker in measured), 2),
+        "worker_pss_mb": round(median(worker.pss_mb for _, worker in measured), 1),
+        "watchdog_pss_mb": round(median(worker.watchdog_pss_mb for _, worker in measured), 1),
     }
 
 
@@ -71,11 +95,18 @@ def _cpu_s(arguments: Sequence[str]) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _worker_ready_s() -> float:
+def _start_worker() -> _ReadyWorker:
     with bench() as parts:
         started = time.monotonic()
-        with parts.workers(1, "asyncio"):
-            return time.monotonic() - started
+        with parts.workers(1, "asyncio") as (pid,):
+            ready_s = time.monotonic() - started
+            worker = psutil.Process(pid)
+            time.sleep(_SETTLED_S)
+            return _ReadyWorker(ready_s, _pss_mb(worker), sum(map(_pss_mb, worker.children())))
+
+
+def _pss_mb(process: psutil.Process) -> float:
+    return process.memory_full_info().pss / 2**20
 
 
 def _demo_s() -> float:

@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import SecretStr
 
 from config.settings import FleetSettings
-from snakepit_bridge.cli.secret_checks import check_key_file
 from snakepit_bridge.encryption.cipher import EncryptionOptions
 from snakepit_bridge.encryption.keys import KeyRing, read_keys
 from snakepit_bridge.protocol.signatures import MessageSigner
@@ -46,6 +45,9 @@ def load_signer(settings: FleetSettings) -> MessageSigner | None:
 
 def describe_keys(settings: FleetSettings) -> dict[str, Any]:
     """Return which keys a worker has, by their ids, and what is wrong with their files."""
+    # Loaded here, since it brings the command line's libraries.
+    from snakepit_bridge.cli.secret_checks import check_key_file
+
     encryption, signing = load_encryption(settings).cipher(settings.namespace), load_signing_keys(settings)
     files = {"encryption keys": settings.encryption_keys_file, "signing keys": settings.signing_keys_file}
     checks = [check for what, path in files.items() if path is not None for check in check_key_file(what, path)]

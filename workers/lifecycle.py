@@ -93,11 +93,12 @@ def check_before_consuming(worker: Any) -> None:
 
 
 @worker_init.connect
-def _fork_watchdog(sender: Any = None, **_: Any) -> None:
-    # Connected first: the watchdog is forked before anything else of the worker's start, which may start threads.
-    if sender is not None and isinstance(getattr(sender.app, "settings", None), FleetSettings):
+def _start_watchdog(sender: Any = None, **_: Any) -> None:
+    # Connected first: the watchdog also watches what else the worker does at its start.
+    settings = getattr(getattr(sender, "app", None), "settings", None)
+    if sender is not None and isinstance(settings, FleetSettings):
         try:
-            start_watchdog(sender.app, sender.hostname)
+            start_watchdog(sender.app, settings, sender.hostname)
         except ConfigurationError as exc:
             sys.stderr.write(f"This worker can't start: {exc}\n")
             raise SystemExit(1) from exc

@@ -23,7 +23,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from config.settings import FleetSettings
 from snakepit_bridge.client.lua import FINAL_STATE
-from snakepit_bridge.client.sentinel import PrimaryBackend
+from snakepit_bridge.client.sentinel_backend import PrimaryBackend
 from snakepit_bridge.costs.hourly_sums import SUMS, EndedPrediction, script_arguments
 from snakepit_bridge.costs.usage import LMUsage, sum_usage
 from snakepit_bridge.datasets.recorded import RECORD

@@ -17,7 +17,7 @@ from snakepit_bridge.redis.sentinel import OPTION
 from snakepit_bridge.redis.urls import mask_url
 
 _SENTINEL_TRANSPORT = "snakepit_bridge.client.sentinel:PrimaryTransport"
-_SENTINEL_BACKEND = "snakepit_bridge.client.sentinel:PrimaryBackend"
+_SENTINEL_BACKEND = "snakepit_bridge.client.sentinel_backend:PrimaryBackend"
 
 
 def create_client_app(

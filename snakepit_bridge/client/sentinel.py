@@ -1,11 +1,10 @@
-"""Celery's result backend and kombu's transport on the primary behind Sentinel, for clients; workers have their own."""
+"""kombu's transport on the primary behind Sentinel, for clients; workers have their own."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import redis
-from celery.backends.redis import RedisBackend
 from kombu.transport.redis import Channel as StockChannel
 from kombu.transport.redis import Transport as StockTransport
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
@@ -47,11 +46,3 @@ class PrimaryTransport(StockTransport):
     """The transport of clients: kombu's own, on the primary behind Sentinel."""
 
     Channel = PrimaryChannel
-
-
-class PrimaryBackend(RedisBackend):
-    """Celery's result backend, on a primary behind Sentinel if its transport options name one."""
-
-    def _get_pool(self, **params: Any) -> Any:
-        service: SentinelService | None = self._transport_options.get(OPTION)
-        return super()._get_pool(**params) if service is None else service.create_pool(**params)

@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol
-
-import httpx
+from typing import TYPE_CHECKING, Any, Protocol
 
 from snakepit_bridge.lm_batches.records import BatchReply, LMBatch, WaitingRequest
+
+if TYPE_CHECKING:
+    import httpx
 
 _CLOCK_SKEW_S = 300.0
 _PAGE = 100
@@ -94,6 +95,10 @@ class _Api:
 
     def __init__(self, base_url: str, headers: Mapping[str, str], timeout_s: float) -> None:
         self.timeout_s = timeout_s
+        # Loaded here: it takes 4 MB, and most workers never meet a batch.
+        import httpx
+
+        self._errors = httpx.HTTPError
         kept = {name: value for name, value in headers.items() if name.lower() != "content-type"}
         self._client = httpx.AsyncClient(base_url=f"{base_url}/", headers=kept, timeout=timeout_s)
 
@@ -105,7 +110,7 @@ class _Api:
         """
         try:
             reply = await self._client.request(method, path.lstrip("/"), **options)
-        except httpx.HTTPError as exc:
+        except self._errors as exc:
             raise BatchProviderError(f"{type(exc).__name__}: {exc}") from exc
         _check_reply(reply)
         try:
@@ -126,7 +131,7 @@ class _Api:
                     await reply.aread()
                 _check_reply(reply)
                 yield reply.aiter_lines()
-        except httpx.HTTPError as exc:
+        except self._errors as exc:
             raise BatchProviderError(f"{type(exc).__name__}: {exc}") from exc
 
     async def aclose(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Generator
+from pathlib import Path
 
+import psutil
 import pytest
 from redis import Redis
 
@@ -71,6 +73,10 @@ def test_a_worker_that_is_told_to_end_ends_in_its_time_and_hands_back_what_runs(
 
 def test_a_worker_that_has_nothing_to_do_ends_well_however_short_the_lease_is(play: Stage) -> None:
     worker = play.start(pool="asyncio", concurrency=4, env={"DSPEX_LEASE_S": "1"})
+    [watchdog] = psutil.Process(worker.container.pid).children()
+    # It is handed the settings, with their secrets, on a pipe, and has loaded none of what DSPy is made of.
+    assert watchdog.cmdline()[1:] == ["-P", "-m", "workers.watchdog"]
+    assert "pydantic_core" not in {Path(each.path).parent.name for each in watchdog.memory_maps()}
     assert play.fleet.submit("stalling", {"question": fresh("q")}).get(WAIT_S).answer
     worker.container.kill(signal.SIGTERM)
     wait_until(lambda: not running(worker), "the worker to end")

@@ -1,7 +1,7 @@
 """The watchdog's process: ``python -m workers.watchdog``, which a worker starts and hands its settings on a pipe.
 
-It stays for as long as the worker, so it loads little: neither DSPy nor Celery, and a client of Redis only when an
-event loop stalls, or where it serves the health endpoints.
+It stays for as long as the worker, so it loads little: neither DSPy nor Celery's app. It loads a client of Redis at once,
+though it needs that only when an event loop stalls: on a busy machine loading it may take longer than a lease.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from snakepit_bridge.redaction import register_url
@@ -49,20 +50,30 @@ def _watch(handover: Handover) -> None:
     register_url(handover.broker_access.url)
     log_as_watchdog(handover.log, handover.log_redactions)
     descriptors = handover.descriptors
-    status = SharedStatus(descriptors.status)
+    status, loading = SharedStatus(descriptors.status), threading.Thread(target=_load_servers, daemon=True)
+    loading.start()
 
     def connect() -> Servers:
+        loading.join()
         from workers.watchdog.servers import WatchdogServers
 
         return WatchdogServers(handover)
 
     monitor = Monitor(handover.monitor, status, Stacks(descriptors.stacks), descriptors.signals, connect)
     if descriptors.health is not None:
-        _serve_health(handover, descriptors.health, monitor, status)
+        _serve_health(handover, descriptors.health, monitor, status, loading)
     monitor.run()
 
 
-def _serve_health(handover: Handover, fd: int, monitor: Monitor, status: SharedStatus) -> None:
+def _load_servers() -> None:
+    # redis-py would load OpenTelemetry's SDK, to record what nobody reads here.
+    sys.modules["opentelemetry"] = None  # pyright: ignore[reportArgumentType]
+    from workers.watchdog import servers  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+
+def _serve_health(
+    handover: Handover, fd: int, monitor: Monitor, status: SharedStatus, loading: threading.Thread
+) -> None:
     import socket
 
     from workers.health.server import HealthServer
@@ -75,7 +86,13 @@ def _serve_health(handover: Handover, fd: int, monitor: Monitor, status: SharedS
 
     probes = WorkerProbes(handover, monitor, status, connect)
     HealthServer(socket.socket(fileno=fd)).start(probes)
-    probes.start()
+
+    def ask_servers() -> None:
+        # Two threads that load modules which import each other may each find one half loaded.
+        loading.join()
+        probes.start()
+
+    threading.Thread(target=ask_servers, daemon=True).start()
 
 
 if __name__ == "__main__":

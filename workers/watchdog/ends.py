@@ -23,8 +23,8 @@ from workers.watchdog.handover import AppAccess, Handover
 if TYPE_CHECKING:
     from workers.fleet_app import FleetApp
 
-# The app is loaded first, on a machine that may be busy.
-_PROCESS_S = 20.0
+# The app may have to be loaded first, on a machine that may be busy.
+_PROCESS_S = 30.0
 _STORED_S = 3.0
 
 _log = logging.getLogger(__name__)
@@ -39,6 +39,20 @@ class PredictionEnds:
 
     def __init__(self, handover: Handover) -> None:
         self._handover = handover
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Start the process, unless it runs: on a busy machine it takes seconds until it has loaded the app."""
+        if self._process is None:
+            command = [sys.executable, "-P", "-m", f"{PACKAGE}.watchdog.ends"]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+
+    def discard(self) -> None:
+        """End the process without an order, if it runs."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
 
     def store(self, summaries: Sequence[Mapping[str, Any]]) -> None:
         """Store errors for the predictions of dead-lettered messages, and wait for it: the worker is killed then.
@@ -46,16 +60,18 @@ class PredictionEnds:
         Args:
             summaries: of the messages; see ``snakepit_bridge.delivery.dead_letters``.
         """
-        access, tasks = self._handover.app, [summary.get("task_id") for summary in summaries]
-        order = {**asdict(access), "log": self._handover.log, "summaries": summaries}
-        command = [sys.executable, "-P", "-m", f"{PACKAGE}.watchdog.ends"]
+        tasks = [summary.get("task_id") for summary in summaries]
+        order = {**asdict(self._handover.app), "log": self._handover.log, "summaries": summaries}
+        self.prepare()
+        assert self._process is not None
         try:
-            done = subprocess.run(command, input=json.dumps(order).encode(), timeout=_PROCESS_S, check=False)
+            self._process.communicate(json.dumps(order).encode(), timeout=_PROCESS_S)
+            if self._process.returncode:
+                _log.error("The errors of predictions %s can't be stored", tasks)
         except subprocess.TimeoutExpired:
             _log.error("Storing the errors of predictions %s timed out", tasks)
-        else:
-            if done.returncode:
-                _log.error("The errors of predictions %s can't be stored", tasks)
+        finally:
+            self.discard()
 
 
 def store_ends(app: FleetApp, summaries: Sequence[Mapping[str, Any]]) -> bool:
@@ -91,6 +107,8 @@ def load_app(access: AppAccess, *, with_tasks: bool) -> FleetApp:
 
 def main() -> None:
     """Store the errors that standard input names."""
+    # Before the order comes, as far as it is known what is needed.
+    from workers import fleet_app  # noqa: F401  # pyright: ignore[reportUnusedImport]
     from workers.broker.message import EMBED
     from workers.watchdog.logs import log_as_watchdog
 

@@ -138,7 +138,7 @@ class Monitor:
         status: the shared state of the processes.
         stacks: captures the processes' stacks.
         signals: a pipe that gets the number of each signal that the worker receives, and is closed when it exits.
-        connect: returns the servers; called when they are first needed, since what they need takes memory.
+        connect: returns the servers; called when they are first needed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The broker and Redis as a watchdog uses them. It loads this module once a loop stalls, since it takes 40 MB."""
+"""The broker and Redis as a watchdog uses them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class WatchdogServers(ClaimSettlement):
 
     def __init__(self, handover: Handover) -> None:
         broker = handover.broker_access
-        super().__init__(lambda: connect(broker), PredictionEnds(handover).store, holds=broker.holds)
+        self._ends = PredictionEnds(handover)
+        super().__init__(lambda: connect(broker), self._ends.store, holds=broker.holds)
         connection = RedisConnection(handover.redis, timeout_s=handover.redis_timeout_s)
         self._stalls = Stalls(connection, namespace=handover.namespace)
 
@@ -40,6 +41,8 @@ class WatchdogServers(ClaimSettlement):
         Raises:
             StoreUnavailableError: Redis is unreachable.
         """
+        if not stall.ended_at:
+            self._ends.prepare()
         run_blocking(self._stalls.report(stall))
 
     def clear_stall(self, worker: str, pid: int) -> None:
@@ -48,6 +51,7 @@ class WatchdogServers(ClaimSettlement):
         Raises:
             StoreUnavailableError: Redis is unreachable.
         """
+        self._ends.discard()
         run_blocking(self._stalls.clear(worker, pid))
 
 

@@ -14,10 +14,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from celery import Celery
 from pydantic import SecretStr
 
+from config.settings import FleetSettings
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.redis.sentinel import OPTION
 from workers import PACKAGE
@@ -30,21 +32,18 @@ from workers.watchdog.monitor import IGNORED_SIGNALS, MonitorSettings
 from workers.watchdog.pulse import PULSE
 from workers.watchdog.stacks import SIGNAL
 
-if TYPE_CHECKING:
-    from config.settings import FleetSettings
-    from workers.fleet_app import FleetApp
-
 _log = logging.getLogger(__name__)
 _signals: int | None = None
 # Threads write their stacks to it, so it stays open as long as the process.
 _stacks: Any = None
 
 
-def start_watchdog(app: FleetApp, worker: str) -> int | None:
+def start_watchdog(app: Celery, settings: FleetSettings, worker: str) -> int | None:
     """Start a watchdog for this worker; return its process id, or None where there can't be one.
 
     Args:
-        app: the worker's app, with the time limits in its ``settings``.
+        app: the worker's app.
+        settings: its settings, with the time limits.
         worker: the name of the Celery node.
 
     Raises:
@@ -54,13 +53,13 @@ def start_watchdog(app: FleetApp, worker: str) -> int | None:
     if threading.current_thread() is not threading.main_thread() or not hasattr(os, "fork"):
         _log.warning("No watchdog: it needs a worker in the main thread of a Unix process")
         return None
-    health = _listen(app.settings)
+    health = _listen(settings)
     status, stacks = SharedStatus(), tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
     faulthandler.register(SIGNAL, file=stacks, all_threads=False)
     reader, writer = os.pipe()
     descriptors = Descriptors(status.fd, stacks.fileno(), reader, None if health is None else health.fd)
     try:
-        pid = _spawn(_hand_over(app, worker, descriptors))
+        pid = _spawn(hand_over(app, settings, worker, descriptors))
     finally:
         os.close(reader)
         if health is not None:
@@ -95,15 +94,22 @@ def _spawn(handover: Handover) -> int:
     return process.pid
 
 
-def _hand_over(app: FleetApp, worker: str, descriptors: Descriptors) -> Handover:
-    settings = app.settings
+def hand_over(app: Celery, settings: FleetSettings, worker: str, descriptors: Descriptors) -> Handover:
+    """Return what the watchdog of a worker needs.
+
+    Args:
+        app: the worker's app.
+        settings: its settings.
+        worker: the name of the Celery node.
+        descriptors: what the watchdog inherits.
+    """
     monitor = MonitorSettings(
         worker, os.getpid(), settings.lease_s, settings.lease_s / HEARTBEATS_PER_LEASE, settings.stop_grace_s
     )
     return Handover(
         monitor,
         descriptors,
-        _describe_broker(app),
+        _describe_broker(app, settings),
         AppAccess(_find_name(app), _reveal(settings)),
         settings.redis,
         settings.broker,
@@ -115,12 +121,12 @@ def _hand_over(app: FleetApp, worker: str, descriptors: Descriptors) -> Handover
     )
 
 
-def _describe_broker(app: FleetApp) -> BrokerAccess:
+def _describe_broker(app: Celery, settings: FleetSettings) -> BrokerAccess:
     conf: Any = app.conf
     options = dict(conf.broker_transport_options or {})
     if OPTION in options:
         options[OPTION] = options[OPTION].url
-    holds = app.settings.broker.startswith(REDIS_SCHEMES)
+    holds = settings.broker.startswith(REDIS_SCHEMES)
     return BrokerAccess(
         conf.broker_write_url or conf.broker_url, conf.broker_transport, conf.broker_use_ssl, options,
         conf.broker_connection_timeout, holds,
@@ -134,7 +140,7 @@ def _reveal(settings: FleetSettings) -> dict[str, Any]:
     return {**settings.model_dump(mode="json"), **secrets}
 
 
-def _find_name(app: FleetApp) -> str:
+def _find_name(app: Celery) -> str:
     """Return ``module:attribute`` of the app; empty if no module has it."""
     for name, module in list(sys.modules.items()):
         if name != "__main__":
