@@ -3,8 +3,8 @@
 CPU time for the first two, each in a process of its own. The help is compared with ``import typer, rich``, which any
 CLI of this kind costs. Elapsed time for the others, since that is what a user waits for; a worker is compared with
 ``import celery, dspy``, which any worker of this kind costs. Medians of alternating rounds. ``worker_pss_mb`` and
-``watchdog_pss_mb`` are the memory of a worker some seconds after it is ready, and of its watchdog; what processes share
-is counted in parts.
+``watchdog_pss_mb`` are the memory of a worker some seconds after it is ready, and of its watchdog; pages that processes
+share count in parts.
 """
 
 from __future__ import annotations
