@@ -1,7 +1,7 @@
 """The watchdog's process: ``python -m workers.watchdog``, which a worker starts and hands its settings on a pipe.
 
-It stays for as long as the worker, so it loads little: neither DSPy nor Celery's app. It loads a client of Redis at once,
-though it needs that only when an event loop stalls: on a busy machine loading it may take longer than a lease.
+It stays for as long as the worker, so it loads little: neither DSPy nor Celery's app. It loads a client of Redis at
+once, though it needs that only when an event loop stalls: on a busy machine loading it may take longer than a lease.
 """
 
 from __future__ import annotations
