@@ -103,6 +103,11 @@ class _Call:
             return
         try:
             result = self.function()
+        except StopIteration as exc:
+            # Before Python 3.12, asyncio's future neither takes one nor ends: whoever awaits it would for ever.
+            error = RuntimeError(f"The call raised StopIteration: {exc}")
+            error.__cause__ = exc
+            self.future.set_exception(error)
         except BaseException as exc:  # noqa: BLE001 (goes to the caller)
             self.future.set_exception(exc)
         else:

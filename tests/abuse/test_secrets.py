@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,10 +29,10 @@ from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.testing import RecordingLM
 from tests.harness import programs
 from tests.harness.otlp import Collector, collector
+from tests.harness.preloaded import PythonProcess, run_preloaded, start_preloaded
 from tests.harness.redis_dump import dump
 from tests.harness.stage import echo, fresh
 from tests.harness.waiting import PATIENCE_S, wait_until
-from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
 from workers.gateway import new_token, to_toml
 
@@ -86,10 +85,10 @@ class House:
     exported: Collector
     logs: dict[str, Path] = field(default_factory=dict[str, Path])
 
-    def start(self, name: str, *arguments: str, env: Mapping[str, str] | None = None) -> Child:
+    def start(self, name: str, *arguments: str, env: Mapping[str, str] | None = None) -> PythonProcess:
         log = self.logs[name] = self.folder / f"{name}.log"
         command = [sys.executable, "-m", "snakepit_bridge.cli", *arguments]
-        child = Child(command, log, env={**self.environment, **(env or {})}, cwd=ROOT)
+        child = start_preloaded(command, log, env={**self.environment, **(env or {})}, cwd=ROOT)
         self.running.callback(child.end)
         return child
 
@@ -97,10 +96,8 @@ class House:
         return self.logs[name].read_text(encoding="utf-8", errors="replace")
 
     def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "snakepit_bridge.cli", *arguments],
-            capture_output=True, text=True, timeout=100, check=False, env={**self.environment, **(env or {})}, cwd=ROOT,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "snakepit_bridge.cli", *arguments]
+        done = run_preloaded(command, timeout=PATIENCE_S, env={**self.environment, **(env or {})}, cwd=ROOT)
         return done.stdout + done.stderr
 
 

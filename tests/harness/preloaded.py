@@ -34,8 +34,12 @@ LOADED_WITH: Mapping[str, str] = {
 }
 """What stands in the environment of every worker: no caches of the user's, and no line of a log that comes late."""
 
-# Others count as a module is loaded, or before: they are the same for all workers that are forked.
-_READ_LATE = ("DSPEX_", "STAGE_", "POOL_", "CHAOS_", "ABUSE_", "OTEL_", "COLUMNS", "NO_COLOR", "TMPDIR", POOL_VARIABLE)
+# Others count as a module is loaded, or before: they are the same for all workers that are forked. pytest's own tells
+# of the test that runs, which is another one by the time a worker is started again.
+_READ_LATE = (
+    "DSPEX_", "STAGE_", "POOL_", "CHAOS_", "ABUSE_", "SECRET_", "OTEL_", "COLUMNS", "NO_COLOR", "TMPDIR",
+    "PYTEST_CURRENT_TEST", "https_proxy", "no_proxy", POOL_VARIABLE,
+)  # fmt: skip
 _LOADED = "tests.harness.preloaded_modules"
 _PR_SET_PDEATHSIG = 1
 

@@ -23,6 +23,8 @@ _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _START_S = 60.0
 _SMALL = "vm_memory_high_watermark.absolute = 256MB\ndisk_free_limit.absolute = 1MB\n"
 _END_S = 10.0
+# Two schedulers, which sleep when they have nothing to do: they would spin for a while, on cores that others need.
+_ERLANG = "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
 
 
 class RabbitNode:
@@ -104,7 +106,7 @@ class RabbitNode:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": self._name,
             "RABBITMQ_DIST_PORT": str(self._distribution),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _ERLANG,
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": str(folder / "none.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),

@@ -90,6 +90,12 @@ def test_an_error_reaches_its_caller_and_the_thread_survives() -> None:
     assert threads.submit(users).result(WAIT_S) == "dspex-user"
 
 
+async def test_a_call_that_raises_stop_iteration_fails_where_it_is_awaited() -> None:
+    loop = asyncio.get_running_loop()
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        await asyncio.wait_for(loop.run_in_executor(UserThreads(), next, iter(())), WAIT_S)
+
+
 async def test_a_call_runs_in_its_callers_context_below_a_named_frame() -> None:
     variable: ContextVar[str] = ContextVar("said", default="nothing")
     variable.set("something")
