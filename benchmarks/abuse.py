@@ -29,7 +29,7 @@ FULL = (
 
 def run(quick: bool = False) -> dict[str, Any]:
     """Return what became of everything, over all pools and of each."""
-    plans = [replace(plan, tasks=600, trouble_every_s=1.0) for plan in FULL] if quick else FULL
+    plans = [replace(plan, tasks=300, trouble_every_s=1.0) for plan in FULL] if quick else FULL
     pools = {plan.pool.value: _play(plan) for plan in plans}
     sums = {name: sum(found[name] for found in pools.values()) for name in _SUMS}
     return {**sums, "p99_neighbour_ms": max(found["p99_neighbour_ms"] for found in pools.values()), "pools": pools}

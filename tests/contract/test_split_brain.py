@@ -37,6 +37,9 @@ class Pair:
         """Make one the replica of the other, and wait until it has what that one has."""
         # By default a primary waits five seconds for more replicas before it sends the first one its data.
         primary.cli("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+        # And as it ends it waits ten seconds for a replica that isn't in step, as one that was promoted never is.
+        for server in (primary, replica):
+            server.cli("CONFIG", "SET", "shutdown-timeout", "0")
         replica.cli("REPLICAOF", "127.0.0.1", str(urlsplit(primary.url).port))
         wait_until(lambda: replica.cli("INFO", "replication")["master_link_status"] == "up", "the link to the primary")
         in_step(replica, primary)

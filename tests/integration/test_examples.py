@@ -16,6 +16,7 @@ from redis import Redis
 from snakepit_bridge.snapshots import open_store
 from snakepit_bridge.testing import AskedQuestion, RecordingLM
 from snakepit_bridge.testing.lm.answers import Raw
+from tests.harness.preloaded import run_preloaded
 from tests.harness.waiting import PATIENCE_S
 
 FOLDER = Path(__file__).parent.parent.parent / "examples"
@@ -70,12 +71,15 @@ SAYS: dict[str, list[str]] = {
 
 
 def run(example: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run an example where nothing of the checkout or of a user's settings is in reach by accident."""
-    environment = {name: value for name, value in os.environ.items() if "KEY" not in name and "DSPEX" not in name}
-    command = [sys.executable, str(FOLDER / f"{example}.py"), *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+    """Run an example where nothing of a user's settings is in reach by accident; it is forked if it can be."""
+    place = str(FOLDER / f"{example}.py")
+    script = f"import runpy, sys; sys.path.insert(0, {str(FOLDER)!r}); runpy.run_path({place!r}, run_name='__main__')"
+    command = [sys.executable, "-c", script, *arguments]
+    return run_preloaded(command, cwd=folder, env=_environment(), timeout=PATIENCE_S)
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if "KEY" not in name and "DSPEX" not in name}
 
 
 def assert_said(done: subprocess.CompletedProcess[str], lines: list[str]) -> None:
@@ -90,7 +94,11 @@ def assert_said(done: subprocess.CompletedProcess[str], lines: list[str]) -> Non
 
 @pytest.mark.parametrize("example", SAYS)
 def test_an_example_runs_with_nothing_around_it_and_says_what_happened(example: str, tmp_path: Path) -> None:
-    assert_said(run(example, tmp_path), SAYS[example])
+    command = [sys.executable, str(FOLDER / f"{example}.py")]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert_said(done, SAYS[example])
 
 
 @pytest.mark.parametrize("example", SAYS)

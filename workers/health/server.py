@@ -112,6 +112,8 @@ class _Connections:
 
 class _Server(ThreadingHTTPServer):
     probes: Probes | None = None
+    # Of the five that are the default, a few silent clients leave none, and a probe is tried again after seconds.
+    request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], listening: socket.socket | None = None) -> None:
         self._connections = _Connections()
