@@ -34,6 +34,8 @@ COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --
 # come first. There are two processes per core: these tests start other processes, which share the cores with them.
 CORES := $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 PROCESSES ?= $(shell $(PYTHON) -c 'print(min(8, 2 * $(CORES)))')
+# These start few others and wait less; each process more collects all tests again, and has servers of its own.
+FAST_PROCESSES := $(shell $(PYTHON) -c 'print(min(8, $(CORES) + 1))')
 XDIST = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 PYTEST = $(BIN)/python -m pytest $(XDIST)
 
@@ -60,8 +62,9 @@ demo: $(if $(wildcard $(READY)),$(READY),$(DEMO_READY)) ## Runs the fleet on rea
 test: $(READY) ## Runs the tests; ARGS="tests/unit -k name" for some of them, PROCESSES=0 for one process
 	$(PYTEST) -m "not soak" $(ARGS)
 
-test-fast: $(READY) ## Runs the tests that start no workers: units, components, and the stores' contract on Valkey
-	$(PYTEST) -m "not soak" --server-kind valkey tests/unit tests/component tests/contract $(ARGS)
+test-fast: PROCESSES = $(FAST_PROCESSES)
+test-fast: $(READY) ## Runs the tests that start no workers: the stores' contract on Valkey, components, and units
+	$(PYTEST) -m "not soak" --server-kind valkey tests/contract tests/component tests/unit $(ARGS)
 
 soak: $(READY) ## Runs the long forms of the tests
 	$(PYTEST) -m soak --timeout 3600 $(ARGS)

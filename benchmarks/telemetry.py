@@ -24,7 +24,7 @@ from benchmarks._parts import Bench, bench, cpu_s, free_port, lm_server
 from snakepit_bridge.client import Fleet
 
 _ROUNDS, _COUNT, _IN_FLIGHT = 15, 600, 100
-_QUICK_ROUNDS, _QUICK_COUNT = 2, 150
+_QUICK_ROUNDS, _QUICK_COUNT = 1, 150
 _BASELINE = "unrecorded"
 
 

@@ -41,7 +41,7 @@ from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S
 
 # By pool: how many predictions it runs at a time, and how many are sent to it together.
-POOLS = {"asyncio": (1_000, 150), "threads": (32, 50), "prefork": (2, 20)}
+POOLS = {"asyncio": (1_000, 80), "threads": (32, 40), "prefork": (2, 8)}
 LARGE = 4_000
 WAIT_S = PATIENCE_S
 ROUNDS = 1

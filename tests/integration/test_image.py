@@ -26,9 +26,19 @@ pytestmark = [
 # What the LM answers with, by a word of the question.
 CODE = {
     "sum": "import math\ntotal = sum(range(101))\nSUBMIT({'answer': str(total)})",
-    "files": "SUBMIT({'answer': open('/etc/passwd').read()})",
-    "network": "from js import fetch\nr = await fetch('http://127.0.0.1:9/')\nSUBMIT({'answer': 'fetched'})",
-    "environment": "import os\nSUBMIT({'answer': repr(dict(os.environ))})",
+    "surroundings": """\
+import os
+from js import Deno, fetch
+found = {"environment": dict(os.environ)}
+try:
+    found["files"] = Deno.readTextFileSync("/etc/passwd")
+except Exception as exc:
+    found["files"] = f"refused: {exc}"
+try:
+    found["network"] = str(await fetch("http://127.0.0.1:9/"))
+except Exception as exc:
+    found["network"] = f"refused: {exc}"
+SUBMIT({"answer": repr(found)})""",
     "memory": "blocks = [bytearray(2**20) for _ in range(400)]\nSUBMIT({'answer': 'fits'})",
     "endless": "while True: pass",
 }
@@ -109,12 +119,14 @@ def test_code_that_an_lm_has_written_runs_in_the_sandbox_and_nowhere_else(image:
             play.fleet.submit("act", {"question": "the sum of hundred"}).get(240)
             bodies = [json.dumps(request.body) for request in play.requests_with("the sum of hundred")]
             assert ["5050" in body for body in bodies] == [False, True], bodies
-            for barred in ("files", "network", "memory", "endless"):
+            for barred in ("memory", "endless"):
                 with pytest.raises(PredictionFailedError):
                     play.fleet.submit("thought", {"question": barred}).get(240)
-            seen = play.fleet.submit("thought", {"question": "environment"}).get(180).answer
+            seen = play.fleet.submit("thought", {"question": "surroundings"}).get(240).answer
             assert LM_KEY not in seen
             assert play.url not in seen
+            # Deno's own words for what it doesn't permit: a port that nobody listens on would be refused otherwise.
+            assert [seen.count(f"Requires {right} access to") for right in ("read", "net")] == [1, 1], seen
 
 
 def test_the_sandbox_needs_no_network(image: ImageStage) -> None:

@@ -17,7 +17,7 @@ from snakepit_bridge.testing import Recorded, RecordingLM
 
 THREADS = 16
 TASKS = 256
-QUICK = 1_000
+QUICK = 500
 SOAK = 10_000
 
 PROGRAM = dspy.ChainOfThought("question -> answer")

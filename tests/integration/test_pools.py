@@ -194,7 +194,7 @@ def test_tasks_that_raise_one_and_the_same_error_fail_each_by_itself(
 ) -> None:
     """Such as what a library raises in all who wait for one connection."""
     ground, worker = alone(concurrency=8 if ground.pool == "prefork" else 64)
-    for _ in range(3):
+    for _ in range(2):
         # An error of each round's own: its traceback grows with every task that raises it.
         shared = fresh("error")
         sent = [ground.send("fail_together", shared, pause_s) for _ in range(64)]
