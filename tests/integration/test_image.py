@@ -35,7 +35,7 @@ try:
 except Exception as exc:
     found["files"] = f"refused: {exc}"
 try:
-    found["network"] = str(await fetch("http://127.0.0.1:9/"))
+    found["network"] = str(await fetch("http://127.0.0.1:65530/"))
 except Exception as exc:
     found["network"] = f"refused: {exc}"
 SUBMIT({"answer": repr(found)})""",

@@ -13,7 +13,7 @@ import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
 from tests.harness.health import Answer, ask, await_problems
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.health import loop_beat
 from workers.health import server as module
 from workers.health.checks import Problems
@@ -120,13 +120,16 @@ def test_a_blocked_event_loop_fails_at_once_and_recovers(
 ) -> None:
     monkeypatch.setattr(loop_beat, "_MAX_SILENCE_S", 0.7)
     loop, released = asyncio.new_event_loop(), threading.Event()
-    thread = threading.Thread(target=loop.run_forever)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    loop.call_soon_threadsafe(lambda: asyncio.ensure_future(_start(probes.beat), loop=loop))
+    # Blocked before the beat has begun, the loop would be taken for one that nobody looks after.
+    asyncio.run_coroutine_threadsafe(_start(probes.beat), loop).result(PATIENCE_S)
     await_problems(server.port, "livez")
     loop.call_soon_threadsafe(released.wait)
-    assert await_problems(server.port, "livez", "event_loop") == {"event_loop": "it has been blocked for 1 s"}
-    released.set()
+    try:
+        assert await_problems(server.port, "livez", "event_loop") == {"event_loop": "it has been blocked for 1 s"}
+    finally:
+        released.set()
     await_problems(server.port, "livez")
     loop.call_soon_threadsafe(probes.beat.stop)
     loop.call_soon_threadsafe(loop.stop)
