@@ -108,6 +108,7 @@ def optimize(
             show_started(fleet.jobs.optimize(program, dataset, metric, lm=lm or "", job_id=run_id, **given), json=json)
             return
         scores = import_object(metric, program) if ":" in metric else metric
+        given["options"] = _import_vectorizer(given["options"], program)
         # DSPy's optimizers print what they do; the standard output is for what is found.
         with _client_lm(lm), show_progress(program) as on_progress, redirect_stdout(sys.stderr):
             found = fleet.optimize(program, dataset, scores, run_id=run_id, on_progress=on_progress, **given)
@@ -140,6 +141,14 @@ def _parse_option(text: str) -> Any:
         return json_module.loads(text)
     except ValueError:
         return text
+
+
+def _import_vectorizer(options: dict[str, Any], program: str) -> dict[str, Any]:
+    """Return an optimizer's options with the vectorizer in place of its import path, as the metric is imported."""
+    path = options.get("vectorizer")
+    if not isinstance(path, str) or ":" not in path:
+        return options
+    return {**options, "vectorizer": import_object(path, program)}
 
 
 def _client_lm(model: str | None) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.cli.optimization_view import describe_progress, show_optimization
-from snakepit_bridge.cli.optimize import _parse_option
+from snakepit_bridge.cli.optimize import _import_vectorizer, _parse_option
 from snakepit_bridge.evaluations.optimizations import OptimizationRecord, TrialRecord
 
 
@@ -45,6 +45,13 @@ def test_a_run_that_goes_on_tells_how_far_it_is(capsys: pytest.CaptureFixture[st
     assert "COPRO goes on with qa:1" in capsys.readouterr().out
     assert describe_progress(record()) == "3 trials, best 100.0%, 5 predictions, 0.5 USD"
     assert describe_progress(record(trials=())) == "0 trials, 5 predictions, 0.5 USD"
+
+
+def test_a_vectorizer_is_imported_as_the_metric_is_and_a_models_name_stays() -> None:
+    path = f"{__name__}:{record.__name__}"
+    assert _import_vectorizer({"k": 3, "vectorizer": path}, "qa") == {"k": 3, "vectorizer": record}
+    for options in ({"k": 3}, {"vectorizer": "openai/text-embedding-3-small"}):
+        assert _import_vectorizer(dict(options), "qa") == options
 
 
 def test_an_option_is_json_or_text() -> None:
