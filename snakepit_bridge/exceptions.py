@@ -1152,6 +1152,8 @@ class StoreUnavailableError(BridgeError, ConnectionError):
     problem: str
 
     def __str__(self) -> str:
+        if self.url.partition("://")[0] in ("amqp", "amqps", "pyamqp"):
+            return f"RabbitMQ at {self.url} is away: {self.problem}. Start it, or name another one with --broker-url."
         return f"Redis at {self.url} is away: {self.problem}. Start it, or name another one with --redis-url."
 
 

@@ -12,7 +12,7 @@ from kombu.utils.json import dumps
 
 from config.celery import celery_config
 from config.settings import FleetSettings
-from snakepit_bridge.client.broker import celery_tls, sentinel_options
+from snakepit_bridge.client.broker import celery_tls, check_broker_url, sentinel_options
 from snakepit_bridge.protocol.json_values import read_message
 from snakepit_bridge.redaction import redact_logs
 from tasks import TASK_MODULES
@@ -100,7 +100,7 @@ class FleetApp(Celery):
 
     def _set_servers(self, settings: FleetSettings) -> None:
         """Set the broker and the result backend, each with its TLS options."""
-        broker, broker_tls = celery_tls(settings.broker)
+        broker, broker_tls = celery_tls(check_broker_url(settings.broker) if settings.broker_url else settings.broker)
         backend, backend_tls = celery_tls(settings.redis)
         broker_options, backend_options = sentinel_options(settings.broker), sentinel_options(settings.redis)
         if broker.startswith(_REDIS):

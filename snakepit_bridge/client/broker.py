@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
 
 from snakepit_bridge.client.rabbitmq import is_rabbitmq
 from snakepit_bridge.exceptions import ConfigurationError
@@ -18,7 +19,7 @@ from snakepit_bridge.redaction import register_url
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.replication import Replication
 from snakepit_bridge.redis.sentinel import OPTION, SentinelService
-from snakepit_bridge.redis.urls import Address, OptionError, mask_url, rename_option, split_tls
+from snakepit_bridge.redis.urls import SCHEMES, Address, OptionError, mask_url, rename_option, split_tls
 
 _SCHEME_ALIASES = {"valkey": "redis", "valkeys": "rediss"}
 
@@ -50,6 +51,21 @@ def celery_url(url: str) -> str:
     except ValueError as exc:
         raise ConfigurationError(f"The URL {mask_url(url)} can't be parsed: {exc}.") from None
     return _move_db_to_path(f"{_SCHEME_ALIASES.get(scheme, scheme)}{separator}{rest}")
+
+
+def check_broker_url(url: str) -> str:
+    """Return the URL of a broker that kombu has a transport for.
+
+    Raises:
+        ConfigurationError: it has none.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator or (scheme not in SCHEMES and scheme not in TRANSPORT_ALIASES):
+        shown = mask_url(url) if separator else "***"
+        raise ConfigurationError(
+            f"Can't read the broker's URL {shown}; it looks like amqp://host:5672 or redis://host:6379/0."
+        )
+    return url
 
 
 def celery_tls(url: str) -> tuple[str, dict[str, Any] | None]:

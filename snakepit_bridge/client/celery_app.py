@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 
-from snakepit_bridge.client.broker import add_tls_options, celery_tls, sentinel_options
+from snakepit_bridge.client.broker import add_tls_options, celery_tls, check_broker_url, sentinel_options
 from snakepit_bridge.client.publisher import RETRY_POLICY
 from snakepit_bridge.client.rabbitmq import CONFIRMED, MAX_PRIORITY, is_rabbitmq
 from snakepit_bridge.exceptions import ConfigurationError
@@ -34,7 +34,7 @@ def create_client_app(
     """
     app = Celery("dspex-fleet-client", set_as_current=False)
     server, tls = celery_tls(url)
-    broker, broker_tls = celery_tls(broker_url or url)
+    broker, broker_tls = celery_tls(check_broker_url(broker_url) if broker_url else url)
     bounds = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     broker_options, backend_options = sentinel_options(broker_url or url), sentinel_options(url)
     if broker_options:

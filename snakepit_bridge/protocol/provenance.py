@@ -31,7 +31,8 @@ class Provenance:
         module: DSPy module class that ran, after a module-type variable was resolved.
         model: the LM's model string, and ``profile`` the LM profile it came from.
         usage: LM usage as DSPy counts it: model to token counts.
-        attempt: 1 for the first delivery, more after retries.
+        attempt: 1 for the first try, one more with each delayed retry. Running again after a worker's death isn't
+            another.
         worker: the Celery node that ran it, and ``pid`` its process.
         started_at: Unix seconds by the worker's clock.
         staleness_s: seconds since the session's authority was last known to agree with the revision.

@@ -153,6 +153,11 @@ def test_a_reference_that_cant_be_any_is_not_called_unregistered() -> None:
         DatasetReference.parse("golden:x")
 
 
+def test_a_broker_that_is_away_is_called_what_it_is() -> None:
+    text = str(StoreUnavailableError("amqp://h//", "refused"))
+    assert text == "RabbitMQ at amqp://h// is away: refused. Start it, or name another one with --broker-url."
+
+
 def test_a_long_list_of_names_is_cut_where_it_would_stop_being_readable() -> None:
     assert join_names([]) == "none"
     assert join_names(["b", "a"]) == "a, b"

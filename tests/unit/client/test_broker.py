@@ -118,6 +118,13 @@ def test_what_celery_cannot_use_is_refused_without_its_password(url: str, named:
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.parametrize("url", ["http://u:hunter2@h", "hunter2"])
+def test_a_broker_that_nothing_can_talk_to_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="Can't read the broker's URL .*amqp://host") as refused:
+        _ = Fleet("redis://h", broker_url=url).app
+    assert "hunter2" not in str(refused.value)
+
+
 SENTINEL = "redis+sentinel://u:hunter%2F2@h:1,i:2/fleet/3?sentinel_password=hunter2"
 
 
