@@ -15,6 +15,7 @@ from config.settings import FleetSettings
 from snakepit_bridge.client.broker import celery_tls, check_broker_url, sentinel_options
 from snakepit_bridge.protocol.json_values import read_message
 from snakepit_bridge.redaction import redact_logs
+from snakepit_bridge.redis.connection import RedisConnection
 from tasks import TASK_MODULES
 from tasks.prediction_log import PREDICTION_LOG
 from tasks.runtime import Runtime
@@ -100,6 +101,7 @@ class FleetApp(Celery):
 
     def _set_servers(self, settings: FleetSettings) -> None:
         """Set the broker and the result backend, each with its TLS options."""
+        RedisConnection(settings.redis)  # which refuses what is no URL of a Redis; kombu would look for a transport
         broker, broker_tls = celery_tls(check_broker_url(settings.broker) if settings.broker_url else settings.broker)
         backend, backend_tls = celery_tls(settings.redis)
         broker_options, backend_options = sentinel_options(settings.broker), sentinel_options(settings.redis)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from config.settings import FleetSettings
+from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.messages import PREDICT
 from tests.harness.preloaded import run_preloaded
 from workers.app import FleetApp
@@ -120,3 +121,18 @@ def test_work_is_taken_up_at_once_after_a_lost_connection_where_the_transport_co
     settings: dict[str, str], reduced: bool
 ) -> None:
     assert app_with(**settings).conf.worker_enable_prefetch_count_reduction is reduced
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({"redis_url": "http://u:hunter2@h"}, "Can't read the Redis URL"),
+        ({"redis_url": "redis://h", "broker_url": "http://u:hunter2@h"}, "Can't read the broker's URL"),
+    ],
+)
+def test_servers_that_nothing_can_talk_to_are_refused_without_their_password(
+    given: dict[str, str], refused: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=refused) as raised:
+        app_with(**given)
+    assert "hunter2" not in str(raised.value)
