@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from snakepit_bridge.client.sentinel import CheckedChannel
+from snakepit_bridge.redis.outages import is_outage
 from snakepit_bridge.redis.sentinel import SentinelService
 from workers.broker.claimer import Claimer, QueueList
 from workers.broker.decoding import ClaimedMessage, decode_delivery
@@ -117,6 +118,15 @@ class Channel(CheckedChannel):
             self.leases.channels.discard(self)
             if self.leases.unsettled:
                 self.keeper.flush(_FLUSH_S if answered else 0.0)
+
+    def _delete(self, queue: str, *args: Any, **options: Any) -> None:
+        # A closing channel deletes its queues of remote control and of gossip. While the broker is away these stay,
+        # and the rest of the close has to come.
+        try:
+            super()._delete(queue, *args, **options)
+        except Exception as exc:
+            if not (self._closing and is_outage(exc)):
+                raise
 
     # ------------------------------------------------------------ claims
 

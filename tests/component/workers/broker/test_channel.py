@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 from redis import Redis
 
 from tests.harness.broker import LEASE_S, OURS, QUEUE, STOCK, Consumer, channel, dead, held, put, take
@@ -359,9 +360,15 @@ def test_a_consumer_meets_a_lost_broker_as_a_connection_error(mortal: EmbeddedRe
     consumer = Consumer(opened)
     put(opened, 1)
     assert consumer.drain() == [1]
+    gossip: Any = connection.channel()
+    Queue("celeryev.1", Exchange("celeryev.x", type="fanout"), auto_delete=True)(gossip).declare()
+    assert gossip.client.ping()
     mortal.kill()
     with pytest.raises(connection.connection_errors):
         wait_until(lambda: connection.drain_events(timeout=1), "the loss to be noticed")
+    # As Celery's gossip does it, which fails on what comes from a close without a connection.
+    gossip.close()
+    assert gossip.closed
     # As Celery's worker does it; stock kombu 5.7.0 ends in an AttributeError here.
     connection.collect(0.1)
     connection.release()
