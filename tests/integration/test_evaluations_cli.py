@@ -198,6 +198,8 @@ def test_what_an_optimizer_found_is_published_to_the_session_of_its_run(play: St
     assert out.endswith(f"published to {session}: {variables.snapshot().token}\n")
     shots = json.loads(variables.get_variable("shots"))
     assert sorted(shot["answer"] == "42" for shot in shots) == [False, False, False, True]  # the last as it is labelled
-    code, out, err = run("optimize", "plain", *options, "--json")
-    assert (code, json.loads(out)["program"]) == (1, "plain:1")
+    unbound = fresh("unbound")
+    play.fleet.register(unbound, dspy.Predict("question -> answer"))
+    code, out, err = run("optimize", unbound, *options, "--json")
+    assert (code, json.loads(out)["program"]) == (1, f"{unbound}:1")
     assert "more than variables hold" in err
