@@ -870,7 +870,10 @@ class PredictionCancelledError(PredictionError):
     task_id: str
 
     def __str__(self) -> str:
-        return f"Prediction {self.task_id} was cancelled. Submit it again if you still want it."
+        return (
+            f"Prediction {self.task_id} was cancelled. Submit it again if you still want it, under another idempotency key "
+            "if it had one."
+        )
 
 
 @_error

@@ -22,7 +22,7 @@ from kombu.entity import Exchange, Queue
 from snakepit_bridge.delivery.dead_letters import DeadLetter
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.redis.outages import is_outage, to_unavailable_error
+from snakepit_bridge.redis.outages import is_outage, to_database_error, to_unavailable_error
 from snakepit_bridge.redis.urls import mask_url, user_of
 
 RABBITMQ = ("amqp://", "amqps://", "pyamqp://")
@@ -149,6 +149,7 @@ def translate_broker_errors(url: str, queue: str = "") -> Generator[None]:
         yield
     except Exception as exc:
         named = to_declaration_error(exc, url, queue) or _to_configuration_error(exc, url)
+        named = named or to_database_error(exc, mask_url(url))
         if named is None and is_outage(exc):
             named = to_unavailable_error(exc, mask_url(url), user_of(url))
         if named is None or isinstance(exc, BridgeError):

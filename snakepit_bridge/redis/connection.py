@@ -28,7 +28,7 @@ from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.redaction import register_url
 from snakepit_bridge.redis.data_format import DataFormatGuard
 from snakepit_bridge.redis.durable_writes import DurableWrites
-from snakepit_bridge.redis.outages import OUTAGES, is_outage, is_without_database, to_unavailable_error
+from snakepit_bridge.redis.outages import OUTAGES, is_outage, to_database_error, to_unavailable_error
 from snakepit_bridge.redis.pipeliner import Command, Pipeliner
 from snakepit_bridge.redis.scripts import Script
 from snakepit_bridge.redis.urls import Address, OptionError, database_of, mask_url, user_of
@@ -296,8 +296,8 @@ class RedisConnection:
 
     def _translate(self, exc: Exception) -> Exception:
         """Return a named error for an outage and for a database that isn't there, and any other error as it is."""
-        if is_without_database(exc):
-            return ConfigurationError(f"Redis at {self.url} can't be used: {exc}. Correct the number at the URL's end.")
+        if (misnamed := to_database_error(exc, self.url)) is not None:
+            return misnamed
         return to_unavailable_error(exc, self.url, self.user) if is_outage(exc) else exc
 
     async def aclose(self) -> None:

@@ -28,7 +28,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from snakepit_bridge.exceptions import StoreForbiddenError, StoreUnavailableError, copy_error
+from snakepit_bridge.exceptions import ConfigurationError, StoreForbiddenError, StoreUnavailableError, copy_error
 
 T = TypeVar("T")
 
@@ -81,9 +81,17 @@ def is_forbidden(exc: BaseException) -> bool:
     return isinstance(exc, ResponseError) and any(words in str(exc) for words in _FORBIDDEN_IN_SCRIPT)
 
 
-def is_without_database(exc: BaseException) -> bool:
-    """Check whether an error means that the server has no database of the URL's number."""
-    return isinstance(exc, ResponseError) and any(words in str(exc) for words in _NO_DATABASE)
+def to_database_error(exc: BaseException, url: str) -> ConfigurationError | None:
+    """Return the error for a server that has no database of the URL's number; None for any other.
+
+    Args:
+        exc: raised by redis-py or kombu.
+        url: of the server, without a password.
+    """
+    cause = exc.__cause__ if isinstance(exc, OperationalError) else exc
+    if not isinstance(cause, ResponseError) or not any(words in str(cause) for words in _NO_DATABASE):
+        return None
+    return ConfigurationError(f"Redis at {url} can't be used: {cause}. Correct the number at the URL's end.")
 
 
 def to_unavailable_error(exc: BaseException, url: str, user: str) -> StoreUnavailableError:

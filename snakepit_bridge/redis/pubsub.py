@@ -17,7 +17,7 @@ from contextvars import Context
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
 
-from snakepit_bridge.exceptions import StoreUnavailableError, copy_error
+from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError, copy_error
 from snakepit_bridge.process.aio import OutageLog, cancel_tasks
 from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.redis.connection import RedisConnection
@@ -179,7 +179,7 @@ class _Listener:
                     if self._outage is not None:
                         self._outage.recovered()
                     await self._ping(link)
-            except (StoreUnavailableError, RedisError, OSError) as exc:
+            except (StoreUnavailableError, ConfigurationError, RedisError, OSError) as exc:
                 self._handle_outage(to_unavailable_error(exc, self._connection.url, self._connection.user))
             finally:
                 self._link = None

@@ -41,7 +41,7 @@ class TargetName:
         if kind == "session":
             return cls("session", check_session(rest))
         if not _LABEL.fullmatch(rest):
-            raise ProgramNotFoundError(rest[:120])
+            raise ProgramNotFoundError(rest[:120], (), "a label of a program reads NAME@LABEL")
         name, _, label = rest.partition("@")
         return cls("program", name, label)
 

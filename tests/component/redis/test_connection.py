@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from redis.exceptions import ResponseError
 
+from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import Script
@@ -39,6 +40,8 @@ async def test_a_database_that_isnt_there_is_named(redis_url: str) -> None:
     connection = RedisConnection(f"{redis_url.rpartition('/')[0]}/9999")
     with pytest.raises(ConfigurationError, match=r"/9999 can't be used: .*out of range.*the number at the URL's end"):
         await connection.execute("PING")
+    with pytest.raises(ConfigurationError, match="the number at the URL's end"):
+        Fleet(connection.url).submit("qa", {})
 
 
 def test_a_connection_outlives_its_event_loop(redis_url: str) -> None:
