@@ -871,8 +871,8 @@ class PredictionCancelledError(PredictionError):
 
     def __str__(self) -> str:
         return (
-            f"Prediction {self.task_id} was cancelled. Submit it again if you still want it, under another idempotency key "
-            "if it had one."
+            f"Prediction {self.task_id} was cancelled. Submit it again if you still want it, under another idempotency "
+            "key if it had one."
         )
 
 
