@@ -272,3 +272,12 @@ async def test_a_weak_handler_does_not_keep_its_object_alive(redis_url: str) -> 
         return not subscribers(redis_url, channel)
 
     await eventually(gone, "the connection to end")
+
+
+async def test_a_database_that_isnt_there_is_an_outage_to_it(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    connection = RedisConnection(f"{redis_url.rpartition('/')[0]}/9999")
+    listening = Subscription(connection, outage=OutageLog(logging.getLogger("test"), "No news"))
+    listening.start()
+    await eventually(lambda: logged(caplog, "No news"), "the outage to be logged")
+    assert "the number at the URL's end" in caplog.text
+    await listening.aclose()
