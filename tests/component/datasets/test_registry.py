@@ -104,7 +104,7 @@ async def test_what_does_not_exist_is_answered_with_what_does(registry: DatasetR
         await registry.get("golden:7")
     with pytest.raises(DatasetNotFoundError, match=r"goldn\. Did you mean 'golden'\?"):
         await registry.get("goldn")
-    with pytest.raises(DatasetNotFoundError, match="not found: golden@prod"):
+    with pytest.raises(DatasetNotFoundError, match="not found: 'golden@prod': a reference reads NAME or NAME:VERSION"):
         await registry.get("golden@prod")
 
 
