@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from typing import TYPE_CHECKING
 
 from celery.bin.base import CLIContext
 from celery.bin.worker import worker
@@ -15,11 +17,14 @@ from celery.bin.worker import worker
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.redaction import redact
 
+if TYPE_CHECKING:
+    from workers.fleet_app import FleetApp
+
 
 def main() -> None:
     """Run the worker; the arguments are those of ``celery worker``."""
     try:
-        from workers.app import app
+        app = _load_app()
     except (BridgeError, ValueError) as exc:  # invalid settings
         sys.stderr.write(f"This worker can't start: {' '.join(redact(str(exc)).split())}\n")
         raise SystemExit(1) from exc
@@ -27,6 +32,17 @@ def main() -> None:
     quiet = app.settings.log == "json"
     context = CLIContext(app=app, no_color=not sys.stdout.isatty(), workdir=None, quiet=quiet)
     worker.main(args=sys.argv[1:], prog_name="worker", obj=context)
+
+
+def _load_app() -> FleetApp:
+    """Import the app without garbage collection, which would traverse what lives for ever again and again."""
+    gc.disable()
+    try:
+        from workers.app import app
+    finally:
+        gc.freeze()
+        gc.enable()
+    return app
 
 
 if __name__ == "__main__":
