@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from workers.watchdog.monitor import MonitorSettings
@@ -49,10 +49,10 @@ class BrokerAccess:
             watchdog can only store an error for the prediction at fault, so that it isn't run again.
     """
 
-    url: str
+    url: str = field(repr=False)
     transport: str | None
-    tls: bool | dict[str, Any] | None
-    options: dict[str, Any]
+    tls: bool | dict[str, Any] | None = field(repr=False)
+    options: dict[str, Any] = field(repr=False)
     timeout_s: float
     holds: bool
 
@@ -67,7 +67,7 @@ class AppAccess:
     """
 
     name: str
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ class Handover:
     descriptors: Descriptors
     broker_access: BrokerAccess
     app: AppAccess
-    redis: str
-    broker: str
+    redis: str = field(repr=False)
+    broker: str = field(repr=False)
     namespace: str
     redis_timeout_s: float
     stall_limit_s: float

@@ -72,13 +72,13 @@ async def test_chunks_are_read_in_the_order_of_their_writer_alone(redis_url: str
     for text in (f"{CANARY.decode()} one", "two"):
         writer.put(StreamChunk("answer", text, call=len(text)))
     await writer.drain()
-    reader = ChunkStream(ChunkReader(connection, cast(Any, None), "dspex", cipher()), "t", None, None)
+    reader = ChunkStream(ChunkReader(connection, cast(Any, None), "dspex", cipher()), "t", None, cast(Any, None))
     assert [chunk.text for chunk in await reader._read()] == [f"{CANARY.decode()} one", "two"]
     assert CANARY.decode() not in dump(redis_url)
     with Redis.from_url(redis_url) as client:
         [(_, first), _] = cast(Any, client.xrange(key))
         client.xadd("dspex:pieces:other", {**first, b"number": b"7"})
-    other = ChunkStream(ChunkReader(connection, cast(Any, None), "dspex", cipher()), "other", None, None)
+    other = ChunkStream(ChunkReader(connection, cast(Any, None), "dspex", cipher()), "other", None, cast(Any, None))
     with pytest.raises(DecryptionError, match="chunk dspex:pieces:other"):
         await other._read()
     await connection.execute("DEL", "dspex:pieces:other")

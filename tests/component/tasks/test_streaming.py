@@ -49,9 +49,9 @@ async def test_two_writers_of_one_attempt_are_two_attempts_to_a_reader(redis_url
             writer.put(StreamChunk("answer", text))
             await writer.drain()
     reader = ChunkReader(connection, cast(Any, None), "dspex")
-    chunks = await ChunkStream(reader, "t", None, None)._read()
+    chunks = await ChunkStream(reader, "t", None, cast(Any, None))._read()
     assert [(chunk.attempt, chunk.text) for chunk in chunks] == [(1, "a"), (1, "b"), (2, "a"), (2, "b"), (2, "c")]
-    resumed = await ChunkStream(reader, "t", None, None, after=chunks[2].position)._read()
+    resumed = await ChunkStream(reader, "t", None, cast(Any, None), after=chunks[2].position)._read()
     assert resumed == chunks[3:], "a reader that goes on behind a chunk sees the same numbers"
     await connection.aclose()
 
@@ -62,7 +62,7 @@ async def test_an_earlier_attempt_that_writes_late_keeps_its_number(redis_url: s
         writer = ChunkWriter(connection, "dspex:pieces:t", attempt)
         writer.put(StreamChunk("answer", str(attempt)))
         await writer.drain()
-    chunks = await ChunkStream(ChunkReader(connection, cast(Any, None), "dspex"), "t", None, None)._read()
+    chunks = await ChunkStream(ChunkReader(connection, cast(Any, None), "dspex"), "t", None, cast(Any, None))._read()
     assert [chunk.attempt for chunk in chunks] == [2, 1, 3]
     await connection.aclose()
 
@@ -86,7 +86,7 @@ async def test_pieces_are_written_behind_an_outage_and_each_is_read_once(redis_u
     for text in ("a", "b", "c"):
         writer.put(StreamChunk("answer", text))
         await writer.drain()
-    following = ChunkStream(ChunkReader(connection, cast(Any, None), "dspex"), "t", None, None)
+    following = ChunkStream(ChunkReader(connection, cast(Any, None), "dspex"), "t", None, cast(Any, None))
     assert [piece.text for piece in await following._read()] == ["a", "b", "c"]
     assert int(cast(Any, await connection.client.xlen("dspex:pieces:t"))) == 4
     await connection.aclose()

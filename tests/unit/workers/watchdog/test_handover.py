@@ -31,7 +31,9 @@ def handed_over(app: FleetApp) -> Handover:
 def test_it_connects_to_the_broker_as_the_worker_does(url: str, holds: bool) -> None:
     name = "redis_url" if holds else "broker_url"
     worker = FleetApp(FleetSettings.model_validate({name: url}))
-    access = handed_over(worker).broker_access
+    handover = handed_over(worker)
+    assert "secret-1" not in repr(handover)
+    access = handover.broker_access
     theirs: Any = worker.connection_for_write()
     ours: Any = connect(access)
     assert access.holds is holds
@@ -45,6 +47,7 @@ def test_it_has_the_settings_with_their_secrets() -> None:
         {"redis_url": "redis://:secret-1@redis.example/2", "encryption_keys": "k1:c2VjcmV0", "namespace": "other"}
     )
     access = handed_over(FleetApp(settings)).app
+    assert "c2VjcmV0" not in repr(access)
     assert FleetSettings.model_validate(access.settings) == settings
 
 
