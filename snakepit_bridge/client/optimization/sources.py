@@ -15,6 +15,7 @@ from snakepit_bridge.client.optimization.optimize import Request
 from snakepit_bridge.client.optimization.optimizers import OptimizerSpec
 from snakepit_bridge.client.resources import FleetResources
 from snakepit_bridge.datasets.dataset import Dataset
+from snakepit_bridge.dspy_integration.knn_few_shot import Vectorizer
 from snakepit_bridge.evaluations.metric import MetricSpec
 from snakepit_bridge.evaluations.python_metric import PythonMetric
 from snakepit_bridge.exceptions import OptimizationError
@@ -112,7 +113,7 @@ def name_vectorizer(
         OptimizationError: the function can't be imported, or isn't in an allowed package.
     """
     name: Any = options.get(_VECTORIZER)
-    if callable(name) and not isinstance(name, dspy.Embedder):
+    if callable(name) and not isinstance(name, (dspy.Embedder, Vectorizer)):
         return {**options, _VECTORIZER: dspy.Embedder(name, caching=False)}
     if not isinstance(name, str):
         return dict(options)
