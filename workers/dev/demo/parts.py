@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +182,14 @@ def metrics_ports(count: int) -> list[int]:
 
 
 def _await_workers(fleet: Fleet, nodes: list[str], children: list[tuple[Child, Path]]) -> None:
+    # Short at first, so that hardly any time is lost once all are up; busy workers take longer to answer.
+    timeouts_s = chain(repeat(0.1, 50), repeat(1.0))
+
     def up() -> bool:
         dead = [log for child, log in children if not child.running]
         if dead:
             raise ConfigurationError(f"A worker process ended at its start. Its last words: {_tail(dead[0])}")
-        answers = fleet.app.control.ping(destination=nodes, timeout=0.5, limit=len(nodes))
+        answers = fleet.app.control.ping(destination=nodes, timeout=next(timeouts_s), limit=len(nodes))
         return len(answers) >= len(nodes)
 
     await_condition(up, f"{len(children)} workers that answer", [log for _, log in children])
