@@ -145,12 +145,20 @@ class ResultCollector:
         try:
             async with asyncio.timeout(max(0.0, until - time.monotonic()) + self._payloads.connection.timeout_s):
                 while self._to_read:
-                    ids = [task_id for task_id, _ in zip(self._to_read, range(_KEYS_PER_READ), strict=False)]
-                    found += await self._results.retry_through_outages(partial(self._read, ids))
-                    self._to_read.difference_update(ids)
+                    found += await self._read_some()
         except TimeoutError:
             self._news.set()  # an outage lasts; the next call reads the rest
         return found
+
+    async def _read_some(self) -> list[EndedTask]:
+        ids = [task_id for task_id, _ in zip(self._to_read, range(_KEYS_PER_READ), strict=False)]
+        # Before the read: one that ends meanwhile is announced once more, and read once more.
+        self._to_read.difference_update(ids)
+        try:
+            return await self._results.retry_through_outages(partial(self._read, ids))
+        except BaseException:
+            self._to_read.update(ids)
+            raise
 
     async def _read(self, ids: Sequence[str]) -> list[EndedTask]:
         commands = [("GET", self._results.key_of(task_id)) for task_id in ids]
@@ -158,7 +166,9 @@ class ResultCollector:
         read = [self._results.parse(task_id, raw) for task_id, raw in zip(ids, stored, strict=True)]
         ended = [EndedTask(task_id, each) for task_id, each in zip(ids, read, strict=True) if each.ready]
         complete = list(await asyncio.gather(*map(self._load_payload, ended)))
-        self._open.difference_update(each.task_id for each in complete)
+        done = {each.task_id for each in complete}
+        self._open -= done
+        self._to_read -= done  # announced while they were read
         return complete
 
     async def _load_payload(self, task: EndedTask) -> EndedTask:

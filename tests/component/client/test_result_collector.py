@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from snakepit_bridge.client.result_collector import EndedTask, ForgettableTask, 
 from snakepit_bridge.exceptions import PayloadLostError, PredictionCancelledError, PredictionUnknownError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import Result
+from tests.harness.waiting import PATIENCE_S
 from tests.unit.protocol.test_provenance import SAMPLE
 
 INPUTS = {"question": "why?"}
@@ -60,6 +62,36 @@ def test_what_ends_is_collected_once_in_any_order(fleet: Fleet, collector: Resul
     assert answers(ended) == sorted(handles[place].id for place in (0, 3, 4))
     [cancelled] = [each for each in ended if each.ended.error is not None]
     assert isinstance(cancelled.ended.error, PredictionCancelledError)
+    assert run_blocking(collector.collect(0.1)) == []
+    run_blocking(collector.aclose())
+
+
+@pytest.mark.parametrize("is_stored_before", [True, False])
+def test_what_is_announced_while_it_is_read_is_collected_once(
+    fleet: Fleet, collector: ResultCollector, monkeypatch: pytest.MonkeyPatch, is_stored_before: bool
+) -> None:
+    run_blocking(collector.prepare())
+    handles = fleet.submit_batch("qa", [INPUTS])
+    run_blocking(collector.watch(handles))
+    send_each, reads = fleet.payloads.connection.send_each, list[int]()
+
+    async def announce_meanwhile(commands: Any) -> Any:
+        reads.append(len(commands))
+        if len(reads) > 1:
+            return await send_each(commands)
+        if is_stored_before:
+            await asyncio.to_thread(finish, fleet, handles[0].id)
+            await asyncio.wait_for(collector._news.wait(), PATIENCE_S)
+            return await send_each(commands)
+        replies = await send_each(commands)
+        await asyncio.to_thread(finish, fleet, handles[0].id)
+        await asyncio.wait_for(collector._news.wait(), PATIENCE_S)
+        return replies
+
+    monkeypatch.setattr(fleet.payloads.connection, "send_each", announce_meanwhile)
+    with Redis.from_url(fleet.url) as client:
+        client.publish(fleet.results.reply_channel, handles[0].id)
+    assert answers(collect(collector, 1)) == [handles[0].id]
     assert run_blocking(collector.collect(0.1)) == []
     run_blocking(collector.aclose())
 
