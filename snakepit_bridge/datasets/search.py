@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from snakepit_bridge.datasets.recorded import RecordedPrediction, RecordedPredictions
 from snakepit_bridge.datasets.selection import ScoreCondition, SelectedPrediction, summarize_scores
+from snakepit_bridge.protocol.page_token import match_page_token
 from snakepit_bridge.releases.scores import Scores
 
 MAX_SEARCHED = 2_000
@@ -99,12 +100,8 @@ class SearchPosition:
         Raises:
             ValueError: the token can't be one.
         """
-        if not token:
-            return None
-        match = _TOKEN.fullmatch(token)
-        if match is None:
-            raise ValueError("it must be the `next_page_token` of another page")
-        return cls(match[1], match[2])
+        match = match_page_token(_TOKEN, token)
+        return None if match is None else cls(match[1], match[2])
 
     def __str__(self) -> str:
         return f"{self.position}:{self.program}"

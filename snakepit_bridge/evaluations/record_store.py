@@ -17,6 +17,7 @@ from snakepit_bridge.evaluations.records import (
     encode_results,
 )
 from snakepit_bridge.exceptions import EvaluationNotFoundError
+from snakepit_bridge.protocol.page_token import match_page_token
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.variables.codec import encode_json, parse
@@ -59,12 +60,8 @@ class EvaluationPlace:
         Raises:
             ValueError: the token can't be one.
         """
-        if not token:
-            return None
-        match = _PLACE.fullmatch(token)
-        if match is None:
-            raise ValueError("it must be the `next_page_token` of another page")
-        return cls(float(match[1]), match[2])
+        match = match_page_token(_PLACE, token)
+        return None if match is None else cls(float(match[1]), match[2])
 
     def __str__(self) -> str:
         return f"{self.ended_at!r}:{self.id}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from snakepit_bridge.protocol.page_token import NOT_A_PAGE_TOKEN
 from workers.gateway.errors import MalformedError
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ def slice_page(items: Sequence[T], size: int, token: str) -> tuple[Sequence[T], 
         MalformedError: the token can't be one.
     """
     if token and not (token.isascii() and token.isdigit() and len(token) < len(str(_MAX_START))):
-        raise MalformedError("page_token", "it must be the `next_page_token` of another page")
+        raise MalformedError("page_token", NOT_A_PAGE_TOKEN)
     start = int(token or 0)
     end = start + page_size(size)
     return items[start:end], str(end) if end < len(items) else ""
