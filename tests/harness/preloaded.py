@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import TextIOWrapper
@@ -245,7 +246,9 @@ def _run(words: list[str], files: tuple[int, ...], env: dict[str, str], cwd: str
         else:
             runpy.run_module(what, run_name="__main__", alter_sys=True)
     finally:
-        atexit._run_exitfuncs()  # multiprocessing leaves them out
+        # As Python does, in its order; multiprocessing leaves the second out.
+        cast(Any, threading)._shutdown()
+        atexit._run_exitfuncs()
 
 
 def _read_pool(env: Mapping[str, str]) -> None:

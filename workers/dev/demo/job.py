@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.exceptions import BridgeError, PredictionTimeoutError
+from snakepit_bridge.process.threads import UserThreads
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots import SnapshotStore
@@ -152,7 +152,10 @@ def ask_all(
     done: Callable[[], None],
     pace: AskingRate,
 ) -> list[Answer]:
-    """Submit every question, a few at a time, and return how each ended, in their order."""
+    """Submit every question, a few at a time, and return how each ended, in their order.
+
+    Ctrl-C isn't delayed by answers that are still to come: the threads that wait for them end with the process.
+    """
 
     def ask(question: Question) -> Answer:
         acknowledged, start = publisher.acknowledged, time.monotonic()
@@ -165,8 +168,7 @@ def ask_all(
         done()
         return answer
 
-    with ThreadPoolExecutor(pace.in_flight, thread_name_prefix="ask") as pool:
-        return list(pool.map(ask, questions))
+    return list(UserThreads(pace.in_flight).map(ask, questions))
 
 
 def _wait(handle: Handle, wait_s: float) -> tuple[FleetPrediction | None, BridgeError | None]:

@@ -204,3 +204,30 @@ def test_only_some_questions_are_under_way_at_a_time(store: MemoryStore) -> None
     # Fewer than there are, so that the later ones require later versions.
     assert len(fleet.asked) == 60
     assert fleet.most == 16
+
+
+def test_ctrl_c_waits_for_no_answer_even_as_a_thread_starts(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that was started then is in no pool's list: Python would wait for its answer at the end."""
+    fleet: Any = OneFleet()
+    fleet.go_on.clear()
+    publisher, _ = published(store)
+    publisher.start()
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        if len(started) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ask_all(fleet, "demo", questions(20), publisher, lambda: None, AskingRate())
+        assert [thread.daemon for thread in started] == [True] * 3
+    finally:
+        fleet.go_on.set()
+        publisher.stop()
