@@ -56,17 +56,22 @@ class Measures(dspy.Module):
 
     async def aforward(self, question: str) -> Any:
         _stopped.clear()
-        await self.answer.acall(question=question)
         of_loop, of_thread = Delays(), Delays()
-        thread = threading.Thread(target=_measure, args=(of_thread,), daemon=True)
-        thread.start()
-        while not _stopped.is_set():
-            await asyncio.sleep(_EVERY_S)
-            of_loop.met()
+        threading.Thread(target=_measure_thread, args=(of_thread,), daemon=True).start()
+        measuring = asyncio.create_task(_measure_loop(of_loop))
+        # The test goes on once the LM is asked: by then it is measured.
+        await self.answer.acall(question=question)
+        await measuring
         return dspy.Prediction(answer=f"{of_loop.p99_ms()} {of_thread.p99_ms()} {len(of_loop.late_s)}")
 
 
-def _measure(delays: Delays) -> None:
+async def _measure_loop(delays: Delays) -> None:
+    while not _stopped.is_set():
+        await asyncio.sleep(_EVERY_S)
+        delays.met()
+
+
+def _measure_thread(delays: Delays) -> None:
     global _moments
     while not _stopped.is_set():
         time.sleep(_EVERY_S)

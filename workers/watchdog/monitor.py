@@ -34,8 +34,8 @@ IGNORED_SIGNALS = frozenset({
 """Signals to the worker's process group, which the worker's watchdog outlives."""
 
 TICK_S = 0.25
-# Grace period between that signal and SIGKILL.
-_DEATH_S = 1.0
+# Grace period between that signal and SIGKILL: where the machine is busy, a process takes a while to die.
+_DEATH_S = 5.0
 # After the grace period, a worker whose loop still runs gets this long to requeue its running tasks.
 _HAND_BACK_S = 5.0
 # A loop iteration that serves many predictions is slow, but none of them hangs: such a loop gets more time.
@@ -274,7 +274,7 @@ class Monitor:
             if busy is None:
                 return
             thread = busy
-        seen.samples.append(Sample.parse(self._stacks.capture(thread)))
+        seen.samples.append(Sample.parse(self._stacks.capture(seen.beat.pid, thread)))
 
     # ------------------------------------------------------------------ the end of one
 

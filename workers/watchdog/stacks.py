@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 SIGNAL = signal.SIGVTALRM
 """The signal that makes a thread write its stack; nothing else is known to use it, and debuggers can ignore it."""
@@ -14,6 +16,8 @@ _WAIT_S = 0.5
 _POLL_S = 0.02
 _MOST = 65_536
 _PROC = Path("/proc")
+# Of Linux, in glibc since 2.30.
+_tgkill: Any = getattr(ctypes.CDLL(None), "tgkill", None)
 
 
 class Stacks:
@@ -26,14 +30,16 @@ class Stacks:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def capture(self, thread: int) -> str:
-        """Return a thread's stack as ``faulthandler`` writes it; empty if the thread is gone or doesn't respond."""
+    def capture(self, pid: int, thread: int) -> str:
+        """Return a thread's stack as ``faulthandler`` writes it; empty if the thread is gone or doesn't respond.
+
+        Args:
+            pid: the thread's process.
+            thread: its native id.
+        """
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
-        try:
-            # The kernel accepts a thread id here too, and prefers that thread to handle the signal.
-            os.kill(thread, SIGNAL)
-        except ProcessLookupError:
+        if not _send_signal(pid, thread):
             return ""
         size, deadline = -1, time.monotonic() + _WAIT_S
         while time.monotonic() < deadline:
@@ -42,6 +48,21 @@ class Stacks:
             if size and size == last:
                 break
         return os.pread(self._fd, _MOST, 0).decode(errors="replace")
+
+
+def _send_signal(pid: int, thread: int) -> bool:
+    """Send the signal to a thread; return whether it is there.
+
+    It goes to the thread itself: of the signals to a process, each thread takes what is there as it handles another, as
+    the main thread does when a worker is told to end.
+    """
+    if _tgkill is not None:
+        return _tgkill(pid, thread, SIGNAL) == 0
+    try:
+        os.kill(thread, SIGNAL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def is_stopped(pid: int) -> bool:

@@ -28,7 +28,7 @@ class Stacks:
     def __init__(self, *stacks: str) -> None:
         self.said = list(stacks)
 
-    def capture(self, thread: int) -> str:
+    def capture(self, pid: int, thread: int) -> str:
         return self.said.pop(0) if len(self.said) > 1 else self.said[0]
 
 
