@@ -128,7 +128,7 @@ class _Template:
         return cls(
             module,
             plain_class_name(module),
-            _read_inputs(module),
+            ProgramInputs.of(module),
             used_up,
             executes_code,
             find_releases(spec),
@@ -293,13 +293,6 @@ def _resolve_module_name(program: Program, snapshot: Snapshot) -> tuple[str, dic
         if allowed.casefold() == str(named).casefold():
             return allowed, {choice.variable: named}
     raise UnknownModuleError(str(named), choice.allowed)
-
-
-def _read_inputs(module: Any) -> ProgramInputs:
-    """Return a module's inputs; those of BestOfN, Refine and KNNFewShot are those of the module in them."""
-    if isinstance(module, KNNFewShot):
-        return _read_inputs(module.student)
-    return _read_inputs(module.module) if isinstance(module, _STATEFUL) else ProgramInputs.of(module)
 
 
 def _executes_code(part: Any) -> bool:

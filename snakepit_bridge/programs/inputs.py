@@ -1,7 +1,8 @@
 """A program's inputs: the input fields of DSPy's own modules, and the parameters of a user's ``forward``.
 
 A user's module may fetch, rename or preset what its predictors need, so their fields don't tell its inputs. The
-signature of the method that a call runs does; what that leaves open isn't checked.
+signature of the method that a call runs does; what that leaves open isn't checked. A module that passes its inputs on
+to another, such as BestOfN, takes what that takes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from snakepit_bridge.dspy_integration.call_snapshots import find_entry_points
+from snakepit_bridge.dspy_integration.ensemble import Ensemble
+from snakepit_bridge.dspy_integration.knn_few_shot import KNNFewShot
 from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.exceptions import InputError
 from snakepit_bridge.programs.codec import decode_inputs, revive_inputs
@@ -67,6 +70,9 @@ class ProgramInputs:
         """Return the inputs of a module."""
         entries = find_entry_points(module)
         if not entries:
+            receivers = _find_receivers(module)
+            if receivers:
+                return cls.of(receivers[0]) if len(receivers) == 1 else cls()
             fields = _find_task_fields(module)
             return cls() if fields is None else cls(fields, is_open=False)
         inputs = _read_function(entries[0], module)
@@ -217,6 +223,16 @@ def _is_immutable(value: Any) -> bool:
     if isinstance(value, (tuple, frozenset)):
         return all(map(_is_immutable, cast(tuple[Any, ...], value)))
     return isinstance(value, _ATOMS) or not isinstance(value, (list, dict, set, bytearray, collections.abc.Sized))
+
+
+def _find_receivers(module: Any) -> list[Any]:
+    """Return the modules to which one of DSPy's passes its inputs on unchanged, each once."""
+    if isinstance(module, KNNFewShot):
+        return [module.student]
+    if isinstance(module, (dspy.BestOfN, dspy.Refine)):
+        return [module.module]
+    programs: list[Any] = module.programs if isinstance(module, Ensemble) else []
+    return list({id(program): program for program in programs}.values())
 
 
 def _find_task_fields(module: Any) -> Mapping[str, Any] | None:

@@ -143,6 +143,17 @@ def test_a_right_spec_is_taken_and_its_predictions_end(doors: Doors, kind: str, 
     run_valid(doors, data.draw(programs(kind)))
 
 
+def test_an_ensemble_of_one_program_takes_what_that_takes(doors: Doors) -> None:
+    """Its predictor's only input besides the question is an attempt; the program's is the completions."""
+    comparison = {"module": "MultiChainComparison", "signature": "question -> answer", "arguments": {"M": 1}}
+    reduce = {"reduce_fn": "majority"}
+    spec = {"module": "Ensemble", "modules": {"programs": [comparison]}, "functions": reduce}
+    inputs = {"question": "q", "completions": [{"reasoning": "r", "answer": "a"}]}
+    name = fresh("p")
+    assert doors.by_client(name, spec) is None
+    assert predict(doors, name, Drawn("Ensemble", spec, inputs, is_fitting=True)) == "answered"
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS)
 @settings(max_examples=1, **CAREFUL)
 @given(data=st.data())

@@ -10,6 +10,7 @@ import dspy
 import pytest
 from pydantic import BaseModel
 
+from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
 from snakepit_bridge.dspy_integration.modules import variable_aware
 from snakepit_bridge.exceptions import InputError
@@ -160,6 +161,27 @@ def test_the_signature_of_dspys_own_module_decides(module: Any) -> None:
     inputs = of(module)
     assert inputs.required == ["a", "b"]
     assert inputs.decode("p", {"a": "x", "b": "3"}) == {"a": "x", "b": 3}
+
+
+def best(inner: Any) -> Any:
+    return dspy.BestOfN(inner, N=1, reward_fn=lambda *_: 1.0, threshold=1.0)
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (best(Renames()), ["q", "docs", "k"]),
+        (Ensemble([dspy.Predict("a -> b")]), ["a"]),
+        (Ensemble([best(Retrieves())] * 2), ["question"]),
+        (best(Ensemble([Renames()])), ["q", "docs", "k"]),
+        (Ensemble([dspy.MultiChainComparison("a -> b", M=1)]), None),
+        (Ensemble([dspy.Predict("a -> b"), dspy.Predict("a -> c")]), None),
+        (Ensemble(), None),
+    ],
+)
+def test_what_passes_its_inputs_on_takes_what_the_other_takes(module: Any, names: list[str] | None) -> None:
+    inputs = of(module)
+    assert (None if inputs.is_open else list(inputs.fields)) == names
 
 
 def test_annotations_are_checked_and_what_cant_be_told_isnt() -> None:
