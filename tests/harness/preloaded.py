@@ -48,15 +48,11 @@ _PR_SET_PDEATHSIG = 1
 def can_fork(env: Mapping[str, str]) -> bool:
     """Check whether a worker with this environment is the same when it is forked.
 
-    Only Linux ends a process with its parent; and what coverage measures is set up as Python starts.
+    Only Linux ends a process with its parent.
     """
     loaded = {**os.environ, **LOADED_WITH}
     changed = {name for name in env.keys() | loaded if env.get(name) != loaded.get(name)}
-    return (
-        sys.platform == "linux"
-        and "COVERAGE_PROCESS_CONFIG" not in env
-        and all(name.startswith(_READ_LATE) for name in changed)
-    )
+    return sys.platform == "linux" and all(name.startswith(_READ_LATE) for name in changed)
 
 
 def start_preloaded(
