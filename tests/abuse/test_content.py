@@ -171,7 +171,7 @@ def test_remote_control_tells_nothing_of_what_runs(play: Stage) -> None:
     play.lm.delay(3)
     running = [play.fleet.submit("qa", {"question": f"{question} {number}"}) for number in range(6)]
     play.await_asked(question, 4)
-    inspect = play.fleet.app.control.inspect(timeout=3)
+    inspect = play.fleet.app.control.inspect(timeout=PATIENCE_S, limit=1)
     replies = [inspect.active(), inspect.reserved(), inspect.scheduled(), inspect.query_task(running[0].id)]
     assert running[0].id in json.dumps(replies)
     assert CANARY not in json.dumps(replies)

@@ -43,6 +43,8 @@ class Pair:
         replica.cli("REPLICAOF", "127.0.0.1", str(urlsplit(primary.url).port))
         wait_until(lambda: replica.cli("INFO", "replication")["master_link_status"] == "up", "the link to the primary")
         in_step(replica, primary)
+        # While it writes that to its log anew, it refuses to end.
+        wait_until(lambda: not is_rewriting_log(replica), "the replica to have written its log")
 
     def promote(self) -> None:
         """Promote the replica once it is in step; the old primary isn't told."""
@@ -53,6 +55,11 @@ class Pair:
 def in_step(replica: EmbeddedRedis, primary: EmbeddedRedis) -> None:
     offset = primary.cli("INFO", "replication")["master_repl_offset"]
     wait_until(lambda: replica.cli("INFO", "replication")["slave_repl_offset"] >= offset, "the replica to be in step")
+
+
+def is_rewriting_log(server: EmbeddedRedis) -> bool:
+    state = server.cli("INFO", "persistence")
+    return bool(state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
 
 @pytest.fixture
