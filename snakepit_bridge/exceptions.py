@@ -426,14 +426,15 @@ class SessionError(BridgeError):
 
 @_error
 class SessionNotFoundError(SessionError):
-    """A session without any published revision."""
+    """A session without any published revision; ``available`` are those that have one, where they were looked up."""
 
     session: str
+    available: Sequence[str] = ()
 
     def __str__(self) -> str:
         return (
-            f"Session not found: {self.session}. It has no published variables; "
-            f"publish one first: dspex-fleet publish {self.session} name=value."
+            f"Session not found: {self.session}.{suggest_name(self.session, self.available)} It has no published "
+            f"variables; publish one first: dspex-fleet publish {self.session} name=value."
         )
 
 

@@ -37,17 +37,19 @@ from tasks.runtime import HasRuntime, Runtime
 @shared_task(
     bind=True, name=PREDICT, typing=False, throws=(BridgeError,), resultrepr_maxsize=8, max_retries=None, **DELIVERY
 )
-async def predict(self: Task, inputs: Any, program: str, **keywords: Any) -> dict[str, Any]:
+async def predict(self: Task, inputs: Any, program: str | None = None, **keywords: Any) -> dict[str, Any]:
     """Run one prediction and return its :class:`~snakepit_bridge.protocol.messages.Result` as JSON.
 
     The keywords are those of :meth:`PredictionRequest.keywords`. ``inputs`` comes first, so that in a chain the
-    previous result takes its place. LM failures are retried, after a long pause by redelivery; every other error fails
-    the task under its own name. A message whose inputs can't be decrypted goes to the dead-letter list, unchanged.
+    previous result takes its place; where there is none, since the step is the first, the program gets no inputs. LM
+    failures are retried, after a long pause by redelivery; every other error fails the task under its own name. A
+    message whose inputs can't be decrypted goes to the dead-letter list, unchanged.
     """
     runtime = cast(HasRuntime, self.app).runtime
     delivery = parse_delivery(self, checked_at=time.monotonic())
     if keywords.get("v", VERSION) != VERSION:
         await leave_to_newer_workers(keywords["v"], delivery)
+    inputs, program = _place_arguments(inputs, program, is_step=bool(keywords.get("chained")))
     request = parse_request(program, inputs, keywords, namespace=runtime.payloads.namespace)
     try:
         request = decrypt_request(runtime.payloads, request, delivery.task_id)
@@ -63,6 +65,19 @@ async def predict(self: Task, inputs: Any, program: str, **keywords: Any) -> dic
             raise
         retry = await redeliver_later(self, unavailable, delivery)
         raise retry from unavailable
+
+
+def _place_arguments(inputs: Any, program: str | None, *, is_step: bool) -> tuple[Any, str]:
+    """Return inputs and program of a message; a step of a canvas that is the first one has its program alone.
+
+    Raises:
+        BridgeError: it has no program.
+    """
+    if program is not None:
+        return inputs, program
+    if not (is_step and isinstance(inputs, str)):
+        raise BridgeError("The message names no program. Its arguments are the inputs and the reference of a program.")
+    return {}, inputs
 
 
 async def _run(task: Task, runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> dict[str, Any]:

@@ -267,7 +267,7 @@ class Fleet(AuditClient):
         Raises:
             BulkError: the files or the options don't go together, or the output is another run's.
             DatasetError: the source can't be read.
-            ProgramNotFoundError: there is no such program.
+            ProgramNotFoundError, SessionNotFoundError: there is no such program, or no such session; nothing was sent.
             StoreUnavailableError: Redis stayed away; run it again to resume it.
             ValueError: an option can't be.
         """

@@ -19,6 +19,7 @@ from snakepit_bridge.client.publisher import SentRequest
 from snakepit_bridge.client.replay import Replay, fetch_with_inputs, repeat
 from snakepit_bridge.client.resources import FleetResources
 from snakepit_bridge.client.result_collector import forget_results
+from snakepit_bridge.client.session_check import check_published
 from snakepit_bridge.exceptions import BridgeError, InputError, PredictionNotReplayableError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import (
@@ -141,16 +142,7 @@ class PredictionClient(FleetResources):
             what :meth:`submit` does, and ValueError: there are more or fewer keys than inputs. Nothing was sent.
         """
         options = SubmitOptions(
-            session,
-            at_least,
-            exactly,
-            max_staleness,
-            outage,
-            priority,
-            deadline,
-            key=key,
-            attributes=attributes,
-            trace=trace,
+            session, at_least, exactly, max_staleness, outage, priority, deadline, False, key, attributes, trace
         )
         prepared = [prepare_inputs(program, given, self._bounds) for given in inputs]
         keys = [None] * len(prepared) if idempotency_keys is None else list(idempotency_keys)
@@ -315,7 +307,11 @@ class PredictionClient(FleetResources):
             keep_results: False drops each result from Redis once it was yielded, for a million inputs; it can't be
                 scored or replayed then.
             **options: what :meth:`submit` takes, but no ``idempotency_key`` and no ``stream``.
+
+        Raises:
+            SessionNotFoundError: the session was never published; nothing was sent.
         """
+        run_blocking(check_published(self, **options))
         source = track_progress(inputs, program) if progress else inputs
 
         def send(batch_inputs: Sequence[Mapping[str, Any]]) -> list[Handle]:
@@ -345,7 +341,7 @@ class PredictionClient(FleetResources):
 
         Args:
             program: as in :meth:`submit`.
-            inputs: left out where a previous prediction's outputs are the inputs.
+            inputs: left out where a previous prediction's outputs are the inputs, and for a program without any.
             session, at_least, exactly, max_staleness, outage: as in :meth:`submit`.
             priority: as in :meth:`submit`, and in ``signature.set(priority=…)``: 9 is the most urgent.
             take: input field to the previous prediction's output field; all outputs by their own names if None. After a

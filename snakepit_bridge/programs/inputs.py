@@ -54,7 +54,7 @@ class ProgramInputs:
         positional: the inputs that are passed by position, in order.
         spread: the input whose items are passed as ``*args``; empty if there is none.
         presets: mutable defaults, copied for each call.
-        needed: required parameters of a decorated ``forward``, which its decorator might provide.
+        needed: required parameters of a decorated ``forward``, which its decorator might provide, and of one of DSPy's.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -74,7 +74,7 @@ class ProgramInputs:
             if receivers:
                 return cls.of(receivers[0]) if len(receivers) == 1 else cls()
             fields = _find_task_fields(module)
-            return cls() if fields is None else cls(fields, is_open=False)
+            return cls(needed=_find_own_needed(module)) if fields is None else cls(fields, is_open=False)
         inputs = _read_function(entries[0], module)
         # An overridden `__call__` that accepts anything passes it on, perhaps with more.
         if len(entries) > 1 and inputs.is_open and not inputs.fields:
@@ -217,6 +217,11 @@ def _find_needed(signature: inspect.Signature) -> tuple[str, ...]:
         for each in signature.parameters.values()
         if each.kind not in several and each.default is _Parameter.empty
     )
+
+
+def _find_own_needed(module: Any) -> tuple[str, ...]:
+    """Return what a module of DSPy's requires that is no field of its signature: the completions to compare."""
+    return ("completions",) if isinstance(module, dspy.MultiChainComparison) else ()
 
 
 def _is_immutable(value: Any) -> bool:

@@ -67,8 +67,8 @@ class SignatureSpec(BaseModel):
         if len(sides) != 2 or len(text) > _MAX_TEXT:
             raise ProgramSpecError(program, "signature", f"{text[:80]!r} isn't of the form 'inputs -> outputs'")
         inputs, outputs = ([part for part in _split_outside_brackets(side, ",") if part.strip()] for side in sides)
-        if not inputs or not outputs:
-            raise ProgramSpecError(program, "signature", f"{text[:80]!r} needs a field on each side of '->'")
+        if not outputs:
+            raise ProgramSpecError(program, "signature", f"{text[:80]!r} needs a field after '->'")
         try:
             given = [_parse_field(part, "input", program) for part in inputs]
             return cls(fields=(*given, *(_parse_field(part, "output", program) for part in outputs)))

@@ -102,7 +102,8 @@ _REPLICATING = Part("expire wait waitaof", keys=_SESSION)
 _CONFIRMING = Part("publish wait waitaof", channels=("{ns}:replies:*",))
 _APPLIED = Part("hgetall time zrange", keys=_SESSION, reads=("{ns}:processes",))
 _APPLYING = Part("expire hdel hset time zadd zremrangebyscore", keys=(*_SESSION, "{ns}:processes"))
-_WANTING = Part(keys=("{ns}:wanted",), scripts="snakepit_bridge.elixir/ demand")
+# Whether a session that isn't there can be had from an Elixir server depends on whether a refresher runs.
+_WANTING = Part("exists", keys=("{ns}:wanted",), reads=("{ns}:refreshers",), scripts="snakepit_bridge.elixir/ demand")
 _LEASING = Part(scripts="snakepit_bridge.redis/ lease")
 
 _PROGRAMS = Part("get hgetall hmget smembers", reads=("{ns}:programs", "{ns}:{{p:*"))

@@ -12,13 +12,16 @@ from snakepit_bridge.variables.codec import encode_canonical, parse, shorten_rep
 from snakepit_bridge.variables.constraints import UNCONSTRAINED, Constraints
 from snakepit_bridge.variables.types import VariableType, coerce, infer_type, is_text, to_json
 
+MAX_NAME_CHARACTERS = 512
+"""Characters of the name of a variable that is declared."""
+
 
 @dataclass(frozen=True, eq=False)
 class Variable:
-    """One variable. Its value always has its type; ``declare`` and ``with_value`` also check the constraints.
+    """One variable. Its value always has its type; ``declare`` also checks name and constraints, ``with_value`` these.
 
     The constructor doesn't check them: an Elixir server is the authority on its values, such as NaN within bounds, and
-    whatever it has published must be readable here.
+    whatever it or an earlier release has published must be readable here.
     """
 
     name: str
@@ -42,8 +45,10 @@ class Variable:
         """Return a variable of the given type, by default the value's own.
 
         Raises:
-            ValidationError: the value has another type or violates a constraint, or a constraint is malformed.
+            ValidationError: the name can't be one, the value has another type or violates a constraint, or a constraint
+                is malformed.
         """
+        _check_name(name)
         kind = infer_type(name, value) if type is None else VariableType.of(name, type)
         return cls(name, kind, value, Constraints.of(constraints, name))._checked()
 
@@ -89,3 +94,17 @@ class Variable:
 
     def __hash__(self) -> int:
         return hash((self.name, self._encoded))
+
+
+def _check_name(name: object) -> None:
+    """Refuse what can't be the name of a variable that is declared.
+
+    Raises:
+        ValidationError: it isn't text, is blank, or too long.
+    """
+    if is_text(name) and str(name).strip() and len(str(name)) <= MAX_NAME_CHARACTERS:
+        return
+    raise ValidationError(
+        f"A variable's name is text of 1 to {MAX_NAME_CHARACTERS} characters that aren't all blank; "
+        f"got {shorten_repr(name)}. Give it one."
+    )

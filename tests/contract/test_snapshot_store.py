@@ -21,7 +21,7 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import STORE, Confirmation, SnapshotStore
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from snakepit_bridge.variables import Variable
+from snakepit_bridge.variables import Variable, VariableType
 from tests.contract.conftest import OpenStore
 
 ELIXIR = "elixir.example:50051"
@@ -116,11 +116,12 @@ class TestPublish:
 
     async def test_unusual_names_and_values_survive_the_round_trip(self, store: SnapshotStore) -> None:
         odd = {
-            "nan": math.nan, "infinite": -math.inf, "exact": 10**30 + 1, "digits": 0.30000000000000004, "": "",
+            "nan": math.nan, "infinite": -math.inf, "exact": 10**30 + 1, "digits": 0.30000000000000004,
             "ünï 🎈": "ünï 🎈", "quotes": '"\\\n\0', "long": [n / 7 for n in range(3000)], "empty": [],
             "tensor": {"data": [[1, 2.5], ["NaN", 4]], "shape": [2, 2]}, "yes": True, "n" * 300: 1,
         }  # fmt: skip
-        published = declared(**odd)
+        # Elixir, and earlier releases, may have a name that can't be declared here.
+        published = declared(**odd) | {"": Variable("", VariableType.STRING, "")}
         await store.publish("s", published)
         shot = await store.read("s")
         assert dict(shot.variables) == published

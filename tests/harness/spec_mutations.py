@@ -93,7 +93,6 @@ _BROKEN_SIGNATURES = st.sampled_from(
         "",
         "->",
         "a ->",
-        "-> b",
         "a, a -> b",
         "a -> b, b",
         "a -> b -> c",

@@ -36,6 +36,7 @@ from snakepit_bridge.exceptions import (
     PredictionTimeoutError,
     ProgramNotFoundError,
     RolloutMovedError,
+    SessionNotFoundError,
     StoreForbiddenError,
 )
 from snakepit_bridge.process.home_loop import run_blocking
@@ -266,6 +267,8 @@ def client_works(play: Stage) -> None:
     assert variables.delete_variable("m")
     with pytest.raises(ProgramNotFoundError):
         fleet.submit("nothing", {"question": "?"}).get()
+    with pytest.raises(SessionNotFoundError):
+        fleet.map("plain", [], session=fresh("s"))
     with pytest.raises(PredictionTimeoutError):
         fleet.handle(fresh("task")).get(1)
 

@@ -67,6 +67,10 @@ async def test_valid_and_invalid_changes_are_rejected_together(client: Client) -
         request = pb.PublishRequest(session="user-1", changes=changes)
         status, kind, _ = await refused(client.variables.Publish(request, metadata=client.metadata))
         assert (status, kind) == ("INVALID_ARGUMENT", "ValidationError")
+    for name in ("", " "):
+        status, _, fields = await refused(client.publish("user-1", **{name: 1}))
+        assert status == "INVALID_ARGUMENT"
+        assert "A variable's name is text" in fields[0]
     assert (await client.get("user-1")).token == before
 
 

@@ -20,6 +20,7 @@ from snakepit_bridge.client.bulk.source import BulkLine, BulkSource, InputColumn
 from snakepit_bridge.client.bulk.spending import SpendLimit
 from snakepit_bridge.client.bulk.window import BulkWindow, KeyPrefix
 from snakepit_bridge.client.options import check_options
+from snakepit_bridge.client.session_check import check_published
 from snakepit_bridge.datasets.row_files import find_format
 from snakepit_bridge.exceptions import BulkError
 from snakepit_bridge.process.home_loop import run_blocking
@@ -96,6 +97,7 @@ class BulkRun:
         BulkError: the files or the options don't go together; nothing was sent or written.
         DatasetError: the input can't be read.
         ProgramNotFoundError: there is no such program.
+        SessionNotFoundError: the session was never published.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class BulkRun:
         self._program = program
         self._output = output
         self._options = options
-        self._submit_options = {"priority": PRIORITY, "session": DEFAULT_SESSION, **submit_options}
+        self._submit_options: dict[str, Any] = {"priority": PRIORITY, "session": DEFAULT_SESSION, **submit_options}
         check_options(program, client.namespace, **submit_options)
         check_output(source, output, options.failed)
         self._records_path = output if find_format(output).name == "jsonl" else _companion(output, "records.jsonl")
@@ -119,12 +121,15 @@ class BulkRun:
         self._source = BulkSource(source, self._find_columns(), options.id_column)
         self._source.check()
         self._digest = self._source.digest()
+        if not _companion(output, "checkpoint").exists():
+            self._check_session()
 
     def run(self) -> BulkReport:
         """Answer the lines that no earlier process of the run has answered, and return how that went.
 
         Raises:
             BulkError: the output isn't this run's, or another process writes it.
+            SessionNotFoundError: the session isn't there any more.
             StoreUnavailableError: Redis stayed away; run it again to resume it.
         """
         began = time.monotonic()
@@ -152,6 +157,9 @@ class BulkRun:
         """Return which columns the program takes; the program is looked for here, before anything is sent."""
         return InputColumns.of(run_blocking(self._client.registry.get(self._program)).spec)
 
+    def _check_session(self) -> None:
+        run_blocking(check_published(self._client, **self._submit_options))
+
     def _open_checkpoint(self) -> Checkpoint:
         path = _companion(self._output, "checkpoint")
         if self._output.exists() and not path.exists():
@@ -177,6 +185,8 @@ class BulkRun:
         if state.finished and not self._output.exists():
             problem = f"it is gone; to run anew remove {_companion(self._output, 'checkpoint')} too"
             raise BulkError(f"output {self._output}", problem)
+        if not state.finished or (self._options.retry_failed and state.failed):
+            self._check_session()
         return settings, state
 
     def _answer(self, checkpoint: Checkpoint, settings: BulkSettings, state: BulkState) -> tuple[BulkState, StopReason]:

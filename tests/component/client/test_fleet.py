@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -16,6 +17,7 @@ from snakepit_bridge.exceptions import (
     PredictionTimeoutError,
     ProgramNotFoundError,
     ProgramSpecError,
+    SessionNotFoundError,
 )
 from snakepit_bridge.programs.build import serialize_module
 from tests.harness.leaks import connections
@@ -35,6 +37,28 @@ def test_the_inputs_are_the_messages_own(redis_url: str) -> None:
         # Priority 5 waits in the list of step 3; the newest is at the left.
         stored = [json.loads(message)["headers"]["id"] for message in client.lrange("predictions\x06\x163", 0, -1)]
     assert stored == [second.id, first.id]
+
+
+def test_many_inputs_are_not_sent_to_a_session_that_was_never_published(redis_url: str, tmp_path: Path) -> None:
+    fleet, inputs = Fleet(redis_url), [{"question": "why?"}]
+    fleet.register("qa", dspy.Predict("question -> answer"))
+    fleet.session("shop").blocking.set_variable("n", 1)
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps(inputs[0]), encoding="utf-8")
+    for send in (
+        lambda: fleet.map("qa", inputs, session="shopp"),
+        lambda: fleet.map_file("qa", source, output, session="shopp"),
+    ):
+        with pytest.raises(SessionNotFoundError, match=r"Session not found: shopp\. Did you mean 'shop'\?"):
+            send()
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    with Redis.from_url(redis_url) as client:
+        assert not client.keys("predictions*")
+        # What may still run: the default session, and one that a refresher can follow.
+        fleet.map("qa", inputs)
+        client.zadd("dspex:refreshers", {"one": 1})
+        client.expire("dspex:refreshers", 60)
+        fleet.map("qa", inputs, session="shopp")
 
 
 def test_a_program_keeps_its_version_until_it_changes(redis_url: str) -> None:

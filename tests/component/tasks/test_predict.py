@@ -14,7 +14,7 @@ from redis import Redis
 
 from config.settings import FleetSettings
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError, DataFormatError, LMUnavailableError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, DataFormatError, InputError, LMUnavailableError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import PREDICT, SENT_AT, VERSION
 from snakepit_bridge.redis.data_format import DATA_FORMAT
@@ -45,6 +45,14 @@ def test_it_returns_the_result_as_json(app: FleetApp) -> None:
     assert json.loads(json.dumps(done.result)) == done.result
     assert done.result["outputs"] == {"answer": "answer of why?"}
     assert done.result["provenance"]["task_id"] == "task"
+
+
+def test_the_first_step_of_a_canvas_has_no_inputs(app: FleetApp, redis_url: str) -> None:
+    """For a program without any that is all it takes, and another one says which it misses."""
+    Fleet(redis_url).register("joke", {"module": "Predict", "signature": "-> joke"})
+    assert call(app, "joke", chained=True).result["outputs"]["joke"]
+    assert isinstance(call(app, "qa", chained=True).result, InputError)
+    assert "names no program" in str(call(app, {"question": "why?"}).result)
 
 
 def test_another_version_of_the_message_is_refused(app: FleetApp) -> None:

@@ -183,6 +183,23 @@ async def test_the_arms_of_a_prediction_that_may_be_ended_from_outside_are_kept_
     assert kept == (ArmAssignment(begun.id, "candidate", 1, "session:staged"),)
 
 
+class Joke(dspy.Signature):
+    """Tell a joke."""
+
+    joke: str = dspy.OutputField()
+
+
+async def test_a_program_without_inputs_runs_as_it_does_locally(runtime: Runtime) -> None:
+    await runtime.registry.register("joke", serialize_module(dspy.ChainOfThought(Joke), program="joke"))
+    assert (await run_prediction(runtime, PredictionRequest("joke", {}), DELIVERY)).outputs["joke"]
+    with pytest.raises(InputError, match="topic"):
+        await run_prediction(runtime, PredictionRequest("joke", {"topic": "cats"}), DELIVERY)
+    # What it compares is no field of its signature.
+    await runtime.registry.register("best", serialize_module(dspy.MultiChainComparison(Joke), program="best"))
+    with pytest.raises(InputError, match="'completions'"):
+        await run_prediction(runtime, PredictionRequest("best", {}), DELIVERY)
+
+
 async def test_without_a_time_of_sending_nothing_was_queued(runtime: Runtime) -> None:
     result = await run_prediction(runtime, PredictionRequest("plain", {"question": "why?"}), DELIVERY)
     assert Provenance.decode(result.provenance).timings.queued_ms == 0.0

@@ -112,7 +112,8 @@ def test_text_is_read_field_by_field(text: str, fields: list[tuple[Any, ...]]) -
 
 
 @pytest.mark.parametrize(
-    "text", ["question -> answer", "a, b: int -> c: list[str]", "text -> label: Literal['x', 'y'], score: float"]
+    "text",
+    ["question -> answer", "-> answer", "a, b: int -> c: list[str]", "text -> label: Literal['x', 'y'], score: float"],
 )
 def test_text_gives_what_dspy_makes_of_it(text: str) -> None:
     ours, theirs = SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa"), make_signature(text)
@@ -124,7 +125,7 @@ def test_text_gives_what_dspy_makes_of_it(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "->", "question", "question ->", "-> answer", "a -> b -> c", "a b -> c", "1a -> b", "a.b -> c", "a: -> b",
+        "", "->", "question", "question ->", "a -> b -> c", "a b -> c", "1a -> b", "a.b -> c", "a: -> b",
         "a[0] -> b", "a=1 -> b", "question -> answer: os.system('true')", "x: antigravity.x -> y",
         "x: __import__('os') -> y", "a -> b" + ", c" * 20_000,
         f"{'n' * 150} -> y",

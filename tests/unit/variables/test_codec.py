@@ -31,7 +31,7 @@ values = st.one_of(
 @settings(deadline=None)
 @given(name=texts, typed=values)
 def test_encoding_round_trips_and_is_stable(name: str, typed: tuple[VariableType, object]) -> None:
-    variable = Variable.declare(name, typed[1], typed[0])
+    variable = Variable(name, typed[0], typed[1])
     again = Variable.decode(name, variable.encode())
     assert again == variable
     assert again.encode() == variable.encode()

@@ -8,7 +8,7 @@ from typing import Any
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError, ValidationError
-from snakepit_bridge.variables import Variable, VariableType
+from snakepit_bridge.variables import Constraints, Variable, VariableType
 from snakepit_bridge.variables.codec import NON_FINITE, encode_json, parse
 from snakepit_bridge.variables.types import TEXT_TYPES
 from workers.gateway.api.converters import parse_changes
@@ -179,7 +179,8 @@ def _parse_variable(variable: Any) -> Variable:
         ValidationError: it can't be one.
     """
     value, constraints = parse(variable.value_json), parse(variable.constraints_json or b"{}")
-    return Variable.declare(variable.name, value, describe_type(variable), constraints)
+    kind, name = VariableType.of(variable.name, describe_type(variable)), variable.name
+    return Variable(name, kind, value, Constraints.of(constraints, name, stored=True))
 
 
 def _clean(text: str) -> str:
