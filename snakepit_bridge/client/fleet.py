@@ -61,6 +61,10 @@ class Fleet(AuditClient):
         signing_keys: the keys by which the messages are signed that it sends, where the workers ask for that.
         source: where the changes that are made by it come from, for the audit trail.
 
+    Raises:
+        ConfigurationError: an argument has a type that it can't have, or the URL can't be read.
+        ValueError: the namespace or the durability can't be one.
+
     Example:
         >>> fleet = Fleet()
         >>> qa = dspy.ChainOfThought("question -> answer")

@@ -11,6 +11,7 @@ from celery import Celery
 from snakepit_bridge.audit.entries import AuditSource
 from snakepit_bridge.client.broker import get_broker_url, is_same_server
 from snakepit_bridge.client.celery_app import create_client_app, get_backend_url
+from snakepit_bridge.client.fleet_arguments import check_arguments
 from snakepit_bridge.client.publisher import MessagePublisher
 from snakepit_bridge.client.rabbitmq import is_rabbitmq, resend
 from snakepit_bridge.client.results import Results
@@ -64,6 +65,14 @@ class FleetResources:
         signing_keys: KeyRing | None = None,
         source: AuditSource = AuditSource.CLIENT,
     ) -> None:
+        check_arguments(
+            {
+                "redis_url": redis_url, "broker_url": broker_url, "app": app, "namespace": namespace, "queue": queue,
+                "wait_s": wait_s, "timeout_s": timeout_s, "result_expires_s": result_expires_s,
+                "allowed_packages": allowed_packages, "bridge": bridge, "payload_bytes": payload_bytes,
+                "bounds": bounds, "encryption": encryption, "durability": durability, "signing_keys": signing_keys,
+            }
+        )  # fmt: skip
         self.replication = Replication.parse(durability)
         """What publishes, submits and their results wait for."""
         self._durability = durability

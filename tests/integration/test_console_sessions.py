@@ -160,6 +160,15 @@ async def test_variables_are_deleted_and_sessions_begun(client: Client, browser:
     assert (await browser.post("/session/publish", data={**begun, "name": "", "request_id": "x"})).status_code == 400
 
 
+async def test_what_is_not_there_is_explained_where_links_lead_to_it(browser: httpx.AsyncClient) -> None:
+    """The default session is there without a publish, and results are dropped while pages still name them."""
+    default = await browser.get("/session", params={"name": "default"})
+    assert (default.status_code, "run under it, without variables" in default.text) == (200, True)
+    assert (await browser.get("/session", params={"name": "tenant/unknown"})).status_code == 404
+    dropped = await browser.get("/prediction", params={"id": "0" * 32})
+    assert (dropped.status_code, "or was dropped once it was read" in dropped.text) == (404, True)
+
+
 async def test_a_rollback_takes_the_sessions_name_and_shows_what_it_changes(
     client: Client, browser: httpx.AsyncClient
 ) -> None:

@@ -124,12 +124,15 @@ class MalformedError(exceptions.BridgeError, ValueError):
 
 @_error
 class PredictionNotFoundError(exceptions.PredictionError):
-    """A prediction was not submitted through a gateway, has expired, or belongs to a session of others."""
+    """A prediction was not submitted through a gateway, has expired or was dropped, or is of a session of others."""
 
     task_id: str
 
     def __str__(self) -> str:
-        return f"Prediction not found: {self.task_id}. It was not submitted here, or its result has expired."
+        return (
+            f"Prediction not found: {self.task_id}. It was not submitted here, or its result has expired, "
+            "or was dropped once it was read, as batches do."
+        )
 
 
 @_error

@@ -43,6 +43,21 @@ def test_a_fleet_works_from_defaults() -> None:
     assert (fleet.url, fleet.namespace, fleet.queue) == ("redis://localhost:6379/0", "dspex", "predictions")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("redis_url", 5), ("redis_url", b"redis://:sesame@host"), ("broker_url", 5), ("app", "celery"),
+        ("namespace", None), ("queue", 5), ("wait_s", "5"), ("timeout_s", float("nan")), ("result_expires_s", None),
+        ("allowed_packages", "mine"), ("allowed_packages", [5]), ("bridge", 50051), ("payload_bytes", 1.5),
+        ("bounds", None), ("encryption", "key"), ("durability", None), ("signing_keys", "key"),
+    ],
+)  # fmt: skip
+def test_an_argument_of_a_wrong_type_is_named_with_what_to_give(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{name} of a Fleet is .*; got .*\. Give {name}=.*\.$") as refused:
+        Fleet(**{name: value})
+    assert "sesame" not in str(refused.value)
+
+
 def test_its_own_app_speaks_json_alone_and_waits_within_bounds() -> None:
     conf = Fleet(NOWHERE, timeout_s=1.5, result_expires_s=60).app.conf
     assert (conf.task_serializer, conf.result_serializer, list(conf.accept_content)) == ("json", "json", ["json"])

@@ -7,6 +7,8 @@ import asyncio
 from starlette.responses import Response
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.exceptions import SessionNotFoundError
+from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 from workers.gateway.console.edits import describe_type
 from workers.gateway.console.page import Page, Visit
 
@@ -28,12 +30,17 @@ async def show_session(visit: Visit) -> Response:
     name = visit.query.get("name", "")
     limit = _parse_limit(visit.query.get("history", ""))
     by_name = pb.SessionRequest(session=name)
-    session, snapshot, labels, history = await asyncio.gather(
-        visit.call("Sessions.Get", by_name),
-        visit.call("Variables.Get", pb.GetVariablesRequest(session=name)),
-        visit.call("Sessions.ListLabels", by_name),
-        visit.call("Variables.History", pb.HistoryRequest(session=name, limit=limit)),
-    )
+    try:
+        session, snapshot, labels, history = await asyncio.gather(
+            visit.call("Sessions.Get", by_name),
+            visit.call("Variables.Get", pb.GetVariablesRequest(session=name)),
+            visit.call("Sessions.ListLabels", by_name),
+            visit.call("Variables.History", pb.HistoryRequest(session=name, limit=limit)),
+        )
+    except SessionNotFoundError:
+        if name != DEFAULT_SESSION:
+            raise
+        return visit.render("session_unpublished.html.j2", name=name)  # it is there without a publish
     labels_by_token: dict[str, list[str]] = {}
     for label in labels.labels:
         labels_by_token.setdefault(label.token, []).append(label.name)
