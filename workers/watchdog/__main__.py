@@ -1,7 +1,8 @@
 """The watchdog's process: ``python -m workers.watchdog``, which a worker starts and hands its settings on a pipe.
 
-It stays for as long as the worker, so it loads little: neither DSPy nor Celery's app. It loads a client of Redis at
-once, though it needs that only when an event loop stalls: on a busy machine loading it may take longer than a lease.
+It stays for as long as the worker, so it loads little: neither DSPy nor Celery's app. It loads a client of Redis before
+it needs that, which is when an event loop stalls: on a busy machine loading it may take longer than a lease. It does so
+some seconds after its start, when the worker, which starts at the same time, no longer needs every CPU.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from kombu.connection import Connection
 
 _log = logging.getLogger(__name__)
+_LOAD_AFTER_S = 15.0
 
 
 def main() -> None:
@@ -50,11 +52,10 @@ def _watch(handover: Handover) -> None:
     register_url(handover.broker_access.url)
     log_as_watchdog(handover.log, handover.log_redactions)
     descriptors = handover.descriptors
-    status, loading = SharedStatus(descriptors.status), threading.Thread(target=_load_servers, daemon=True)
-    loading.start()
+    status, loading = SharedStatus(descriptors.status), Loading()
 
     def connect() -> Servers:
-        loading.join()
+        loading.finish()
         from workers.watchdog.servers import WatchdogServers
 
         return WatchdogServers(handover)
@@ -65,15 +66,31 @@ def _watch(handover: Handover) -> None:
     monitor.run()
 
 
+class Loading:
+    """The load of the clients of servers in the background: after a while, or as soon as somebody needs them."""
+
+    def __init__(self, after_s: float = _LOAD_AFTER_S) -> None:
+        self._after_s, self._needed = after_s, threading.Event()
+        self._thread = threading.Thread(target=self._load, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait until they are loaded, which begins now if it hasn't yet."""
+        self._needed.set()
+        self._thread.join()
+
+    def _load(self) -> None:
+        self._needed.wait(self._after_s)
+        _load_servers()
+
+
 def _load_servers() -> None:
     # redis-py would load OpenTelemetry's SDK, to record what nobody reads here.
     sys.modules["opentelemetry"] = None  # pyright: ignore[reportArgumentType]
     from workers.watchdog import servers  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 
-def _serve_health(
-    handover: Handover, fd: int, monitor: Monitor, status: SharedStatus, loading: threading.Thread
-) -> None:
+def _serve_health(handover: Handover, fd: int, monitor: Monitor, status: SharedStatus, loading: Loading) -> None:
     import socket
 
     from workers.health.server import HealthServer
@@ -89,7 +106,7 @@ def _serve_health(
 
     def ask_servers() -> None:
         # Two threads that load modules which import each other may each find one half loaded.
-        loading.join()
+        loading.finish()
         probes.start()
 
     threading.Thread(target=ask_servers, daemon=True).start()
