@@ -1,7 +1,12 @@
-"""The demo as a process: it holds on a small file of questions, says so in its last line, and leaves nothing behind."""
+"""The demo: it holds on a small file of questions, says so in its last line, and leaves nothing behind.
+
+Where it isn't about the demo's own process, it runs in this one, and forks its workers from one that is loaded.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -11,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import psutil
@@ -19,13 +24,15 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.testing import AskedQuestion, BridgeServer, RecordingLM
 from snakepit_bridge.testing.lm.answers import Raw
 from tests.conftest import wait_until
 from tests.harness.leaks import leaked_keys
-from tests.harness.preloaded import PreloadedPopen
+from tests.harness.preloaded import PreloadedPopen, start_preloaded
 from tests.harness.waiting import PATIENCE_S
+from workers.dev.demo import run_demo
 from workers.dev.stand_in_lm import QUESTIONS, demo_answerer
 
 ROOT = Path(__file__).parents[2]
@@ -36,10 +43,9 @@ import sys
 from pathlib import Path
 from workers.dev.demo import run_demo
 
-redis_url, pool, questions, out, bridge, lm, keep = sys.argv[1:]
+questions, out, keep = sys.argv[1:]
 sys.exit(run_demo(
-    redis_url=redis_url or None, lm=lm or None, questions=Path(questions), out=Path(out), workers=2, pool=pool,
-    bridge=bridge or None, keep=bool(keep),
+    redis_url=None, lm=None, questions=Path(questions), out=Path(out), workers=2, keep=bool(keep),
 ))
 """
 
@@ -55,22 +61,13 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return chosen
 
 
-def launch(
-    questions: Path,
-    out: Path,
-    *,
-    redis_url: str = "",
-    pool: str = "asyncio",
-    bridge: str = "",
-    lm: str = "",
-    profiles: str = "",
-    keep: str = "",
-) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", RUN, redis_url, pool, str(questions), str(out), bridge, lm, keep]
-    # Narrow and without colours, as in a log.
-    env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TMPDIR": str(out), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    if profiles:
-        env["DSPEX_LM_PROFILES"] = profiles
+# Narrow and without colours, as in a log.
+PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+
+
+def launch(questions: Path, out: Path, *, keep: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RUN, str(questions), str(out), keep]
+    env = {**os.environ, **PLAIN, "TMPDIR": str(out)}
     return PreloadedPopen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -83,17 +80,33 @@ def out() -> Generator[Path]:
         yield Path(folder)
 
 
-def run(demo: subprocess.Popen[str]) -> str:
-    """Return what the demo printed, once it has ended well."""
-    with demo:
-        output, complaints = demo.communicate(timeout=DONE_S)
-    assert demo.returncode == 0, output + complaints
-    assert "Traceback" not in complaints
-    return output
+class Run(Protocol):
+    """Runs the demo in this process, and returns what it printed once it has ended well."""
+
+    def __call__(
+        self, *, redis_url: str | None = None, lm: str | None = None, pool: str = "asyncio", bridge: str | None = None
+    ) -> str: ...
 
 
-def test_the_demo_holds_and_its_last_line_says_so(questions: Path, out: Path) -> None:
-    output = run(launch(questions, out))
+@pytest.fixture
+def run(questions: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    for module in ("workers.dev.demo.parts", "workers.dev.demo.elixir"):
+        monkeypatch.setattr(f"{module}.Child", start_preloaded)
+    for name, value in PLAIN.items():
+        monkeypatch.setenv(name, value)
+
+    def run(**options: Any) -> str:
+        given: dict[str, Any] = {"redis_url": None, "lm": None, **options}
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            code = run_demo(questions=questions, out=out, workers=2, **given)
+        assert code == 0, printed.getvalue()
+        return printed.getvalue()
+
+    return run
+
+
+def test_the_demo_holds_and_its_last_line_says_so(run: Run, questions: Path, out: Path) -> None:
+    output = run()
     lines = output.splitlines()
     assert lines[-1] == "demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale"
     assert "\x1b" not in output, "without a terminal it prints plain lines"
@@ -122,11 +135,11 @@ async def lives(address: str, session: str) -> bool:
 
 
 def test_it_runs_on_prefork_with_a_redis_and_an_elixir_server_that_others_use(
-    questions: Path, out: Path, redis_url: str
+    run: Run, out: Path, redis_url: str
 ) -> None:
     with Redis.from_url(redis_url) as client, BridgeServer() as elixir:
         client.set("somebodys", "value", ex=600)
-        output = run(launch(questions, out, redis_url=redis_url, pool="prefork", bridge=elixir.address))
+        output = run(redis_url=redis_url, pool="prefork", bridge=elixir.address)
         assert f"Elixir: the server at {elixir.address}" in output.splitlines()
         assert output.endswith("demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale\n")
         answers = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -193,10 +206,11 @@ def test_a_kept_demo_shows_its_fleet_in_a_browser_until_ctrl_c(questions: Path, 
 @pytest.fixture
 def profiles(out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DEMO_TEST_KEY", "none-needed")
+    monkeypatch.setenv("DSPEX_LM_PROFILES", str(out / "profiles.toml"))
     return out / "profiles.toml"
 
 
-def test_on_a_slow_model_it_finishes_and_tells_failed_from_lost(questions: Path, out: Path, profiles: Path) -> None:
+def test_on_a_slow_model_it_finishes_and_tells_failed_from_lost(run: Run, questions: Path, profiles: Path) -> None:
     """An LM that takes its time, and of which some answers can't be parsed, is no fault of the fleet."""
     known = demo_answerer()
     poems = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()][5:8]
@@ -207,7 +221,7 @@ def test_on_a_slow_model_it_finishes_and_tells_failed_from_lost(questions: Path,
 
     with RecordingLM(answer, latency_s=2.0) as lm:  # pyright: ignore[reportArgumentType]
         profiles.write_text(REAL.format(url=lm.url), encoding="utf-8")
-        output = run(launch(questions, out, lm="real", profiles=str(profiles)))
+        output = run(lm="real")
     lines = output.splitlines()
     assert lines[-1] == "demo: 17 predictions, 5 revisions, 3 failed, 0 lost, unseen torn, 0 stale"
     assert any(re.fullmatch(r"it answered after [2-9]\.\d s: 20 questions, \d+ at a time, each within \d+ s", line)
@@ -218,15 +232,11 @@ def test_on_a_slow_model_it_finishes_and_tells_failed_from_lost(questions: Path,
     assert "right" in output
 
 
-def test_an_lm_that_does_not_answer_is_named_before_anything_is_asked(
-    questions: Path, out: Path, profiles: Path
-) -> None:
+def test_an_lm_that_does_not_answer_is_named_before_anything_is_asked(run: Run, out: Path, profiles: Path) -> None:
     """One LM check first."""
     with RecordingLM(api_key="another") as lm:
         profiles.write_text(REAL.format(url=lm.url), encoding="utf-8")
-        with launch(questions, out, lm="real", profiles=str(profiles)) as demo:
-            output, complaints = demo.communicate(timeout=DONE_S)
+        with pytest.raises(BridgeError, match="The LM real did not answer the first question: LMRefusedError"):
+            run(lm="real")
         assert len(lm.requests) == 1, "nothing more is asked"
-    assert demo.returncode == 1
-    assert "The LM real did not answer the first question: LMRefusedError" in complaints, output + complaints
     assert not (out / "answers.jsonl").exists()
