@@ -235,6 +235,8 @@ def test_the_image_installs_nothing_that_is_not_pinned() -> None:
     assert installs
     for line in installs:
         assert "--require-hashes" in line or ("--no-deps" in line and "--no-build-isolation" in line)
+    # The image's own user can't write any, so that each start would compile all that it loads.
+    assert all("--compile-bytecode" in line for line in installs if "uv pip" in line)
 
 
 def test_the_image_copies_only_what_exists_and_what_the_ignore_file_lets_through() -> None:
