@@ -20,11 +20,11 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 from unittest import SkipTest, mock
 
 from ruamel.yaml import YAML
@@ -47,7 +47,8 @@ _SERVICES = {
     r"dspex-fleet gateway(?!-)\b": "serving",
     r"dspex-fleet refresher\b": "following|refresher",
 }
-_SHELL = re.compile(r"[$<>|&;`]")
+_OPERATORS = "<>|&;()"
+_EXPANSIONS = "$`"
 # What differs from run to run, in the order in which it is replaced.
 _VOLATILE = (
     (re.compile(r"\b\d{16}\.\d+\b"), "TOKEN"),
@@ -191,8 +192,8 @@ class PageRun:
                     assert_shown(expected, printed, f"{where}: {command}")
 
     def _run_command(self, command: str, where: str) -> str:
-        if command.startswith("dspex-fleet ") and not _SHELL.search(command):
-            return self._run_in_process(shlex.split(command, comments=True)[1:], where)
+        if own := OwnCommand.parse(command):
+            return self._run_in_process(own, where)
         exported = self.folder / ".exported"
         # What a line of the block sets, the lines after it see.
         script = f"set -aeuo pipefail\n{command}\nenv -0 > {shlex.quote(str(exported))}"
@@ -205,16 +206,17 @@ class PageRun:
         self.environment = dict(pairs)
         return done.stdout + done.stderr
 
-    def _run_in_process(self, arguments: list[str], where: str) -> str:
+    def _run_in_process(self, command: OwnCommand, where: str) -> str:
         """Run a ``dspex-fleet`` command that needs no shell; a process would take a second to import the library."""
         printed = io.StringIO()
         with (
             mock.patch.dict(os.environ, self.environment, clear=True),
-            contextlib.redirect_stdout(printed),
+            command.output(self.folder, printed) as output,
+            contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(printed),
         ):
-            code = _exit_code(arguments)
-        assert code == 0, f"{where}: {arguments}\nexited with {code}:\n{printed.getvalue()}"
+            code = _exit_code(command.arguments)
+        assert code == 0, f"{where}: {command.arguments}\nexited with {code}:\n{printed.getvalue()}"
         return printed.getvalue()
 
     def _start(self, command: str, ready: str) -> None:
@@ -228,6 +230,45 @@ class PageRun:
             return re.search(ready, output) is not None
 
         wait_until(is_ready, f"{command} to say {ready!r}", timeout_s=60)
+
+
+@dataclass(frozen=True)
+class OwnCommand:
+    """A ``dspex-fleet`` command that takes nothing of a shell but a file for its output.
+
+    Attributes:
+        arguments: what follows the command's name.
+        file: where its output goes; None for where this process's goes.
+        appended: whether the file is kept and the output appended.
+    """
+
+    arguments: list[str]
+    file: str | None = None
+    appended: bool = False
+
+    @staticmethod
+    def parse(text: str) -> OwnCommand | None:
+        """Return the command of a line, or None for one that needs a shell or is none of ours."""
+        if not text.startswith("dspex-fleet ") or any(each in text for each in _EXPANSIONS):
+            return None
+        lexer = shlex.shlex(text, posix=True, punctuation_chars=_OPERATORS)
+        lexer.whitespace_split = True
+        _, *words = lexer
+        operators = [place for place, word in enumerate(words) if word and set(word) <= set(_OPERATORS)]
+        if not operators:
+            return OwnCommand(words)
+        if operators != [len(words) - 2] or words[-2] not in (">", ">>"):
+            return None
+        return OwnCommand(words[:-2], words[-1], appended=words[-2] == ">>")
+
+    @contextlib.contextmanager
+    def output(self, folder: Path, printed: io.StringIO) -> Generator[TextIO]:
+        """Yield where its output goes: to its file, or to what is printed."""
+        if self.file is None:
+            yield printed
+            return
+        with (folder / self.file).open("a" if self.appended else "w", encoding="utf-8") as file:
+            yield file
 
 
 def _exit_code(arguments: list[str]) -> int:
