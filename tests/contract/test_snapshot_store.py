@@ -127,13 +127,17 @@ class TestPublish:
         assert dict(shot.variables) == published
         assert shot.digest == Snapshot("s", Token(0, 0), {k: v for k, v in published.items() if v}, 0.0).digest
 
-    async def test_thousands_of_variables_are_one_revision(self, store: SnapshotStore) -> None:
-        many = declared(**{f"v{n}": n for n in range(9_000)})
+    async def test_thousands_of_variables_are_one_revision(
+        self, store: SnapshotStore, request: pytest.FixtureRequest
+    ) -> None:
+        # More than a script can unpack at once. A cluster runs the same scripts, and memory none.
+        count = 9_000 if request.node.callspec.params["open_one"] == "redis" else 1_000
+        many = declared(**{f"v{n}": n for n in range(count)})
         first = await store.publish("s", many)
         have = await store.read("s")
-        second = await store.publish("s", declared(**{f"v{n}": -1 - n for n in range(9_000)}), expected=first)
+        second = await store.publish("s", declared(**{f"v{n}": -1 - n for n in range(count)}), expected=first)
         assert second.revision == 2
-        assert (await store.read("s", have)).value("v8999") == -9_000
+        assert (await store.read("s", have)).value(f"v{count - 1}") == -count
         assert (await store.read_at("s", first)).digest == have.digest
         assert (await store.rollback("s", first)).revision == 3
         assert (await store.read("s")).digest == have.digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import socket
 import tempfile
@@ -45,23 +46,30 @@ def local_cluster() -> Generator[str]:
             for port, bus in zip(ports, buses, strict=True)
         ]
         _join(nodes, ports, buses)
-        yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+        url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+        yield url
+        for client in _clients(url):
+            client.close()
+
+
+@functools.cache
+def _clients(url: str) -> tuple[Redis, ...]:
+    """Return a client of each node of a cluster, the same at every test that empties it."""
+    return tuple(Redis(port=int(place.rpartition(":")[2]), decode_responses=True) for place in url.split(","))
 
 
 def flush(url: str) -> None:
     """Empty every node of a cluster."""
-    for port in (int(place.rpartition(":")[2]) for place in url.split(",")):
-        with Redis(port=port) as node:
-            node.flushall()
+    for node in _clients(url):
+        node.flushall()
 
 
 def cluster_keys(url: str) -> dict[str, int]:
     """Return every key of a cluster with the seconds that it has left, -1 for a key that stays."""
     found: dict[str, int] = {}
-    for port in (int(place.rpartition(":")[2]) for place in url.split(",")):
-        with Redis(port=port, decode_responses=True) as node:
-            names: Any = node.keys("*")
-            found |= {name: int(node.ttl(name)) for name in names}  # type: ignore[arg-type]
+    for node in _clients(url):
+        names: Any = node.keys("*")
+        found |= {name: int(node.ttl(name)) for name in names}  # type: ignore[arg-type]
     return found
 
 
