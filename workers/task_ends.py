@@ -105,6 +105,10 @@ class EndCommitter:
                 self._thread = threading.Thread(target=self._run, name="dspex-ends", daemon=True)
                 self._thread.start()
 
+    def retry(self, step: Callable[[], object]) -> None:
+        """Take a step in the background thread, again and again while Redis is away."""
+        self.commit(None, {}, BridgeError, then=step)
+
     def clear(self) -> None:
         """Drop everything: a forked child has none of its parent's commits."""
         self._waiting, self._lock, self._thread, self._left = queue.SimpleQueue(), threading.Lock(), None, 0
@@ -123,9 +127,10 @@ class EndCommitter:
 
     def _store(self, ends: _Ends) -> None:
         left = extract_task_ids(ends.headers)
-        self._retry_until_done(lambda: self._commit(ends, left), f"The errors of {len(left)} predictions")
+        if left:
+            self._retry_until_done(lambda: self._commit(ends, left), f"The errors of {len(left)} predictions")
         if ends.then is not None:
-            self._retry_until_done(ends.then, "The callbacks of a message's error")
+            self._retry_until_done(ends.then, "What follows a message's error")
 
     @staticmethod
     def _retry_until_done(step: Callable[[], object], what: str) -> None:

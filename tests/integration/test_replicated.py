@@ -7,7 +7,9 @@ import json
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import dspy
 import pytest
@@ -17,6 +19,7 @@ from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import ConfigurationError, NotReplicatedError, StoreUnavailableError
 from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import DURABILITY, PREDICT
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.replication import Replication
 from snakepit_bridge.session_context import SessionContext
@@ -28,6 +31,7 @@ from tests.harness.sentinel import SentinelDeployment, sentinel_deployment
 from tests.harness.stage import fresh
 from tests.harness.waiting import PATIENCE_S, wait_until, within
 from workers.app import FleetApp
+from workers.rabbitmq_dead_letters import dead_letter_on_reject
 from workers.server_checks import check_servers
 
 WAIT_S = 0.3
@@ -139,6 +143,25 @@ def test_a_result_that_no_replica_has_in_time_is_an_outage_for_its_prediction_al
         assert [each.result(PATIENCE_S) for each in waiting] == [None, None]
     assert committed(app, "early", PATIENT) is not None  # the first one counts
     assert sum("stay unacknowledged" in record.message for record in caplog.records) == 2  # begun, and over
+
+
+def test_a_message_given_up_is_acknowledged_once_a_replica_has_its_error(deployment: SentinelDeployment) -> None:
+    """Another broker than Redis keeps the message until then."""
+    app, settled = FleetApp(FleetSettings.model_validate({"redis_url": deployment.url})), list[str]()
+    with paused_replica(deployment):
+        for task_id, headers in (("durable", {DURABILITY: REPLICATED}), ("undemanding", {})):
+            message = SimpleNamespace(
+                body=b"", headers={"id": task_id, "task": PREDICT, **headers}, properties={}, content_type="json",
+                content_encoding="utf-8", delivery_info={"routing_key": "q"}, reject=None,
+                ack=partial(settled.append, task_id),
+            )  # fmt: skip
+            dead_letter_on_reject(app, message, lambda settle: settle())
+            message.reject()
+        wait_until(lambda: blocked_clients(deployment), "the wait for the replica")
+        wait_until(lambda: settled, "what isn't held up by it")
+        assert settled == ["undemanding"]
+        assert deployment.primary.execute("EXISTS", "celery-task-meta-durable") == 1
+    wait_until(lambda: settled == ["undemanding", "durable"], "the acknowledgement")
 
 
 async def confirm_once(app: FleetApp, durability: str) -> None:
