@@ -24,7 +24,7 @@ from tests.harness.hoarding import Hoarding
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S, wait_until
 
-BATCH = 2_000
+BATCH = 1_000
 # Below what Redis, the broker and LMs would take with so many predictions, by far.
 LOW = 256
 WAIT_S = PATIENCE_S

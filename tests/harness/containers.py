@@ -72,10 +72,14 @@ class WorkerSpec:
 
 
 def limited(soft: int, hard: int) -> list[str]:
-    """Return what runs a command under limits of open files."""
+    """Return what runs a command, Python's with ``-m`` and a module, under limits of open files.
+
+    It becomes the module itself, so that one which is forked has loaded what it needs.
+    """
     code = (
-        "import os, resource, sys; "
-        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard})); os.execv(sys.argv[1], sys.argv[1:])"
+        "import resource, runpy, sys; "
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard})); "
+        "sys.argv = sys.argv[3:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
     )
     return [sys.executable, "-c", code]
 

@@ -193,16 +193,20 @@ def test_a_coroutine_that_raises_what_ends_coroutines_fails_alone(ground: Ground
     assert ground.send("add", 1, 1).get(WAIT_S) == 2
 
 
+# Each task that raises an error makes its traceback longer, so that twice as many take four times as long.
+TOGETHER = 32
+
+
 @pytest.mark.parametrize("pause_s", [0.0, 0.01])
 def test_tasks_that_raise_one_and_the_same_error_fail_each_by_itself(
     ground: Ground, alone: Any, pause_s: float
 ) -> None:
     """Such as what a library raises in all who wait for one connection."""
-    ground, worker = alone(concurrency=8 if ground.pool == "prefork" else 64)
+    ground, worker = alone(concurrency=8 if ground.pool == "prefork" else TOGETHER)
     for _ in range(2):
         # An error of each round's own: its traceback grows with every task that raises it.
         shared = fresh("error")
-        sent = [ground.send("fail_together", shared, pause_s) for _ in range(64)]
+        sent = [ground.send("fail_together", shared, pause_s) for _ in range(TOGETHER)]
         for task in sent:
             with pytest.raises(LookupError, match="shared"):
                 task.get(WAIT_S)
