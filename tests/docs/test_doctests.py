@@ -21,13 +21,13 @@ from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots import MemoryStore
 from snakepit_bridge.testing import RecordingLM
-from tests.unit.house.product import modules
+from tests.unit.house.product import module_paths
 
 
 def docstrings_with_examples() -> Iterator[doctest.DocTest]:
     """Iterate over the product's docstrings that contain ``>>>``."""
     finder = doctest.DocTestFinder(exclude_empty=True)
-    for name, (path, _) in modules().items():
+    for name, path in module_paths().items():
         if ">>> " in path.read_text(encoding="utf-8"):
             yield from (test for test in finder.find(import_module(name), name) if test.examples)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,7 +127,23 @@ def install_wheel(folder: Path, wheel: Path, sdist: Path | None = None) -> Insta
     command = [*pip, str(installed.python), *after, "-c", str(_constraints(folder)), f"{wheel}[worker]"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    _share_bytecode(installed)
     return installed
+
+
+def _share_bytecode(installed: InstalledWheel) -> None:
+    """Link the bytecode of the packages that this environment has, too, where it is kept outside of them.
+
+    Python takes it where both have a file from one cache, and compiles any other.
+    """
+    packages = sysconfig.get_path("purelib")
+    compiled = Path(f"{sys.pycache_prefix}{packages}")
+    if sys.pycache_prefix is None or not compiled.is_dir():
+        return
+    shared = Path(f"{installed.folder}/bytecode{installed.packages}")
+    # One on another file system, which can't be linked, is compiled as well.
+    with contextlib.suppress(OSError, shutil.Error):
+        shutil.copytree(compiled, shared, copy_function=os.link)
 
 
 def _constraints(folder: Path) -> Path:

@@ -13,11 +13,18 @@ PACKAGES = ("snakepit_bridge", "tasks", "workers", "config")
 
 
 @cache
+def module_paths() -> dict[str, Path]:
+    """Return the path of every module of the product, by dotted name; generated code is left out."""
+    found = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
+    return {_dotted_name(path): path for path in found if "generated" not in path.parts}
+
+
+@cache
 def modules() -> dict[str, tuple[Path, ast.Module]]:
     """Return the path and syntax tree of every module of the product, by dotted name; generated code is left out."""
-    found = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
-    trees = parse(path for path in found if "generated" not in path.parts)
-    return {_dotted_name(path): (path, tree) for path, tree in trees.items()}
+    paths = module_paths()
+    trees = parse(paths.values())
+    return {name: (path, trees[path]) for name, path in paths.items()}
 
 
 def parse(paths: Iterable[Path]) -> dict[Path, ast.Module]:
