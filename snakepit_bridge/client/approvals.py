@@ -19,7 +19,8 @@ from snakepit_bridge.exceptions import (
     RolloutOverlapError,
     StaleTokenError,
 )
-from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.process.blocking_methods import blocking
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.releases.index import RolloutIndex
 from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.snapshots.approved import apply_session_change
@@ -190,14 +191,7 @@ class Approvals:
     def __init__(self, aio: AsyncApprovals) -> None:
         self.aio = aio
 
-    def list(self) -> list[ApprovalRequest]:
-        return run_blocking(self.aio.list())
-
-    def get(self, id: str) -> ApprovalRequest:
-        return run_blocking(self.aio.get(id))
-
-    def approve(self, id: str, *, author: str) -> Approval:
-        return run_blocking(self.aio.approve(id, author=author))
-
-    def reject(self, id: str, *, author: str, reason: str = "") -> ApprovalRequest:
-        return run_blocking(self.aio.reject(id, author=author, reason=reason))
+    list = blocking(AsyncApprovals.list)
+    get = blocking(AsyncApprovals.get)
+    approve = blocking(AsyncApprovals.approve)
+    reject = blocking(AsyncApprovals.reject)

@@ -15,7 +15,8 @@ from snakepit_bridge.datasets.registry import DatasetRegistry
 from snakepit_bridge.datasets.selection import ScoreCondition, Selection, build_from_predictions, select_predictions
 from snakepit_bridge.datasets.versions import DatasetListing, DatasetVersion
 from snakepit_bridge.encryption.cipher import PLAIN, Cipher
-from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.process.blocking_methods import blocking
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.releases.scores import Scores
 
@@ -187,59 +188,11 @@ class Datasets:
     def __init__(self, aio: AsyncDatasets) -> None:
         self.aio = aio
 
-    def add(
-        self,
-        name: str,
-        examples: Examples,
-        *,
-        inputs: Sequence[str] | None = None,
-        author: str = "",
-        source: str = "",
-    ) -> Dataset:
-        return run_blocking(self.aio.add(name, examples, inputs=inputs, author=author, source=source))
-
-    def from_predictions(
-        self,
-        program: str,
-        name: str,
-        *,
-        scores: Sequence[str] = (),
-        error: str = "",
-        session: str = "",
-        token: str = "",
-        version: int | None = None,
-        since_s: float | None = None,
-        limit: int = 1_000,
-        author: str = "",
-    ) -> Dataset:
-        selected = self.aio.from_predictions(
-            program,
-            name,
-            scores=scores,
-            error=error,
-            session=session,
-            token=token,
-            version=version,
-            since_s=since_s,
-            limit=limit,
-            author=author,
-        )
-        return run_blocking(selected)
-
-    def get(self, reference: str) -> Dataset:
-        return run_blocking(self.aio.get(reference))
-
-    def find(self, reference: str) -> DatasetVersion:
-        return run_blocking(self.aio.find(reference))
-
-    def list(self) -> list[DatasetListing]:
-        return run_blocking(self.aio.list())
-
-    def versions(self, name: str) -> list[DatasetVersion]:
-        return run_blocking(self.aio.versions(name))
-
-    def diff(self, before: str, after: str) -> DatasetDiff:
-        return run_blocking(self.aio.diff(before, after))
-
-    def remove(self, reference: str) -> list[DatasetVersion]:
-        return run_blocking(self.aio.remove(reference))
+    add = blocking(AsyncDatasets.add)
+    from_predictions = blocking(AsyncDatasets.from_predictions)
+    get = blocking(AsyncDatasets.get)
+    find = blocking(AsyncDatasets.find)
+    list = blocking(AsyncDatasets.list)
+    versions = blocking(AsyncDatasets.versions)
+    diff = blocking(AsyncDatasets.diff)
+    remove = blocking(AsyncDatasets.remove)

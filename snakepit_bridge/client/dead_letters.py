@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from snakepit_bridge.delivery.dead_letters import DeadLetter, DeadLetters
-from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.delivery.dead_letters import DeadLetters
+from snakepit_bridge.process.blocking_methods import blocking
 
 
 class BlockingDeadLetters:
@@ -18,20 +18,9 @@ class BlockingDeadLetters:
     def __init__(self, aio: DeadLetters) -> None:
         self.aio = aio
 
-    def count(self) -> int:
-        return run_blocking(self.aio.count())
-
-    def ids(self) -> list[str]:
-        return run_blocking(self.aio.ids())
-
-    def latest(self, limit: int = 100) -> list[DeadLetter]:
-        return run_blocking(self.aio.latest(limit))
-
-    def get(self, id: str) -> DeadLetter:
-        return run_blocking(self.aio.get(id))
-
-    def retry(self, id: str, *, author: str = "") -> DeadLetter:
-        return run_blocking(self.aio.retry(id, author=author))
-
-    def drop(self, id: str, *, author: str = "") -> None:
-        run_blocking(self.aio.drop(id, author=author))
+    count = blocking(DeadLetters.count)
+    ids = blocking(DeadLetters.ids)
+    latest = blocking(DeadLetters.latest)
+    get = blocking(DeadLetters.get)
+    retry = blocking(DeadLetters.retry)
+    drop = blocking(DeadLetters.drop)

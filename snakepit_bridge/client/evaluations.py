@@ -35,7 +35,8 @@ from snakepit_bridge.evaluations.records import (
     ExampleResult,
     drop_content,
 )
-from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.process.blocking_methods import blocking
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.key_names import FleetKeys
@@ -334,63 +335,10 @@ class Evaluations:
     def __init__(self, aio: AsyncEvaluations) -> None:
         self.aio = aio
 
-    def run(
-        self,
-        program: str,
-        dataset: GivenDataset,
-        metric: GivenMetric,
-        *,
-        session: str = DEFAULT_SESSION,
-        exactly: Token | str | None = None,
-        options: EvaluationOptions | None = None,
-    ) -> Evaluation:
-        return run_blocking(self.aio.run(program, dataset, metric, session=session, exactly=exactly, options=options))
-
-    def run_arms(
-        self,
-        program: str,
-        dataset: GivenDataset,
-        metric: GivenMetric,
-        arms: Sequence[str],
-        *,
-        session: str = DEFAULT_SESSION,
-        options: EvaluationOptions | None = None,
-    ) -> dict[str, Evaluation]:
-        return run_blocking(self.aio.run_arms(program, dataset, metric, arms, session=session, options=options))
-
-    def list(self, *, limit: int = 100, program: str = "") -> list[EvaluationRecord]:
-        return run_blocking(self.aio.list(limit=limit, program=program))
-
-    def get(self, evaluation: str) -> EvaluationRecord:
-        return run_blocking(self.aio.get(evaluation))
-
-    def results(self, evaluation: str) -> list[ExampleResult]:
-        return run_blocking(self.aio.results(evaluation))
-
-    def compare(self, baseline: str | Evaluation, candidate: str | Evaluation) -> EvaluationComparison:
-        return run_blocking(self.aio.compare(baseline, candidate))
-
-    def check(
-        self,
-        gates: Sequence[Gate | str],
-        program: str,
-        *,
-        metrics: Mapping[str, GivenMetric] | None = None,
-        session: str = DEFAULT_SESSION,
-        candidate: str = LATEST,
-        values: Mapping[str, Any] | None = None,
-        baseline: str | None = None,
-        options: EvaluationOptions | None = None,
-    ) -> list[GateOutcome]:
-        return run_blocking(
-            self.aio.check(
-                gates,
-                program,
-                metrics=metrics,
-                session=session,
-                candidate=candidate,
-                values=values,
-                baseline=baseline,
-                options=options,
-            )
-        )
+    run = blocking(AsyncEvaluations.run)
+    run_arms = blocking(AsyncEvaluations.run_arms)
+    list = blocking(AsyncEvaluations.list)
+    get = blocking(AsyncEvaluations.get)
+    results = blocking(AsyncEvaluations.results)
+    compare = blocking(AsyncEvaluations.compare)
+    check = blocking(AsyncEvaluations.check)

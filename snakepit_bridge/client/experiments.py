@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.process.blocking_methods import blocking
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.releases.counts import StageCountsReader
@@ -180,23 +181,10 @@ class Experiments:
     def __init__(self, aio: AsyncExperiments) -> None:
         self.aio = aio
 
-    def start(self, target: str, plan: str | Mapping[str, Any], *, author: str = "", reason: str = "") -> Experiment:
-        return run_blocking(self.aio.start(target, plan, author=author, reason=reason))
-
-    def decide(self, target: str, experiment: str, arm: str, *, author: str, reason: str) -> Experiment:
-        return run_blocking(self.aio.decide(target, experiment, arm, author=author, reason=reason))
-
-    def stop(self, target: str, experiment: str, *, author: str, reason: str) -> Experiment:
-        return run_blocking(self.aio.stop(target, experiment, author=author, reason=reason))
-
-    def list_all(self) -> list[RunningExperiment]:
-        return run_blocking(self.aio.list_all())
-
-    def list(self, target: str) -> tuple[Experiment, ...]:
-        return run_blocking(self.aio.list(target))
-
-    def show(self, target: str, experiment: str) -> ExperimentReport:
-        return run_blocking(self.aio.show(target, experiment))
-
-    def events(self, target: str, *, after: str = "", limit: int = 100) -> list[ExperimentEvent]:
-        return run_blocking(self.aio.events(target, after=after, limit=limit))
+    start = blocking(AsyncExperiments.start)
+    decide = blocking(AsyncExperiments.decide)
+    stop = blocking(AsyncExperiments.stop)
+    list_all = blocking(AsyncExperiments.list_all)
+    list = blocking(AsyncExperiments.list)
+    show = blocking(AsyncExperiments.show)
+    events = blocking(AsyncExperiments.events)

@@ -26,7 +26,8 @@ from snakepit_bridge.exceptions import (
     StoreUnavailableError,
     error_text,
 )
-from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.process.blocking_methods import blocking
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION, RUN_JOB, code_queue
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.key_names import FleetKeys
@@ -320,69 +321,9 @@ class Jobs:
     def __init__(self, aio: AsyncJobs) -> None:
         self.aio = aio
 
-    def evaluate(
-        self,
-        program: str,
-        dataset: str,
-        metric: str | MetricSpec,
-        *,
-        session: str = DEFAULT_SESSION,
-        exactly: Token | str | None = None,
-        arms: Sequence[str] | None = None,
-        options: EvaluationOptions | None = None,
-        job_id: str | None = None,
-    ) -> Job:
-        started = self.aio.evaluate(
-            program, dataset, metric, session=session, exactly=exactly, arms=arms, options=options, job_id=job_id
-        )
-        return run_blocking(started)
-
-    def optimize(
-        self,
-        program: str,
-        trainset: str,
-        metric: str | MetricSpec,
-        *,
-        optimizer: str,
-        options: Mapping[str, Any] | None = None,
-        compile_options: Mapping[str, Any] | None = None,
-        valset: str | None = None,
-        session: str = DEFAULT_SESSION,
-        budget: Budget | None = None,
-        in_flight: int = 100,
-        priority: int = 0,
-        lm: str = "",
-        label: str | None = "candidate",
-        author: str = "",
-        job_id: str | None = None,
-    ) -> Job:
-        started = self.aio.optimize(
-            program,
-            trainset,
-            metric,
-            optimizer=optimizer,
-            options=options,
-            compile_options=compile_options,
-            valset=valset,
-            session=session,
-            budget=budget,
-            in_flight=in_flight,
-            priority=priority,
-            lm=lm,
-            label=label,
-            author=author,
-            job_id=job_id,
-        )
-        return run_blocking(started)
-
-    def list(self, *, kind: JobKind | None = None, limit: int = 100) -> list[Job]:
-        return run_blocking(self.aio.list(kind=kind, limit=limit))
-
-    def get(self, job: str) -> Job:
-        return run_blocking(self.aio.get(job))
-
-    def wait(self, job: str, timeout_s: float | None = None) -> Job:
-        return run_blocking(self.aio.wait(job, timeout_s))
-
-    def cancel(self, job: str, *, author: str = "") -> Job:
-        return run_blocking(self.aio.cancel(job, author=author))
+    evaluate = blocking(AsyncJobs.evaluate)
+    optimize = blocking(AsyncJobs.optimize)
+    list = blocking(AsyncJobs.list)
+    get = blocking(AsyncJobs.get)
+    wait = blocking(AsyncJobs.wait)
+    cancel = blocking(AsyncJobs.cancel)

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from snakepit_bridge.exceptions import JudgeError, SessionNotFoundError, VariableNotFoundError
-from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.process.blocking_methods import blocking
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.releases.judge_budget import JudgeBudget, JudgeHour
 from snakepit_bridge.releases.judges import JUDGES_SESSION, Judge, read_judges
 
@@ -177,40 +178,9 @@ class Judges:
     def __init__(self, aio: AsyncJudges) -> None:
         self.aio = aio
 
-    def add(
-        self,
-        judged: str,
-        *,
-        name: str,
-        program: str,
-        inputs: Mapping[str, str],
-        output: str = "score",
-        comment: str = "",
-        share: float = 0.1,
-        usd_per_hour: float = 1.0,
-        concurrency: int = 8,
-        author: str = "",
-    ) -> Judge:
-        return run_blocking(
-            self.aio.add(
-                judged,
-                name=name,
-                program=program,
-                inputs=inputs,
-                output=output,
-                comment=comment,
-                share=share,
-                usd_per_hour=usd_per_hour,
-                concurrency=concurrency,
-                author=author,
-            )
-        )
-
-    def remove(self, judged: str, name: str, *, author: str = "") -> None:
-        run_blocking(self.aio.remove(judged, name, author=author))
-
-    def list(self) -> JudgeListing:
-        return run_blocking(self.aio.list())
+    add = blocking(AsyncJudges.add)
+    remove = blocking(AsyncJudges.remove)
+    list = blocking(AsyncJudges.list)
 
 
 def _check_paths(judge: Judge, judged: ProgramSpec) -> None:

@@ -10,7 +10,7 @@ from snakepit_bridge.audit.trail import RedisAuditTrail
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.lm_batches.records import LMBatch
 from snakepit_bridge.lm_batches.store import LMBatchStore, Waiting
-from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.process.blocking_methods import blocking
 from snakepit_bridge.redis.connection import RedisConnection
 
 
@@ -93,11 +93,6 @@ class LMBatches:
     def __init__(self, aio: AsyncLMBatches) -> None:
         self.aio = aio
 
-    def list(self) -> LMBatchListing:
-        return run_blocking(self.aio.list())
-
-    def get(self, id: str) -> LMBatch:
-        return run_blocking(self.aio.get(id))
-
-    def cancel(self, id: str, *, author: str = "") -> LMBatch:
-        return run_blocking(self.aio.cancel(id, author=author))
+    list = blocking(AsyncLMBatches.list)
+    get = blocking(AsyncLMBatches.get)
+    cancel = blocking(AsyncLMBatches.cancel)

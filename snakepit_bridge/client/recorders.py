@@ -15,7 +15,8 @@ from snakepit_bridge.exceptions import (
     SessionNotFoundError,
     VariableNotFoundError,
 )
-from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.process.blocking_methods import blocking
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 
@@ -160,34 +161,6 @@ class Recorders:
     def __init__(self, aio: AsyncRecorders) -> None:
         self.aio = aio
 
-    def set(
-        self,
-        program: str,
-        *,
-        share: float = 1.0,
-        keep: Sequence[str] = (),
-        drop: Sequence[str] = (),
-        replace: Sequence[str] = (),
-        max_records: int = 10_000,
-        expires_s: int = 7 * 86_400,
-        errors: bool = True,
-        author: str = "",
-    ) -> Recorder:
-        recorder = self.aio.set(
-            program,
-            share=share,
-            keep=keep,
-            drop=drop,
-            replace=replace,
-            max_records=max_records,
-            expires_s=expires_s,
-            errors=errors,
-            author=author,
-        )
-        return run_blocking(recorder)
-
-    def list(self) -> list[RecorderReport]:
-        return run_blocking(self.aio.list())
-
-    def remove(self, program: str, *, erase: bool = False, author: str = "") -> None:
-        run_blocking(self.aio.remove(program, erase=erase, author=author))
+    set = blocking(AsyncRecorders.set)
+    list = blocking(AsyncRecorders.list)
+    remove = blocking(AsyncRecorders.remove)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from snakepit_bridge.client.release_gates import GivenGates, ReleaseChecks
 from snakepit_bridge.client.rollout_start import Policy, start_program, start_session
 from snakepit_bridge.exceptions import RolloutNotFoundError, RolloutPolicyError, SessionNotFoundError
-from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.process.blocking_methods import blocking
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.releases import operations
@@ -308,40 +309,14 @@ class Rollouts:
     def __init__(self, aio: AsyncRollouts) -> None:
         self.aio = aio
 
-    def start(
-        self,
-        target: str,
-        candidate: Mapping[str, Any] | int,
-        *,
-        policy: Policy | None = None,
-        author: str = "",
-        reason: str = "",
-        require: GivenGates = (),
-    ) -> RolloutRecord:
-        return run_blocking(
-            self.aio.start(target, candidate, policy=policy, author=author, reason=reason, require=require)
-        )
-
-    def list(self) -> list[StagedTarget]:
-        return run_blocking(self.aio.list())
-
-    def show(self, target: str, *, looks: int = 0) -> RolloutReport:
-        return run_blocking(self.aio.show(target, looks=looks))
-
-    def events(self, target: str, *, after: str = "", limit: int = 100) -> list[RolloutEvent]:
-        return run_blocking(self.aio.events(target, after=after, limit=limit))
-
-    def advance(self, target: str, *, author: str, reason: str) -> RolloutRecord:
-        return run_blocking(self.aio.advance(target, author=author, reason=reason))
-
-    def pause(self, target: str, *, author: str, reason: str) -> RolloutRecord:
-        return run_blocking(self.aio.pause(target, author=author, reason=reason))
-
-    def resume(self, target: str, *, author: str, reason: str) -> RolloutRecord:
-        return run_blocking(self.aio.resume(target, author=author, reason=reason))
-
-    def abort(self, target: str, *, author: str, reason: str) -> RolloutRecord:
-        return run_blocking(self.aio.abort(target, author=author, reason=reason))
+    start = blocking(AsyncRollouts.start)
+    list = blocking(AsyncRollouts.list)
+    show = blocking(AsyncRollouts.show)
+    events = blocking(AsyncRollouts.events)
+    advance = blocking(AsyncRollouts.advance)
+    pause = blocking(AsyncRollouts.pause)
+    resume = blocking(AsyncRollouts.resume)
+    abort = blocking(AsyncRollouts.abort)
 
 
 def _count_stages(policy: str | None) -> int:
