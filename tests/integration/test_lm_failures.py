@@ -239,7 +239,7 @@ def test_an_lm_server_that_restarts_fails_nobody(play: Stage, port: int) -> None
     name = fresh("q")
     first = RecordingLM(lambda ask: Raw("[[ ## answer ## ]]\none"), port=port, api_key=LM_KEY, latency_s=1.0).start()
     handles = [ask(play, "on-returning", f"{name} {number}") for number in range(20)]
-    first.wait_for_requests(1)
+    first.wait_for_requests(1, PATIENCE_S)
     first.stop()
     # Its circuit opens again after each probe that fails.
     opened = times_opened(play)
