@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from celery import Celery
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.encryption.cipher import NO_ENCRYPTION, EncryptionOptions
 from snakepit_bridge.encryption.keys import KeyRing
+from snakepit_bridge.exceptions import DeadlineExceededError
 from snakepit_bridge.testing import Answerer, AskedQuestion, Recorded, RecordingLM
 from tests.harness import servers
 from tests.harness.containers import LocalTestWorker, WorkerSpec, local_redis, local_worker
@@ -97,6 +99,16 @@ class Stage:
             lambda: found if len(found := self.requests_with(text)) >= count else None,
             f"{count} requests with {text!r}",
         )
+
+    def expire_at_lm(self, program: str, question: str, deadline_s: float) -> DeadlineExceededError:
+        """Have a prediction expire while the LM, which has to hang, holds its request, and return its error.
+
+        One that expires on its way there, as the machine is busy, is sent again with more time.
+        """
+        handle = self.fleet.submit(program, {"question": question}, deadline=deadline_s)
+        with pytest.raises(DeadlineExceededError) as expired:
+            handle.get(deadline_s + PATIENCE_S)
+        return expired.value if self.requests_with(question) else self.expire_at_lm(program, question, 2 * deadline_s)
 
     @contextmanager
     def held(self) -> Generator[None]:

@@ -140,11 +140,15 @@ def test_an_input_that_is_cancelled_while_the_batch_runs_stops_alone(play: Stage
 
 
 def test_a_deadline_holds_for_each_input(play: Stage) -> None:
-    inputs = questions(3)
-    play.lm.hang(1, containing=inputs[1]["question"])
-    handles = play.fleet.submit_batch("plain", inputs, deadline=2)
-    with within(10):
-        ends = [error_of(handle) for handle in handles]
+    for deadline_s in (2, 8, 32):  # where the machine is busy, the honest ones may need more
+        inputs = questions(3)
+        play.lm.hang(1, containing=inputs[1]["question"])
+        handles = play.fleet.submit_batch("plain", inputs, deadline=deadline_s)
+        with within(deadline_s + 8):
+            ends = [error_of(handle) for handle in handles]
+        play.lm.faults.clear()
+        if ends[0] is ends[2] is None:
+            break
     assert [type(end) for end in ends] == [type(None), DeadlineExceededError, type(None)]
 
 

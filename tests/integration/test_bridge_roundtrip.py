@@ -12,14 +12,19 @@ import pytest
 
 from snakepit_bridge.dspy_integration import VariableAwarePredict
 from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.demand import SessionDemand
+from snakepit_bridge.elixir.write_back import ElixirAuthority
 from snakepit_bridge.exceptions import SessionNotFoundError
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.lease import Leases
 from snakepit_bridge.session_context import SessionContext
+from snakepit_bridge.snapshots import open_store
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Tensor, Variable, VariableType
 from snakepit_bridge.variables.codec import encode_canonical, parse
 from snakepit_bridge.variables.types import to_json
-from tests.harness.waiting import eventually
+from tests.harness.waiting import PATIENCE_S, eventually
 from workers.refresher import Refresher, RefresherSettings
 
 VALUES: dict[str, tuple[str, Any]] = {
@@ -107,7 +112,13 @@ async def test_every_type_goes_from_elixir_through_a_module_to_the_lm_and_back(
     elixir: BridgeServer, context: SessionContext, redis_url: str
 ) -> None:
     assert await context.get_variable("huge") == 10**30
-    writing = SessionContext("s", redis_url, bridge=elixir.address)
+    connection = RedisConnection(redis_url)
+    # The grid takes half a second of CPU time for each of its trips, which all happen in this process.
+    authority = ElixirAuthority(
+        elixir.address, open_store(redis_url), demand=SessionDemand(connection), leases=Leases(connection),
+        timeout_s=PATIENCE_S,
+    )  # fmt: skip
+    writing = SessionContext("s", redis_url, bridge=authority)
     lm = RecordingLM(lambda ask: {"echoed": ask.inputs["held"]})
     with lm, dspy.context(lm=dspy.LM("openai/demo", api_base=lm.url, api_key="x", cache=False)):
         for name, (kind, value) in VALUES.items():
@@ -124,7 +135,7 @@ async def test_every_type_goes_from_elixir_through_a_module_to_the_lm_and_back(
 async def test_every_type_goes_back_to_elixir_and_comes_here_again(
     elixir: BridgeServer, refresher: Refresher, context: SessionContext
 ) -> None:
-    client = BridgeClient(elixir.address)
+    client = BridgeClient(elixir.address, timeout_s=PATIENCE_S)
     changed = {
         "temperature": math.inf,
         "nan": 1e300,

@@ -101,21 +101,12 @@ def test_a_pause_before_the_next_try_ends_with_the_cancellation(play: Stage) -> 
     assert len(play.requests_with(question)) == 1
 
 
-def expire_at_the_lm(play: Stage, program: str, question: str, deadline_s: float) -> None:
-    """Have a prediction expire while the LM holds its request; one that expires on its way there gets more time."""
-    handle = play.fleet.submit(program, {"question": question}, deadline=deadline_s)
-    with pytest.raises(DeadlineExceededError):
-        handle.get(2 * deadline_s + SOON_S)
-    if not play.requests_with(question):
-        expire_at_the_lm(play, program, question, 2 * deadline_s)
-
-
 @pytest.mark.parametrize("program", ["qa", "in-a-thread"])
 def test_a_deadline_ends_the_request(play: Stage, program: str) -> None:
     question = fresh("q")
     assert play.fleet.submit(program, {"question": fresh("before")}).get(SOON_S).answer
     play.lm.hang(None, containing=question)
-    expire_at_the_lm(play, program, question, 1.5)
+    play.expire_at_lm(program, question, 1.5)
 
     wait_until(lambda: _left_at(play, question), "the LM sees the client leave")
     assert len(play.requests_with(question)) == 1

@@ -20,7 +20,7 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.protocol.token import Token
 from tests.harness.stage import Stage, fresh, stage
-from tests.harness.waiting import Stopwatch, wait_until
+from tests.harness.waiting import PATIENCE_S, Stopwatch, wait_until, within
 
 SOON_S = 30
 
@@ -154,7 +154,8 @@ def test_a_long_retry_after_parks_the_task_with_the_broker(play: Stage) -> None:
     wait_until(lambda: handle.status == "RETRY", "the task is parked")
     # All four places of the worker are free meanwhile; only the profile itself is paused.
     others = [ask(play, "on-smart", fresh("other")) for _ in range(4)]
-    assert all(other.get(2.5).answer for other in others)
+    with within(2.5):
+        assert all(other.get(PATIENCE_S).answer for other in others)
 
     provenance = handle.get(SOON_S).provenance
     assert (provenance.attempt, provenance.failed_tries) == (2, 1)
