@@ -48,7 +48,7 @@ ALL = [
     Variable.declare("nan", math.nan),
     Variable.declare("huge", 10**30),
     Variable.declare("größe 🙂", "ü\n"),
-    Variable.declare("", True),
+    Variable.declare(" yes ", True),
     Variable.declare("strategy", "ReAct", "module", {"allowed_modules": ["ReAct", "Predict"]}),
     Variable.declare("mood", "kind", "choice", {"choices": ["kind", "stern"]}),
     Variable.declare("vector", [n / 7 for n in range(3_000)]),
