@@ -2,7 +2,8 @@
 
 It stays for as long as the worker, so it loads little: neither DSPy nor Celery's app. It loads a client of Redis before
 it needs that, which is when an event loop stalls: on a busy machine loading it may take longer than a lease. It does so
-some seconds after its start, when the worker, which starts at the same time, no longer needs every CPU.
+some seconds after its start, when the worker, which starts at the same time, no longer needs every CPU; at once where
+leases are short.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LOAD_AFTER_S = 15.0
+# A shorter lease could lapse while a client is loaded for its renewal.
+_LONG_LEASE_S = 5.0
 
 
 def main() -> None:
@@ -52,7 +55,8 @@ def _watch(handover: Handover) -> None:
     register_url(handover.broker_access.url)
     log_as_watchdog(handover.log, handover.log_redactions)
     descriptors = handover.descriptors
-    status, loading = SharedStatus(descriptors.status), Loading()
+    status = SharedStatus(descriptors.status)
+    loading = Loading(_LOAD_AFTER_S if handover.monitor.lease_s >= _LONG_LEASE_S else 0.0)
 
     def connect() -> Servers:
         loading.finish()
@@ -69,7 +73,7 @@ def _watch(handover: Handover) -> None:
 class Loading:
     """The load of the clients of servers in the background: after a while, or as soon as somebody needs them."""
 
-    def __init__(self, after_s: float = _LOAD_AFTER_S) -> None:
+    def __init__(self, after_s: float) -> None:
         self._after_s, self._needed = after_s, threading.Event()
         self._thread = threading.Thread(target=self._load, daemon=True)
         self._thread.start()
