@@ -60,9 +60,20 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     folder = Path(__file__).parent
     for item in items:
+        if label := getattr(item, "operation_label", None):
+            _name_apart(item, label)
         if item.path.is_relative_to(folder) and item.path.relative_to(folder).parts[0] in PROCESS_TESTS:
             for shown in SHOWN_IN_PROCESS_TESTS:
                 item.add_marker(pytest.mark.filterwarnings(shown))
+
+
+def _name_apart(item: pytest.Item, label: str) -> None:
+    """Give a test that schemathesis has made for an operation an id of its own.
+
+    pytest 9 leaves the operation out of it; of tests with one id, processes that share the tests run a single one.
+    """
+    assert item.parent is not None
+    item._id = item.parent.id.child(f"{item.name.partition('[')[0]}[{label}]")  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.hookimpl(wrapper=True)
