@@ -22,6 +22,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -33,7 +34,8 @@ from sybil.parsers.markdown import SkipParser
 from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer, FencedCodeBlockLexer
 
 from snakepit_bridge.cli import main
-from tests.harness.waiting import wait_until
+from snakepit_bridge.cli.fleet_state import find_workers
+from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.dev.process import Child
 
 COMMAND_TIMEOUT_S = 100.0
@@ -211,6 +213,8 @@ class PageRun:
         printed = io.StringIO()
         with (
             mock.patch.dict(os.environ, self.environment, clear=True),
+            # As a reader would do, it waits for a worker that is too busy to answer at once.
+            mock.patch("snakepit_bridge.cli.status.find_workers", partial(find_workers, wait_s=PATIENCE_S)),
             command.output(self.folder, printed) as output,
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(printed),
