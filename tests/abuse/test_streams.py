@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncGenerator, Generator
+from dataclasses import replace
 from typing import Any
 
 import dspy
@@ -13,7 +14,7 @@ import grpc.aio
 import httpx
 import pytest
 
-from snakepit_bridge.client import Handle
+from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S
@@ -27,12 +28,14 @@ PREDICTIONS, STREAMS_EACH = 12, 20
 def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
     with stage(tmp_path_factory.mktemp("stage")) as play:
         play.fleet.register("plain", dspy.Predict("question -> answer"))
-        yield play
+        # Hundreds of streams, their gateway and the LM are in this process: on a busy machine a reply takes seconds.
+        yield replace(play, fleet=Fleet(play.url, wait_s=PATIENCE_S, timeout_s=PATIENCE_S))
 
 
 @pytest.fixture
 async def served(play: Stage) -> AsyncGenerator[Gateway]:
-    async with gateway(play.url, limits=GatewayLimits(streams=2_000, calls_per_s=10_000)) as running:
+    limits = GatewayLimits(streams=2_000, calls_per_s=10_000)
+    async with gateway(play.url, limits=limits, redis_timeout_s=PATIENCE_S) as running:
         yield running
 
 
@@ -45,6 +48,7 @@ async def client(served: Gateway) -> AsyncGenerator[Client]:
 @pytest.fixture
 async def web(served: Gateway) -> AsyncGenerator[httpx.AsyncClient]:
     async with http(served.http_address, token=None) as connected_client:
+        connected_client.timeout = httpx.Timeout(PATIENCE_S)
         yield connected_client
 
 
