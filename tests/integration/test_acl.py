@@ -88,10 +88,17 @@ RARE = {"select", "eval", "script|exists", "script|load", "wait", "waitaof"}
 _KOMBU = {"unacked_index", "unacked_mutex"}
 # By a stall, a lost dataset, a group that ends elsewhere, a lost message of a known key, a payload, an Elixir session.
 RARELY_REACHED: dict[Role, set[str]] = {
-    Role.worker: {"dspex:stalls", "dspex:datasets", "celery-taskset-meta-*", "dspex:approval:*", "dspex:approvals"},
+    Role.worker: {
+        "dspex:stalls",
+        "dspex:datasets",
+        "celery-taskset-meta-*",
+        "dspex:approval:*",
+        "dspex:approvals",
+        "dspex:refreshers",
+    },
     Role.gateway: {"dspex:delivery:*", "dspex:{lm-batches}:*", "dspex:wanted"},
     Role.refresher: {"dspex:delivery:*"},
-    Role.operator: {"dspex:payload:*", "dspex:wanted", *_KOMBU},
+    Role.operator: {"dspex:payload:*", "dspex:wanted", "dspex:refreshers", *_KOMBU},
 }
 
 

@@ -251,7 +251,7 @@ def test_a_module_variable_that_names_a_module_which_the_program_does_not_allow(
             ProgramSpecError,
             r"refused at module: 'os:system' isn't in an allowed package \(none\)",
         ),
-        ({"module": "Predict", "signature": "a -> "}, ProgramSpecError, r"refused at signature: .*each side"),
+        ({"module": "Predict", "signature": "a -> "}, ProgramSpecError, r"refused at signature: .*needs a field after"),
         ({"module": "Predict", "signature": "a: os.PathLike -> b"}, ProgramSpecError, r"refused at signature"),
         (
             {"module": "Predict", "signature": "a -> b", "bindings": {"temprature": "t"}},
