@@ -8,6 +8,7 @@ from typing import Any
 import dspy
 import pytest
 from celery import Celery, chain, chord, group
+from celery.exceptions import NotRegistered
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
@@ -123,5 +124,8 @@ def test_canvases_without_a_prediction_are_left_alone(play: Stage, shop: Celery)
     """A process that uses a fleet may send canvases of its own, whose routing isn't the fleet's affair."""
     Fleet(play.url).signature("ask", {"question": "?"})
     steps: Any = chain(shop.signature("shop.ask", ["text"]), shop.signature("nobody.knows"))
-    steps.apply_async()
+    sent = steps.apply_async()
     assert "queue" not in steps.tasks[1].options
+    # The application's worker takes it: a message that is left would stay in the queue.
+    with pytest.raises(NotRegistered):
+        sent.get(timeout=WAIT_S)
