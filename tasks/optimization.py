@@ -15,8 +15,9 @@ import dspy
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.optimization.budget import Budget
-from snakepit_bridge.client.optimization.optimize import OptimizationRun, Request
+from snakepit_bridge.client.optimization.optimize import OptimizationRun
 from snakepit_bridge.client.optimization.registration import register_winner
+from snakepit_bridge.client.optimization.request import OptimizationRequest
 from snakepit_bridge.client.optimization.sources import build_request
 from snakepit_bridge.costs.usage import PICO_PER_USD, sum_usage
 from snakepit_bridge.dspy_integration.knn_few_shot import Vectorizer
@@ -54,7 +55,7 @@ class OptimizerThread:
         self._arguments = arguments
         self._scope = scope
         self._profiles = profiles
-        self._request: Request | None = None
+        self._request: OptimizationRequest | None = None
         self._run: OptimizationRun | None = None
 
     async def open(self, *, elapsed_s: float) -> None:

@@ -142,8 +142,9 @@ class PredictionClient(FleetResources):
             what :meth:`submit` does, and ValueError: there are more or fewer keys than inputs. Nothing was sent.
         """
         options = SubmitOptions(
-            session, at_least, exactly, max_staleness, outage, priority, deadline, False, key, attributes, trace
-        )
+            session, at_least, exactly, max_staleness, outage, priority, deadline,
+            key=key, attributes=attributes, trace=trace,
+        )  # fmt: skip
         prepared = [prepare_inputs(program, given, self._bounds) for given in inputs]
         keys = [None] * len(prepared) if idempotency_keys is None else list(idempotency_keys)
         if len(keys) != len(prepared):

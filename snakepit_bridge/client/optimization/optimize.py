@@ -14,10 +14,10 @@ from uuid import uuid4
 
 import dspy
 
-from snakepit_bridge.client.optimization.budget import Budget, BudgetSpentError, Spent
+from snakepit_bridge.client.optimization.budget import BudgetSpentError, Spent
 from snakepit_bridge.client.optimization.few_shot import check_on_worker, describe_few_shot, is_few_shot
-from snakepit_bridge.client.optimization.optimizers import OptimizerSpec
 from snakepit_bridge.client.optimization.remote_program import make_remote, to_local
+from snakepit_bridge.client.optimization.request import OptimizationRequest, check_examples
 from snakepit_bridge.client.optimization.runner import FleetRunner, RunSettings
 from snakepit_bridge.client.optimization.trials import Trial, Trials
 from snakepit_bridge.client.optimization.tuned_variables import (
@@ -27,7 +27,6 @@ from snakepit_bridge.client.optimization.tuned_variables import (
     read_tuned,
     without_tuned,
 )
-from snakepit_bridge.client.options import check_priority
 from snakepit_bridge.client.prediction_client import PredictionClient
 from snakepit_bridge.evaluations.optimizations import OptimizationRecord
 from snakepit_bridge.exceptions import OptimizationError, SessionNotFoundError
@@ -47,50 +46,6 @@ _REPORT_INTERVAL_S = 0.5
 
 OnOptimizationProgress = Callable[[OptimizationRecord], object]
 """Called with the record of an optimization that goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is optimized, and on what.
-
-    Attributes:
-        program: the program that it begins with.
-        trainset, valset: examples with inputs; None for no validation set.
-        metric: scores a prediction.
-        optimizer: finds better programs.
-        budget: where it ends.
-        session: whose variables the predictions run under.
-        in_flight: predictions at a time.
-        priority: of the predictions, 0 to 9.
-        run_id: names the run; a run that is started again under its id goes on where it was.
-        wait_s: seconds to wait for one prediction.
-        token: the session's revision; the one that it has at the start if empty.
-        trainset_name, valset_name: what they are called in the record; the number of the examples if empty.
-        metric_name: what the metric is called there.
-    """
-
-    program: Program
-    trainset: Sequence[Any]
-    metric: Callable[..., Any]
-    optimizer: OptimizerSpec
-    valset: Sequence[Any] | None = None
-    budget: Budget = field(default_factory=Budget)
-    session: str = "default"
-    in_flight: int = 100
-    priority: int = 0
-    run_id: str = ""
-    wait_s: float = 600.0
-    token: str = ""
-    trainset_name: str = ""
-    valset_name: str = ""
-    metric_name: str = ""
-
-    def __post_init__(self) -> None:
-        # Optimizers take what a submit refuses for examples that failed, and go on.
-        try:
-            check_priority(self.priority)
-        except ValueError as exc:
-            raise OptimizationError("priority", str(exc)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +144,14 @@ class OptimizationRun:
     def __init__(
         self,
         fleet: PredictionClient,
-        request: Request,
+        request: OptimizationRequest,
         *,
         allowed_packages: Sequence[str] = (),
         elapsed_s: float = 0.0,
         own_usd: Callable[[], Decimal] = lambda: Decimal(0),
         on_progress: OnOptimizationProgress | None = None,
     ) -> None:
-        _check_examples(request)
+        check_examples(request)
         self._fleet = fleet
         self._request = replace(request, run_id=request.run_id or uuid4().hex)
         self._packages = allowed_packages
@@ -355,7 +310,7 @@ def digest_spec(spec: ProgramSpec) -> str:
     return hashlib.sha256(spec.encode()).hexdigest()
 
 
-def _settings(fleet: PredictionClient, request: Request) -> RunSettings:
+def _settings(fleet: PredictionClient, request: OptimizationRequest) -> RunSettings:
     options: dict[str, Any] = {"session": request.session, "priority": request.priority}
     with suppress(SessionNotFoundError):
         options["exactly"] = request.token or run_blocking(fleet.store.head(request.session)).token
@@ -369,32 +324,3 @@ def _client_lm() -> AbstractContextManager[Any]:
 
 def _count(examples: Sequence[Any]) -> str:
     return f"{len(examples)} examples" if examples else ""
-
-
-def _check_examples(request: Request) -> None:
-    if not request.trainset:
-        raise OptimizationError("trainset", "it is empty")
-    for name, examples in (("trainset", request.trainset), ("valset", request.valset or ())):
-        for number, example in enumerate(examples):
-            keys: Any = getattr(example, "_input_keys", None)
-            if not isinstance(example, dspy.Example) or not keys:
-                raise OptimizationError(
-                    f"{name}[{number}]", "it must be a dspy.Example whose inputs are marked: example.with_inputs(…)"
-                )
-    _check_inputs(request)
-
-
-def _check_inputs(request: Request) -> None:
-    """Refuse examples that lack an input of the program, or have another one."""
-    signature = request.program.spec.signature
-    if signature is None:
-        return
-    required: set[str] = {each.name for each in signature.fields if each.direction == "input"}
-    for name, examples in (("trainset", request.trainset), ("valset", request.valset or ())):
-        for number, example in enumerate(examples):
-            found: Mapping[str, Any] = example.inputs().toDict()
-            if set(found) != required:
-                raise OptimizationError(
-                    f"{name}[{number}]",
-                    f"its inputs are {', '.join(sorted(found))}, and the program's are {', '.join(sorted(required))}",
-                )

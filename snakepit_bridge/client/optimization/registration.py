@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from snakepit_bridge.client.optimization.optimize import Optimization, Request, digest_spec
+from snakepit_bridge.client.optimization.optimize import Optimization, digest_spec
+from snakepit_bridge.client.optimization.request import OptimizationRequest
 from snakepit_bridge.client.resources import FleetResources
 from snakepit_bridge.datasets.dataset import Dataset
 from snakepit_bridge.process.home_loop import run_blocking
@@ -15,7 +16,7 @@ from snakepit_bridge.programs.lineage import ProgramLineage, store_lineage
 
 
 def register_winner(
-    fleet: FleetResources, request: Request, found: Optimization, *, label: str | None, author: str
+    fleet: FleetResources, request: OptimizationRequest, found: Optimization, *, label: str | None, author: str
 ) -> Optimization:
     """Register the best program as the newest version, and return the optimization with it.
 

@@ -11,8 +11,8 @@ from snakepit_bridge.client.datasets import AsyncDatasets, Datasets
 from snakepit_bridge.client.evaluation_metrics import GivenMetric
 from snakepit_bridge.client.evaluation_options import GivenDataset
 from snakepit_bridge.client.optimization.budget import Budget
-from snakepit_bridge.client.optimization.optimize import Request
 from snakepit_bridge.client.optimization.optimizers import OptimizerSpec
+from snakepit_bridge.client.optimization.request import OptimizationRequest
 from snakepit_bridge.client.resources import FleetResources
 from snakepit_bridge.datasets.dataset import Dataset
 from snakepit_bridge.dspy_integration.knn_few_shot import Vectorizer
@@ -145,7 +145,7 @@ def build_request(
     wait_s: float | None = None,
     open_lm: Callable[[str], Any] = dspy.LM,
     open_embedder: Callable[[str], Any] = dspy.Embedder,
-) -> Request:
+) -> OptimizationRequest:
     """Return what is optimized, with everything that is given by name loaded.
 
     Args:
@@ -168,7 +168,7 @@ def build_request(
     validating, valset_name = (None, "") if valset is None else load_examples(datasets, valset)
     function, metric_name = load_metric(metric, packages)
     named = name_vectorizer(name_lms(options or {}, open_lm), packages, open_embedder)
-    return Request(
+    return OptimizationRequest(
         run_blocking(fleet.registry.get(program)),
         examples,
         function,

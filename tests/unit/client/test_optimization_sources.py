@@ -8,7 +8,7 @@ import dspy
 import numpy as np
 import pytest
 
-from snakepit_bridge.client.optimization.optimize import Request
+from snakepit_bridge.client.optimization.request import OptimizationRequest
 from snakepit_bridge.client.optimization.sources import name_vectorizer
 from snakepit_bridge.exceptions import OptimizationError
 
@@ -31,4 +31,4 @@ def test_a_function_that_returns_lists_embeds_as_its_import_path_does() -> None:
 def test_a_priority_that_cant_be_is_refused_before_a_prediction_is_taken_for_failed() -> None:
     anything = cast(Any, None)
     with pytest.raises(OptimizationError, match="A priority is 0 to 9, the most urgent; got 99"):
-        Request(anything, [], anything, anything, priority=99)
+        OptimizationRequest(anything, [], anything, anything, priority=99)
