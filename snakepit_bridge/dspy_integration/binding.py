@@ -28,7 +28,8 @@ from snakepit_bridge.dspy_integration.targets.target import (
     is_readable_target,
     iter_targets,
 )
-from snakepit_bridge.exceptions import BindingError
+from snakepit_bridge.exceptions import BindingError, ValidationError
+from snakepit_bridge.variables.variable import check_variable_name
 
 __all__ = [
     "INSTRUCTIONS",
@@ -39,6 +40,7 @@ __all__ = [
     "bind_values",
     "bindable",
     "check_bindable",
+    "check_binding",
     "part_at",
     "is_readable",
     "split_attribute",
@@ -98,6 +100,19 @@ def check_bindable(module: Any, attribute: str) -> None:
         BindingError: the module has no such part or the part no such target; the message lists those that exist.
     """
     _resolve_target(module, attribute)
+
+
+def check_binding(module: Any, attribute: str, variable: str) -> None:
+    """Check that a new binding would take effect; one that is stored may have any name.
+
+    Raises:
+        BindingError: the attribute can't be bound, or a variable can't have the name.
+    """
+    check_bindable(module, attribute)
+    try:
+        check_variable_name(variable)
+    except ValidationError as exc:
+        raise BindingError(type(module).__name__, attribute, str(exc).rstrip(".")) from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from snakepit_bridge.dspy_integration.binding import (
     BoundValue,
     LMScope,
     apply_values,
-    check_bindable,
+    check_binding,
     expose_value,
     read_attribute,
     restore_attribute,
@@ -96,11 +96,12 @@ class VariableBindings:
         Raises:
             RuntimeError: the module has no session.
             VariableNotFoundError: the session doesn't have the variable (also a ValueError).
-            BindingError: the attribute can't be bound on this module; lists those that can.
+            BindingError: the attribute can't be bound on this module, and the error lists those that can; or no
+                variable can have that name.
             ValidationError: the present value isn't valid for the attribute.
         """
         context = self._require_context()
-        check_bindable(self, attribute)
+        check_binding(self, attribute, variable_name)
         self._bind(attribute, variable_name, sync_callback, await context.snapshot())
 
     def bind_to_variable_sync(
@@ -108,7 +109,7 @@ class VariableBindings:
     ) -> None:
         """Bind as :meth:`bind_to_variable` does, for callers that can't await, with or without a running loop."""
         context = self._require_context()
-        check_bindable(self, attribute)
+        check_binding(self, attribute, variable_name)
         self._bind(attribute, variable_name, sync_callback, context.blocking.snapshot())
 
     def get_bindings(self) -> dict[str, str]:

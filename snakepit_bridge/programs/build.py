@@ -21,14 +21,15 @@ from snakepit_bridge.dspy_integration.registry import TOOLS, NamedRegistry
 from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver, construct, lookup
 from snakepit_bridge.dspy_integration.targets.keywords import ANY_ENGINE
 from snakepit_bridge.dspy_integration.targets.keywords import is_allowed as allowed_keyword
-from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecError, join_names
+from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecError, ValidationError, join_names
 from snakepit_bridge.programs.bounds import check_bounds
 from snakepit_bridge.programs.constructor_arguments import FUNCTIONS
 from snakepit_bridge.programs.demos import restore_state
 from snakepit_bridge.programs.few_shot_examples import load_examples, load_vectors
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.serialize import serialize_module
-from snakepit_bridge.programs.spec import ProgramSpec
+from snakepit_bridge.programs.spec import ModuleVariable, ProgramSpec
+from snakepit_bridge.variables.variable import check_variable_name
 
 Registry = Mapping[str, ModuleSpec]
 
@@ -90,8 +91,21 @@ def check_spec(
     """
     check_bounds(spec, bounds, program=program)
     spec.verify(program)
+    _check_variable_names(spec, program)
     for module_name in spec.module_names:
         make_isolation(build_module(spec, module_name, allowed, program=program), program=program)
+
+
+def _check_variable_names(spec: ProgramSpec, program: str) -> None:
+    """Reject names that no variable can have; only here, so that what is stored stays readable."""
+    named = {f"bindings.{attribute}": variable for attribute, variable in spec.bindings.items()}
+    if isinstance(spec.module, ModuleVariable):
+        named["module.variable"] = spec.module.variable
+    for where, variable in named.items():
+        try:
+            check_variable_name(variable)
+        except ValidationError as exc:
+            raise ProgramSpecError(program, where, str(exc).rstrip(".")) from exc
 
 
 def make_isolation(module: Any, *, program: str) -> Isolation | None:

@@ -60,14 +60,14 @@ def serialize_module(
     built = READERS[own_class.__name__](module, program) if standard else ConstructorArguments()
     name = own_class.__name__ if standard else import_path(own_class)
     state, is_escaped = escape_state(_collect_state(module, name) or {}) if built.carries_state else ({}, False)
-    if choose_by and state and any(part["demos"] for part in state.values()):
+    if choose_by is not None and state and any(part["demos"] for part in state.values()):
         raise ProgramSpecError(program, "state", "demos fit one module type; they can't go with a module variable")
     own_arguments = {} if standard else _find_kept_arguments(module, own_class)
     modules, below = _serialize_nested(built, program)
     own = module.get_bindings() if isinstance(module, VariableAwareMixin) else {}
     try:
         return ProgramSpec(
-            module=ModuleVariable(variable=choose_by, allowed=among or (name,)) if choose_by else name,
+            module=ModuleVariable(variable=choose_by, allowed=among or (name,)) if choose_by is not None else name,
             signature=None if built.signature is None else SignatureSpec.of(built.signature, program=program),
             arguments={**built.arguments, **own_arguments, **(arguments or {})},
             functions={
@@ -78,7 +78,7 @@ def serialize_module(
             tools=None if built.tools is None else tuple(_tool_path(tool, program) for tool in built.tools),
             bindings={**below, **own, **(bindings or {})},
             config=_collect_config(module) if built.carries_state else {},
-            state=None if choose_by or not state else state,
+            state=None if choose_by is not None or not state else state,
             escaped=is_escaped,
             lm=lm,
             cache=cache if cache is None or isinstance(cache, CacheSpec) else CacheSpec.model_validate(cache),

@@ -13,7 +13,7 @@ from snakepit_bridge.variables.constraints import UNCONSTRAINED, Constraints
 from snakepit_bridge.variables.types import VariableType, coerce, infer_type, is_text, to_json
 
 MAX_NAME_CHARACTERS = 512
-"""Characters of the name of a variable that is declared."""
+"""Characters of the name of a variable that is declared or bound."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Variable:
             ValidationError: the name can't be one, the value has another type or violates a constraint, or a constraint
                 is malformed.
         """
-        _check_name(name)
+        check_variable_name(name)
         kind = infer_type(name, value) if type is None else VariableType.of(name, type)
         return cls(name, kind, value, Constraints.of(constraints, name))._checked()
 
@@ -96,8 +96,8 @@ class Variable:
         return hash((self.name, self._encoded))
 
 
-def _check_name(name: object) -> None:
-    """Refuse what can't be the name of a variable that is declared.
+def check_variable_name(name: object) -> None:
+    """Refuse what can't be the name of a variable that is declared or bound.
 
     Raises:
         ValidationError: it isn't text, is blank, or too long.

@@ -108,6 +108,7 @@ def test_a_refused_binding_changes_nothing(session: SessionContext) -> None:
         ("temperature", "temp", ValidationError),
         ("temperature", "tempp", VariableNotFoundError),
         ("tempreature", "temp", BindingError),
+        ("temperature", "", BindingError),
     ]:
         with pytest.raises(error):
             module.bind_to_variable_sync(attribute, variable)
@@ -117,6 +118,13 @@ def test_a_refused_binding_changes_nothing(session: SessionContext) -> None:
 def test_a_missing_variable_names_the_likely_one(session: SessionContext) -> None:
     with pytest.raises(ValueError, match="not found: temps.*Did you mean 'temp'"):
         predictor(session, temperature="temps")
+
+
+def test_a_name_that_no_variable_can_have_is_refused(session: SessionContext) -> None:
+    with pytest.raises(
+        BindingError, match=r"Can't bind 'temperature' .* 1 to 512 characters .*; got ' '\. Give it one"
+    ):
+        predictor(session, temperature=" ")
 
 
 def test_binding_without_a_session_says_what_to_do() -> None:

@@ -426,6 +426,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (FEW_SHOT | {"functions": {**FEW_SHOT["functions"], "metric": "os:system"}}, "functions.metric"),
     ({"bindings": {"temprature": "t"}}, "bindings.temprature"),
     ({"bindings": {"nowhere.temperature": "t"}}, "bindings.nowhere.temperature"),
+    ({"bindings": {"temperature": ""}}, "bindings.temperature"),
+    ({"bindings": {"temperature": "t" * 513}}, "bindings.temperature"),
+    ({"module": {"variable": " "}}, "module.variable"),
     ({"state": {"nowhere": {}}}, "state."),
     ({"state": {"self": {"demos": []}}}, "state"),
     ({"state": {"self": {"demos": [], "lm": None, "signature": {"instructions": "x", "fields": []}}}}, "state.self"),
@@ -441,6 +444,25 @@ def test_a_spec_that_does_not_fit_is_refused_at_the_part(changed: dict[str, Any]
 
     assert refused.value.program == "qa"
     assert refused.value.where.startswith(where)
+
+
+def test_a_name_that_no_variable_can_have_is_shown_and_its_stored_binding_stays_readable() -> None:
+    spec = ProgramSpec.parse({**QA, "bindings": {"temperature": " "}}, program="qa")
+
+    with pytest.raises(
+        ProgramSpecError, match=r"bindings\.temperature: A variable's name is text of 1 to .* got ' '\."
+    ):
+        check_spec(spec, ALLOWED, program="qa")
+
+    assert ProgramSpec.parse(spec.encode(), program="qa") == spec
+    assert build_module(spec, "Predict", ALLOWED, program="qa").get_bindings() == {"temperature": " "}
+
+
+def test_a_module_that_a_nameless_variable_is_to_choose_is_refused() -> None:
+    spec = serialize_module(dspy.Predict("question -> answer"), program="qa", choose_by="")
+
+    with pytest.raises(ProgramSpecError, match=r"module\.variable.*got ''"):
+        check_spec(spec, ALLOWED, program="qa")
 
 
 def test_the_error_says_what_a_constructor_raised() -> None:
