@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
@@ -19,6 +19,8 @@ from snakepit_bridge.exceptions import StoreUnavailableError, copy_error
 from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import to_unavailable_error
+
+T = TypeVar("T")
 
 _PONGS = (b"pong", b"PONG", "PONG")
 
@@ -68,15 +70,8 @@ class PubSubConnection:
         Raises:
             StoreUnavailableError: the connection was lost, or there is no confirmation within the timeout.
         """
-        self._check()
-        new = [channel for channel in channels if channel not in self._confirmations]
-        for channel in new:
-            confirmation = self._confirmations[channel] = asyncio.get_running_loop().create_future()
-            self._unanswered.setdefault(channel, deque()).append(confirmation)
-        confirmations = [share_future(self._confirmations[channel]) for channel in channels]
-        if new:
-            await self._send("SUBSCRIBE", *new)
-        await self._redis.wait_bounded(asyncio.gather(*confirmations))
+        confirmations = await self._send(self._write_subscribe(channels))
+        await self._redis.wait_bounded(asyncio.gather(*map(share_future, confirmations)))
 
     async def unsubscribe(self, *channels: bytes) -> None:
         """Unsubscribe from channels.
@@ -84,9 +79,7 @@ class PubSubConnection:
         Raises:
             StoreUnavailableError: the connection was lost.
         """
-        for channel in channels:
-            self._confirmations.pop(channel, None)
-        await self._send("UNSUBSCRIBE", *channels)
+        await self._send(self._write_unsubscribe(channels))
 
     async def ping(self) -> None:
         """Wait for a reply of the server; messages that it sent before have arrived by then.
@@ -94,23 +87,47 @@ class PubSubConnection:
         Raises:
             StoreUnavailableError: the connection was lost, or there is no reply within the timeout.
         """
-        pong = asyncio.get_running_loop().create_future()
-        self._pings.append(pong)
-        await self._send("PING")
-        await self._redis.wait_bounded(pong)
+        await self._redis.wait_bounded(await self._send(self._write_ping()))
 
     def _check(self) -> None:
         if self.lost.done() and (error := self.lost.exception()) is not None:
             raise copy_error(error)
 
-    async def _send(self, *command: bytes | str) -> None:
-        # redis-py would reconnect a broken connection without its subscriptions.
-        self._check()
+    async def _send(self, write: Coroutine[Any, Any, T]) -> T:
         try:
-            await self._redis.wait_bounded(self._link.send_command(*command, check_health=False))
+            return await self._redis.wait_bounded(write)
         except StoreUnavailableError as exc:
             self._fail(exc)
             raise
+
+    # What waits for a reply is noted as its command is written: none may come of a command that never was.
+
+    async def _write_subscribe(self, channels: Sequence[bytes]) -> list[asyncio.Future[None]]:
+        self._check()
+        new = [channel for channel in channels if channel not in self._confirmations]
+        for channel in new:
+            confirmation = self._confirmations[channel] = asyncio.get_running_loop().create_future()
+            self._unanswered.setdefault(channel, deque()).append(confirmation)
+        confirmations = [self._confirmations[channel] for channel in channels]
+        if new:
+            await self._write("SUBSCRIBE", *new)
+        return confirmations
+
+    async def _write_unsubscribe(self, channels: Sequence[bytes]) -> None:
+        for channel in channels:
+            self._confirmations.pop(channel, None)
+        await self._write("UNSUBSCRIBE", *channels)
+
+    async def _write_ping(self) -> asyncio.Future[None]:
+        pong = asyncio.get_running_loop().create_future()
+        self._pings.append(pong)
+        await self._write("PING")
+        return pong
+
+    async def _write(self, *command: bytes | str) -> None:
+        # redis-py would reconnect a broken connection without its subscriptions.
+        self._check()
+        await self._link.send_command(*command, check_health=False)
 
     async def _read(self) -> None:
         try:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 from weakref import WeakValueDictionary
@@ -213,12 +214,18 @@ class ReplicaSync:
     async def _subscribe(self, session: str) -> None:
         if self._watch is None or session in self._watched:
             return
-        self._watched.add(session)
+        # The watch may be reconnecting, and will add the session then; the read goes on.
+        with suppress(StoreUnavailableError):
+            await self._add(self._watch, [session])
+
+    async def _add(self, watch: Watch, sessions: Collection[str]) -> None:
+        """Add sessions to a watch; they count as watched unless that fails."""
+        self._watched.update(sessions)
         try:
-            await self._watch.add([session])
-        except StoreUnavailableError:
-            # The watch is reconnecting, and will add the session then; the read goes on.
-            self._watched.discard(session)
+            await watch.add(sessions)
+        except BaseException:
+            self._watched.difference_update(sessions)
+            raise
 
     def _unwatch(self, sessions: list[str]) -> None:
         watch, watched = self._watch, [session for session in sessions if session in self._watched]
@@ -250,8 +257,7 @@ class ReplicaSync:
     async def _resubscribe(self, watch: Watch) -> None:
         self._watched.clear()
         while missing := {*self._cache, *self._cache.followed} - self._watched:
-            self._watched |= missing
-            await watch.add(missing)
+            await self._add(watch, missing)
         self._watch = watch
 
     async def _run_pings(self, watch: Watch) -> None:
@@ -313,8 +319,7 @@ class ReplicaSync:
         if not sessions:
             return
         if self._watch is not None and (missing := [each for each in sessions if each not in self._watched]):
-            self._watched.update(missing)
-            await self._watch.add(missing)
+            await self._add(self._watch, missing)
         asked_at = clock()
         heads = await self._store.heads(sessions)
         self.contact.note_answer(clock())

@@ -164,6 +164,25 @@ async def test_a_channel_is_confirmed_by_the_reply_to_its_newest_subscribe(redis
     assert events == [(b"channel", None)]
 
 
+async def test_a_channel_whose_subscribe_was_never_sent_is_subscribed_to_by_the_next(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis = RedisConnection(redis_url, namespace=fresh("namespace"))
+    async with PubSubConnection(redis, lambda *_: None) as link:
+        with monkeypatch.context() as looking:
+            # What is sent after a reply that came too late waits until the format was read again.
+            redis._forget_format()
+            looking.setattr(redis.client, "execute_command", lambda *_: asyncio.Event().wait())
+            for early in (link.subscribe(b"channel"), link.ping()):
+                unsent = asyncio.ensure_future(early)
+                await asyncio.sleep(0)
+                unsent.cancel()
+                await asyncio.gather(unsent, return_exceptions=True)
+        await link.subscribe(b"channel")
+        await link.ping()
+        assert subscribers(redis_url, "channel") == 1
+
+
 async def test_an_unreachable_server_is_reported_at_once() -> None:
     listening = Subscription(RedisConnection("redis://127.0.0.1:9/0", timeout_s=30))
     with within(5), pytest.raises(StoreUnavailableError):

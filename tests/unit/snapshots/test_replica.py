@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from snakepit_bridge.exceptions import (
     AuthorityAwayError,
+    ConfigurationError,
     RevisionLostError,
     RevisionNotReachedError,
     SessionNotFoundError,
@@ -52,6 +53,7 @@ class Shaky(MemoryStore):
         super().__init__()
         self.reads = self.compared = self.watches = 0
         self.silent = self.mute = self.away = self.unreadable = False
+        self.refused: list[Exception] = []
         self.behind: list[Token] = []
 
     def read_count(self) -> int:
@@ -77,6 +79,10 @@ class Shaky(MemoryStore):
     def open_watch(self) -> Watch:
         self.watches += 1
         return _ShakyWatch(self)
+
+    async def watches_s(self) -> bool:
+        """Return whether a watch has session ``s``."""
+        return any("s" in watch._sessions for watch in self._watches._watches)
 
     async def _answer(self) -> None:
         await asyncio.sleep(0.001)
@@ -104,6 +110,12 @@ class _ShakyWatch(MemoryWatch):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await super().__aexit__(kind, error, trace)
+
+    @override
+    async def add(self, sessions: Iterable[str]) -> None:
+        if self._store.refused:
+            raise self._store.refused.pop()
+        await super().add(sessions)
 
     async def ping(self) -> None:
         self._refuse()
@@ -214,6 +226,29 @@ class TestLatest:
         await connected(replica)
         assert store.watches > 1
         await sees(replica, await store.publish("s", declared(a=3)))
+
+    async def test_a_session_whose_subscription_failed_is_subscribed_to_by_its_next_read(
+        self, store: Shaky, replica: Replica
+    ) -> None:
+        await store.publish("other", declared(a=1))
+        await connected(replica, "other")
+        await store.publish("s", declared(a=1))
+        store.refused = [ConfigurationError("no such database")]
+        with pytest.raises(ConfigurationError):
+            await replica.snapshot("s")
+        await replica.snapshot("s")
+        await eventually(store.watches_s, "the subscription")
+
+    async def test_a_session_whose_subscriptions_got_no_reply_is_subscribed_to_by_a_comparison(
+        self, store: Shaky, replica: Replica
+    ) -> None:
+        await store.publish("other", declared(a=1))
+        await connected(replica, "other")
+        await store.publish("s", declared(a=1))
+        store.refused = [StoreUnavailableError("memory://", "no reply")] * 3
+        await replica.snapshot("s")  # two of them
+        await eventually(store.watches_s, "the subscription")
+        assert store.watches == 1, "the watch is the first one"
 
     async def test_tasks_that_start_together_share_one_read(
         self, store: Shaky, replica: Replica, monkeypatch: pytest.MonkeyPatch
