@@ -8,13 +8,16 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import dspy
+import grpc.aio
 import pytest
 from redis import Redis
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.stage import Stage, fresh, stage
-from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refused
+from tests.harness.waiting import PATIENCE_S
+from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal, refused
 from workers.gateway import Gateway
+from workers.gateway.api import predictions
 
 SPEC = {"module": "Predict", "signature": "question -> answer", "bindings": {"temperature": "temp"}}
 
@@ -94,6 +97,34 @@ async def test_a_stream_reports_the_states_and_ends_with_the_result(play: Stage,
     (last,) = await first(stream, 1)
     assert last.ended.state == pb.PREDICTION_STATE_SUCCEEDED
     assert last.ended == await client.predictions.Get(await_request(task_id), metadata=client.metadata)
+
+
+@pytest.mark.parametrize("patience_s", [PATIENCE_S, 0.0], ids=["passes", "lasts"])
+async def test_a_stream_goes_on_behind_a_stall_of_redis_and_ends_by_one_that_lasts(
+    play: Stage, monkeypatch: pytest.MonkeyPatch, patience_s: float
+) -> None:
+    monkeypatch.setattr(predictions, "_POLL_S", 0.05)
+    monkeypatch.setattr(predictions, "MAX_WAIT_S", patience_s)
+    play.lm.pace(8, 0.1)
+    question = f"{fresh('q')} {' '.join(map(str, range(60)))}"
+    async with gateway(play.url, redis_timeout_s=1.0) as served, connected(served.grpc_address, None) as client:
+        task_id = await client.submit("plain", "user-1", {"question": question}, stream=True)
+        stream = client.predictions.Stream(pb.StreamRequest(id=task_id), metadata=client.metadata)
+        texts: list[str] = []
+        while not texts:
+            texts += [event.piece.text for event in await first(stream, 1) if event.HasField("piece")]
+        play.lm.pace(None)
+        with Redis.from_url(play.url) as server:
+            server.client_pause(2_500)
+        if not patience_s:
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await first(stream, len(question))
+            assert refusal(error.value)[:2] == ("UNAVAILABLE", "StoreUnavailableError")
+            return
+        rest = [event async for event in stream]
+    texts += [event.piece.text for event in rest if event.HasField("piece")]
+    assert "".join(texts) == f"answer of {question}"
+    assert rest[-1].ended.state == pb.PREDICTION_STATE_SUCCEEDED
 
 
 async def test_await_returns_the_current_state_on_a_timeout(play: Stage, client: Client) -> None:

@@ -26,6 +26,7 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.lm.captured_calls import read_captured_calls
 from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.redis.key_names import FleetKeys
+from snakepit_bridge.redis.outages import MAX_WAIT_S, retry_through_outages
 from snakepit_bridge.variables.codec import encode_json
 from workers.gateway.api import converters
 from workers.gateway.api.chunk_pump import ChunkPump
@@ -137,8 +138,8 @@ class Predictions:
                 for chunk in chunks or ():
                     yield pb.PredictionEvent(piece=converters.chunk_message(chunk), position=chunk.position)
                 if not chunks:
-                    outcome = await self._outcome(request.id)
-        outcome = await self._outcome(request.id)
+                    outcome = await self._outcome_in_time(request.id, call)
+        outcome = await self._outcome_in_time(request.id, call)
         if outcome.ready:
             yield pb.PredictionEvent(ended=converters.prediction_message(request.id, outcome))
 
@@ -202,6 +203,16 @@ class Predictions:
             waiting.cancel()
             draining.cancel()
             await asyncio.gather(waiting, draining, return_exceptions=True)
+
+    async def _outcome_in_time(self, task_id: str, call: ClientCall) -> TaskResult:
+        """Return how a prediction stands; an outage costs time until the call's end, or until it has lasted too long.
+
+        Raises:
+            StoreUnavailableError: it lasted.
+        """
+        # What is begun by then has its answer, or its error, before the call ends.
+        patience_s = call.bound_wait(MAX_WAIT_S) - self._fleet.connection.timeout_s
+        return await retry_through_outages(lambda: self._outcome(task_id), patience_s=patience_s)
 
     async def _outcome(self, task_id: str) -> TaskResult:
         """Return how a prediction stands, with its whole result where that was stored by reference."""
