@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,7 +37,7 @@ Reference = Annotated[
 ]
 Inputs = Annotated[
     str | None,
-    typer.Option(metavar="FIELDS", help="The input fields, with commas between them.", show_default=False),
+    typer.Option(metavar="FIELDS", help="The input fields, with commas between them; '' for none.", show_default=False),
 ]
 
 
@@ -124,7 +125,7 @@ def diff(
     counts = f"{len(found.added)} added, {len(found.removed)} removed, {len(found.changed)} changed"
     echo(f"{before} to {after}: {counts}, {found.unchanged} unchanged")
     if set(found.before) != set(found.after):
-        echo(f"inputs: {', '.join(found.before)} to {', '.join(found.after)}")
+        echo(f"inputs: {_join(found.before)} to {_join(found.after)}")
     if found.added or found.removed or found.changed:
         print_table(("", "example", "differs"), _diff_rows(found, limit))
 
@@ -222,10 +223,14 @@ def _split(fields: str | None) -> list[str] | None:
     return None if fields is None else [name.strip() for name in fields.split(",") if name.strip()]
 
 
+def _join(inputs: Sequence[str]) -> str:
+    return ", ".join(inputs) or "none"
+
+
 def _summarize(version: DatasetVersion) -> str:
     origin = f" from {version.source}" if version.source else ""
     return (
-        f"{version}  {version.examples} examples  inputs {', '.join(version.inputs)}  digest {version.digest[:12]}  "
+        f"{version}  {version.examples} examples  inputs {_join(version.inputs)}  digest {version.digest[:12]}  "
         f"added {_format_time(version.at)}{origin}"
     )
 
@@ -233,7 +238,7 @@ def _summarize(version: DatasetVersion) -> str:
 def _row(version: DatasetVersion) -> tuple[Any, ...]:
     size = f"{version.size_bytes / 1024:.1f}"
     about = (_format_time(version.at), version.author, version.source, version.digest[:12])
-    return (str(version), version.examples, ", ".join(version.inputs), size, *about)
+    return (str(version), version.examples, _join(version.inputs), size, *about)
 
 
 def _print_rows(found: Dataset, rows: Sequence[Row]) -> None:

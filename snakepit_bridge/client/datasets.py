@@ -55,7 +55,7 @@ class AsyncDatasets:
             name: letters, digits, ``_``, ``.`` and ``-``.
             examples: mappings of field to value or instances of ``dspy.Example``, or the path of a ``.jsonl``, ``.csv``
                 or ``.parquet`` file.
-            inputs: the input fields; None for those that the examples or the file mark.
+            inputs: the input fields, an empty list for none; None for those that the examples or the file mark.
             author: who adds them.
             source: what they come from; the file's name if not given.
 

@@ -212,7 +212,7 @@ def check_fields(arms: Sequence[EvaluationArm], dataset: Dataset) -> None:
 
 
 def _list(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+    return ", ".join(f"'{name}'" for name in names) or "none"
 
 
 async def stage_values(store: SnapshotStore, session: str, values: Mapping[str, Any]) -> str:

@@ -53,8 +53,8 @@ class Dataset:
         Args:
             name: of the dataset: letters, digits, ``_``, ``.`` and ``-``.
             examples: mappings of field to value, or instances of ``dspy.Example``.
-            inputs: the input fields, of which every example has all; one may lack ``context?``. None for those that the
-                examples mark by ``with_inputs``.
+            inputs: the input fields, of which every example has all; one may lack ``context?``. An empty list where the
+                program has no inputs; None for those that the examples mark by ``with_inputs``.
 
         Raises:
             DatasetError: the name, a field, a value, the inputs or the size can't be; it names the example.
@@ -78,9 +78,9 @@ class Dataset:
             if len(rows) >= MAX_ROWS:
                 raise DatasetError(place, f"a dataset has {MAX_ROWS} examples at most; split it")
             rows.append((place, to_row(example, place)))
-            if not inputs:
+            if inputs is None:
                 marked.check(place, example)
-        return cls.of_rows(name, rows, inputs or marked.fields)
+        return cls.of_rows(name, rows, marked.fields if inputs is None else inputs)
 
     @classmethod
     def of_rows(cls, name: str, rows: Sequence[tuple[str, Row]], inputs: Sequence[str] | None) -> Self:
@@ -186,16 +186,18 @@ class _MarkedInputs:
         found = find_inputs(example)
         if self._is_first:
             self.fields, self._is_first = found, False
-        elif set(found or ()) != set(self.fields or ()):
-            problem = (
-                f"its inputs are {_list(found)}, and those of the first example {_list(self.fields)}; give inputs=…"
-            )
+        elif _to_set(found) != _to_set(self.fields):
+            first, own = (("not marked" if each is None else _list(each)) for each in (self.fields, found))
+            problem = f"its inputs are {own}, and those of the first example {first}; give inputs=…"
             raise DatasetError(place, problem)
 
 
 def _check_inputs(name: str, rows: Sequence[tuple[str, Row]], inputs: Sequence[str] | None) -> tuple[str, ...]:
-    if isinstance(inputs, str) or not inputs:
-        problem = f"its inputs aren't marked; name the input fields, such as 'question', of {_list(rows[0][1])}"
+    if isinstance(inputs, str) or inputs is None:
+        problem = (
+            f"its inputs aren't marked; name the input fields, such as 'question', of {_list(rows[0][1])}, or none "
+            f"for a program without inputs"
+        )
         raise DatasetError(f"dataset '{name}'", problem)
     known = {name for _, row in rows for name in row}
     optional = {field[:-1] for field in inputs if field.endswith("?") and field not in known}
@@ -206,5 +208,9 @@ def _check_inputs(name: str, rows: Sequence[tuple[str, Row]], inputs: Sequence[s
     return fields
 
 
-def _list(names: Iterable[str] | None) -> str:
-    return ", ".join(f"'{name}'" for name in list(names or ())[:20]) or "none"
+def _to_set(fields: Iterable[str] | None) -> set[str] | None:
+    return None if fields is None else set(fields)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in list(names)[:20]) or "none"

@@ -41,14 +41,14 @@ def read_dataset(name: str, path: Path, *, inputs: Sequence[str] | None = None) 
     Args:
         name: of the dataset.
         path: of a ``.jsonl``, ``.csv`` or ``.parquet`` file.
-        inputs: the input fields; None for those that the file marks.
+        inputs: the input fields, an empty list for none; None for those that the file marks.
 
     Raises:
         DatasetError: the file can't be read, or an example can't be; it names the file and the line.
         ConfigurationError: it is a Parquet file, and pyarrow isn't installed.
     """
     file = read_file(path)
-    return Dataset.of_rows(name, file.rows, inputs or file.inputs)
+    return Dataset.of_rows(name, file.rows, file.inputs if inputs is None else inputs)
 
 
 def read_file(path: Path) -> ExampleFile:

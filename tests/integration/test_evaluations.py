@@ -120,6 +120,25 @@ def test_prompts_and_scores_are_those_of_dspy_evaluate(play: Stage, kind: str) -
         assert [example for example, *_ in found.results] == devset
 
 
+def test_a_program_without_inputs_is_evaluated_as_by_dspy_and_one_with_inputs_is_not(play: Stage) -> None:
+    program, name = dspy.Predict("-> answer"), fresh("joke")
+    play.fleet.register(name, program)
+    first, _ = evaluate_locally(play, program, [dspy.Example(answer="42").with_inputs()], exact)
+    answers = (first.results[0][1].answer, "42", "42")
+    devset = [dspy.Example(answer=answer).with_inputs() for answer in answers]
+    local, asked_locally = evaluate_locally(play, program, devset, exact)
+    assert local.score == 33.33
+    for metric in (f"{METRICS}:exact", exact):
+        found, asked_here = _evaluate(play, name, devset, metric)
+        assert (found.score, asked_here) == (local.score, asked_locally)
+        assert [example for example, *_ in found.results] == devset
+    with pytest.raises(EvaluationError, match=r"its inputs are none, and program 'qa:1' takes 'question'"):
+        play.fleet.evaluate("qa", devset, exact)
+    play.fleet.register(name, Twice())
+    lacking = play.fleet.evaluate(name, devset[:1], exact)
+    assert [result.error for result in lacking.examples] == ["InputError"]
+
+
 def _evaluate(play: Stage, name: str, devset: list[dspy.Example], metric: Any) -> tuple[Any, list[str]]:
     first = len(play.lm.requests)
     # By a repetition of its own, since both metrics are one.

@@ -142,6 +142,19 @@ async def test_an_evaluation_is_started_once_watched_read_and_compared(client: C
     assert [(each.id, each.result_json) for each in brief] == [(job.id, b"")]
 
 
+async def test_a_program_without_inputs_is_evaluated_over_http(served: Gateway, play: Stage) -> None:
+    name = fresh("joke")
+    play.fleet.register(name, dspy.Predict("-> answer"))
+    async with http(served.http_address, "all") as web:
+        rows = [{"answer": "42"}, {"answer": "43"}]
+        added = (await web.post("/v1/datasets", json={"name": name, "inputs": [], "examples": rows})).json()
+        assert (added["version"], added["inputs"], added["examples"]) == (1, [], 2)
+        started = (await web.post("/v1/evaluations", json={"program": name, "dataset": name, "metric": METRIC})).json()
+        async with web.stream("GET", f"/v1/jobs/{started['id']}/watch") as events:
+            states = [json.loads(line[6:]) async for line in events.aiter_lines() if line.startswith("data: ")]
+    assert (states[-1]["state"], states[-1]["progress"]["errors"]) == ("succeeded", 0)
+
+
 async def test_an_optimization_is_started_over_http_and_its_events_are_streamed(served: Gateway, play: Stage) -> None:
     name = fresh("train")
     async with http(served.http_address, "all") as web:

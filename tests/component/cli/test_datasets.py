@@ -107,6 +107,7 @@ def test_a_bad_file_is_one_line_with_its_place(run: Run, tmp_path: Path) -> None
     )
     path.write_text('{"question": 1}\n')
     assert "its inputs aren't marked; name the input fields" in run("add", "golden", str(path))
+    assert "  inputs none  " in run("add", "golden", str(path), "--inputs", "")
 
 
 def test_record_sets_shows_and_removes_what_is_recorded(run: Run, redis_url: str) -> None:

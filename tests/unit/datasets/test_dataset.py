@@ -68,6 +68,14 @@ def test_inputs_that_examples_mark_are_used() -> None:
     assert build(drawn_at_random, inputs=None).digest == build(ROWS[0]).digest
 
 
+def test_examples_of_a_program_without_inputs_mark_none() -> None:
+    marked, given = build(dspy.Example(joke="Ha!").with_inputs(), inputs=None), build({"joke": "Ha!"}, inputs=[])
+    assert (marked.inputs, marked.inputs_of(0), marked.fields) == ((), {}, ["joke"])
+    assert marked.digest == given.digest != build({"joke": "Ha!"}, inputs=["joke"]).digest
+    assert marked.examples[0].inputs().toDict() == {}
+    assert Dataset.decode("golden", 1, marked.inputs, marked.lines).digest == marked.digest
+
+
 @pytest.mark.parametrize(
     ("examples", "inputs", "message"),
     [
@@ -89,6 +97,12 @@ def test_inputs_that_examples_mark_are_used() -> None:
             [dspy.Example(q=1, a=1).with_inputs("q"), dspy.Example(q=1, a=1).with_inputs("a")],
             None,
             "example 2 of 'golden': its inputs are 'a', and those of the first example 'q'",
+        ),
+        ([dspy.Example(a=1)], None, "dataset 'golden': its inputs aren't marked"),
+        (
+            [dspy.Example(a=1).with_inputs(), dspy.Example(a=1)],
+            None,
+            "example 2 of 'golden': its inputs are not marked, and those of the first example none",
         ),
     ],
 )

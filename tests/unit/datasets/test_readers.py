@@ -34,6 +34,13 @@ def test_a_first_line_of_json_marks_the_inputs(tmp_path: Path) -> None:
     path = write(tmp_path, "golden.ndjson", '{"$inputs": ["q", "c"]}\n{"q": "?", "c": "", "a": 1}\n')
     assert read_dataset("golden", path).inputs == ("q", "c")
     assert read_dataset("golden", path, inputs=["q"]).inputs == ("q",)
+    assert read_dataset("golden", path, inputs=[]).inputs == ()
+
+
+def test_a_file_may_mark_that_there_are_no_inputs(tmp_path: Path) -> None:
+    dataset = read_dataset("jokes", write(tmp_path, "jokes.jsonl", '{"$inputs": []}\n{"joke": "Ha!"}\n'))
+    assert (dataset.inputs, dataset.rows) == ((), ({"joke": "Ha!"},))
+    assert b"".join(encode_jsonl(dataset)) == b'{"$inputs":[]}\n{"joke":"Ha!"}\n'
 
 
 def test_csv_gives_text(tmp_path: Path) -> None:
