@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -11,11 +12,16 @@ from snakepit_bridge.telemetry.metrics import Metric
 
 
 class RecordedMeter(Meter):
-    """A meter that keeps what is recorded, and refuses labels that its metric doesn't have."""
+    """A meter that keeps what is recorded, and refuses labels that its metric doesn't have.
+
+    Args:
+        thread: the only one whose values are kept; None for all.
+    """
 
     enabled = True
 
-    def __init__(self) -> None:
+    def __init__(self, thread: int | None = None) -> None:
+        self._thread = thread
         self.values: list[tuple[str, float, dict[str, str]]] = []
         self.observed: dict[str, Observations] = {}
 
@@ -25,7 +31,8 @@ class RecordedMeter(Meter):
     def record(self, metric: Metric, value: float, labels: Labels = NO_LABELS) -> None:
         assert labels.keys() <= {*metric.labels, *metric.optional}, (metric.name, labels)
         assert set(metric.labels) <= labels.keys() | {"error.type"}, (metric.name, labels)
-        self.values.append((metric.name, value, dict(labels)))
+        if self._thread in (None, threading.get_ident()):
+            self.values.append((metric.name, value, dict(labels)))
 
     def observe(self, metric: Metric, read: Observations) -> None:
         self.observed[metric.name] = read
@@ -40,9 +47,13 @@ class RecordedMeter(Meter):
 
 
 @contextmanager
-def recorded_meter() -> Generator[RecordedMeter]:
-    """Within it, what this process records is kept."""
-    before, TELEMETRY.meter = TELEMETRY.meter, RecordedMeter()
+def recorded_meter(*, own_thread: bool = False) -> Generator[RecordedMeter]:
+    """Within it, what this process records is kept.
+
+    Args:
+        own_thread: keep only what the calling thread records: clients of earlier tests may be at work on the home loop.
+    """
+    before, TELEMETRY.meter = TELEMETRY.meter, RecordedMeter(threading.get_ident() if own_thread else None)
     try:
         yield TELEMETRY.meter
     finally:

@@ -278,6 +278,7 @@ async def test_a_variable_that_was_never_readable_leaves_the_others_followed_and
     elixir.spoil("s", "temper*")
     async with running_refresher(elixir, redis_url) as refresher:
         first = await wait_for_values(store, temperature=0.5, style="kind")
+        await wait_for_state(refresher, SessionState.PARTIAL)  # it follows the publish
         assert list(refresher.statuses()["s"].unreadable) == ["temper*"]
         await wait_for_confirmation(store, first.confirmed_at)
 

@@ -58,7 +58,7 @@ def trips(meter: RecordedMeter) -> Counter[tuple[str, str]]:
 
 async def test_round_trips_and_their_commands_are_counted(redis_url: str) -> None:
     connection, script = RedisConnection(redis_url), Script("return 1")
-    with recorded_meter() as meter:
+    with recorded_meter(own_thread=True) as meter:
         await ping(connection)
         await connection.send_each([("PING",)] * 3)
         await connection.run(script, (), ())
@@ -72,7 +72,7 @@ async def test_round_trips_and_their_commands_are_counted(redis_url: str) -> Non
 
 async def test_a_round_trip_that_fails_is_recorded_with_its_error(redis_url: str) -> None:
     connection, silent = RedisConnection(redis_url), RedisConnection(redis_url, timeout_s=0.1)
-    with recorded_meter() as meter:
+    with recorded_meter(own_thread=True) as meter:
         with pytest.raises(ResponseError):
             await connection.send_each([("LLEN",)])
         with pytest.raises(StoreUnavailableError):

@@ -116,7 +116,7 @@ async def test_an_unreachable_server_keeps_nobody_from_starting() -> None:
 
 
 async def test_a_process_reads_the_number_once_and_then_now_and_then(connection: RedisConnection) -> None:
-    with recorded_meter() as meter:
+    with recorded_meter(own_thread=True) as meter:
         for _ in range(3):
             await connection.send_each([("PING",), ("PING",)])
     assert sum(count for count, _ in meter.of(REDIS_COMMANDS)) == 6
