@@ -108,7 +108,9 @@ class Replica:
                 token = snapshot.token
                 yield snapshot
         finally:
-            get_home_loop().call_soon_threadsafe(sync.unfollow, session, follower)
+            home = get_home_loop()
+            # One turn later: where the loop was busy, `follow` may run in this one, although it was cancelled before.
+            home.call_soon_threadsafe(home.call_soon, sync.unfollow, session, follower)
 
     def staleness(self, session: str) -> float:
         """Return the seconds since the authority last confirmed the cached snapshot; inf if there is none.

@@ -88,6 +88,8 @@ def test_a_worker_that_has_nothing_to_do_ends_well_however_short_the_lease_is(pl
 def test_a_pool_process_that_hangs_is_replaced_and_its_prediction_ends_by_name(play: Stage, way: str) -> None:
     # Alone in its process a prediction may compute for as long as it may be held.
     worker = play.start(pool="prefork", concurrency=1, env={"DSPEX_HOLD_LIMIT_S": "10", "DSPEX_STALL_LIMIT_S": "600"})
+    # What the process loads for its first prediction counts as part of that limit.
+    assert play.fleet.submit("stalling", {"question": fresh("q")}).get(WAIT_S).answer
     mark = fresh("q")
     poison = play.fleet.submit("stalling", {"question": f"{way} {mark}"})
     honest = play.fleet.submit("stalling", {"question": mark})

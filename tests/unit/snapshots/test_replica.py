@@ -23,7 +23,7 @@ from snakepit_bridge.exceptions import (
     StalenessExceededError,
     StoreUnavailableError,
 )
-from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
+from snakepit_bridge.process.home_loop import get_home_loop, run_blocking, run_on_home_loop
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION, Requirement
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import Confirmation, Head, MemoryStore, Watch
@@ -791,6 +791,17 @@ class TestChanges:
         assert store.reads - reads <= 2
         await asyncio.gather(*(reader.aclose() for reader in readers))
         assert not await run_on_home_loop(_followed(replica))
+
+    async def test_a_reader_that_ends_while_the_loop_is_busy_follows_nothing(self, replica: Replica) -> None:
+        cancelled = threading.Event()
+        get_home_loop().call_soon_threadsafe(cancelled.wait, PATIENCE_S)
+        waiting = asyncio.ensure_future(anext(replica.changes("new")))
+        await asyncio.sleep(0)  # it has begun
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        cancelled.set()
+        assert not await run_on_home_loop(_followed(replica))
+        assert not await run_on_home_loop(_followed(replica)), "nor a turn later"
 
     async def test_sessions_that_never_exist_are_forgotten(self, store: Shaky, replica: Replica) -> None:
         await store.publish("s", declared(a=1))
