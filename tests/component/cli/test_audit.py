@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import dspy
@@ -94,6 +98,35 @@ def test_what_is_typed_is_listed_with_who_typed_it(run: Run, fleet: Fleet) -> No
     assert "stable" not in table
     assert json.loads(run("audit", "--actor", "nobody", "--json")) == []
     assert "is no duration" in run("audit", "--since", "soon", code=2)
+
+
+@contextmanager
+def publishing(fleet: Fleet, *sessions: str) -> Generator[None]:
+    """Publish to each session again and again, until the block ends."""
+    ended = threading.Event()
+
+    def publish() -> None:
+        while not ended.wait(0.02):
+            for name in sessions:
+                fleet.session(name, author="eve").blocking.set_variables({"a": time.time()})
+
+    with ThreadPoolExecutor(1) as pool:
+        publishes = pool.submit(publish)
+        try:
+            yield
+        finally:
+            ended.set()
+            publishes.result()
+
+
+def test_new_entries_are_followed_until_as_many_have_come(run: Run, fleet: Fleet) -> None:
+    with publishing(fleet, "shop", "other"):
+        lines = run("audit", "--session", "shop", "--follow", "--count", "2").splitlines()
+        shown = run("audit", "--actor", "eve", "--follow", "--count", "1", "--json").splitlines()
+    assert [("  publish  session:shop  eve  " in line, line.endswith("done  a")) for line in lines] == [
+        (True, True)
+    ] * 2
+    assert [json.loads(line)["action"] for line in shown] == ["publish"]
 
 
 def test_a_protected_session_is_changed_once_another_user_approves(
