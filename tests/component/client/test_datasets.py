@@ -22,7 +22,7 @@ def test_examples_are_added_loaded_compared_and_removed(fleet: Fleet, redis_url:
     assert str(fleet.datasets.add("golden", examples, author="ana")) == "golden:1"
     assert fleet.datasets.add("golden", examples).version == 1
     more = [*examples, {"question": "2+2?", "answer": "4"}]
-    with pytest.raises(DatasetError, match="its inputs are none, and those of the first example 'question'"):
+    with pytest.raises(DatasetError, match="its inputs are not marked, and those of the first example 'question'"):
         fleet.datasets.add("golden", more)
     assert fleet.datasets.add("golden", more, inputs=["question"]).version == 2
 
