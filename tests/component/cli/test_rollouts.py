@@ -70,7 +70,8 @@ def look(fleet: Fleet) -> None:
 def count(fleet: Fleet, arm: str, fields: dict[str, int]) -> None:
     """Count what a commit counts, in this minute."""
     record = fleet.rollouts.show("demo").record
-    key = FleetKeys().arm_counts(record.id, record.stage, arm, int(time.time()) // MINUTE_S)
+    minute = max(int(time.time()), record.since_us // 1_000_000) // MINUTE_S  # a stage begins a moment later
+    key = FleetKeys().arm_counts(record.id, record.stage, arm, minute)
     commands = [("HINCRBY", key, name, value) for name, value in fields.items()]
     run_blocking(fleet.connection.send_each([*commands, ("EXPIRE", key, 60)]))
 

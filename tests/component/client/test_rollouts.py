@@ -57,10 +57,11 @@ def look(fleet: Fleet) -> None:
 
 
 def count(fleet: Fleet, arm: str, **fields: int) -> None:
-    """Count what a commit counts, in this minute by the server's clock."""
+    """Count what a commit counts, in this minute by the server's clock, or in that in which the stage begins."""
     record = fleet.rollouts.show("demo").record
     [(seconds, _)] = run_blocking(fleet.connection.send_each([("TIME",)]))
-    key = FleetKeys().arm_counts(record.id, record.stage, arm, int(seconds) // MINUTE_S)
+    minute = max(int(seconds), record.since_us // 1_000_000) // MINUTE_S
+    key = FleetKeys().arm_counts(record.id, record.stage, arm, minute)
     commands = [("HINCRBY", key, name.replace("__", ":"), value) for name, value in fields.items()]
     run_blocking(fleet.connection.send_each([*commands, ("EXPIRE", key, 60)]))
 
