@@ -78,7 +78,7 @@ coverage: $(READY) ## Runs the tests, reports the lines and branches they leave 
 	rm -rf out/coverage && mkdir -p out/coverage
 	-$(BIN)/coverage run -m pytest $(XDIST) -m "not soak" $(ARGS)
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage html --quiet
+	$(BIN)/coverage html --quiet --fail-under=0
 	$(BIN)/coverage report
 
 check: $(READY) $(DOCS) check-elixir ## Format, lint, spelling, types, import ladder, the documentation's site, whether generated code and locks are up to date, advisories, and the Elixir package
