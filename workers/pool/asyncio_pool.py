@@ -19,6 +19,7 @@ from typing import Any
 
 from celery.concurrency.base import BasePool
 
+from snakepit_bridge.process.garbage_collection import PeriodicCollector, scale_gc_threshold
 from snakepit_bridge.process.home_loop import get_home_loop, set_bridge
 from snakepit_bridge.process.threads import Threads
 from workers.pool.coroutines import is_coroutine_task
@@ -57,6 +58,7 @@ class AsyncioPool(BasePool):
         self._threads = Threads("dspex-task")
         self._drained = threading.Event()
         self._stalled_checks = 0
+        self._collector = PeriodicCollector()
 
     # ---------------------------------------------------------------- called by Celery, in the worker's main thread
 
@@ -64,6 +66,7 @@ class AsyncioPool(BasePool):
         self._loop = get_home_loop()
         self._context = contextvars.copy_context()
         set_bridge(GreenletBridge())
+        scale_gc_threshold(self.limit)
 
     def on_apply(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -222,6 +225,7 @@ class AsyncioPool(BasePool):
         """Release the job's slot to the next one."""
         for timer in job.timers:
             timer.cancel()
+        self._collector.collect_if_due(self._loop.time())
         if self._running.pop(job.number, None) is not None:
             self._fill()
 
@@ -277,6 +281,7 @@ class AsyncioPool(BasePool):
 
     def _resize(self, by: int) -> None:
         self.limit = max(0, self.limit + by)
+        scale_gc_threshold(self.limit)
         self._fill()
 
     def _drop_waiting(self) -> None:
