@@ -21,12 +21,23 @@ SIGNATURE = "question -> answer: float"
 TEMPERATURE = 0.5
 
 
+def bare_settings(model: str, api_base: str) -> dict[str, Any]:
+    """Return DSPy's settings for a loop without the fleet."""
+    lm = LMProfile("bare", model, api_base=api_base, api_key=SecretStr("none-needed"), timeout_s=60).build()
+    return {"lm": lm, "trace": [], "disable_history": True, "track_usage": True}
+
+
+def bare_module() -> Any:
+    """Return the module that every contestant calls."""
+    module: Any = dspy.ChainOfThought(SIGNATURE)
+    module.predict.config = {"temperature": TEMPERATURE}
+    return module
+
+
 async def main(model: str, api_base: str) -> None:
     """Make as many predictions as it is told."""
-    lm = LMProfile("bare", model, api_base=api_base, api_key=SecretStr("none-needed"), timeout_s=60).build()
-    with dspy.context(lm=lm, trace=[], disable_history=True, track_usage=True):
-        module: Any = dspy.ChainOfThought(SIGNATURE)
-        module.predict.config = {"temperature": TEMPERATURE}
+    with dspy.context(**bare_settings(model, api_base)):
+        module = bare_module()
 
         async def predict(number: int) -> None:
             await module.acall(question=f"What is {number} + 1?")

@@ -1,7 +1,8 @@
 """How many predictions does one worker process make in a second, and what does each cost?
 
 At an LM that takes 200 ms and at one that takes 2 s, in one run: DSPy's bare ``acall`` loop, which is the limit; one
-asyncio worker of the fleet with single predictions, and with batches; and plain Celery with DSPy as one would write it
+asyncio worker of the fleet with single predictions, and with batches; on the same pool a task of Celery's that only
+calls DSPy, which shows Celery's share of a single prediction's cost; and plain Celery with DSPy as one would write it
 first, on prefork with two processes and on a hundred threads. All contestants stand ready from the start; rounds go
 round among them, and the median of each is reported. Each is given as many at a time as it can hold.
 
@@ -52,6 +53,7 @@ PLANS: dict[str, Plan] = {
         "bare": Round(3_000, 300),
         "asyncio": Round(3_000, 300),
         "batch": Round(3_000, 300),
+        "celery_task": Round(3_000, 300),
         "peer_prefork": Round(40, 2),
         "peer_threads": Round(500, 100),
     },
@@ -59,6 +61,7 @@ PLANS: dict[str, Plan] = {
         "bare": Round(6_000, 2_000),
         "asyncio": Round(6_000, 2_000),
         "batch": Round(6_000, 2_000),
+        "celery_task": Round(6_000, 2_000),
         "peer_prefork": Round(6, 2),
         "peer_threads": Round(200, 100),
     },
@@ -68,6 +71,7 @@ QUICK: dict[str, Plan] = {
         "bare": Round(200, 50),
         "asyncio": Round(200, 50),
         "batch": Round(200, 50),
+        "celery_task": Round(200, 50),
         "peer_prefork": Round(20, 2),  # less CPU time than this the system counts as none
         "peer_threads": Round(50, 50),
     },
@@ -196,6 +200,16 @@ def _fleet(parts: Bench, queue: str, load: Round) -> Generator[tuple[int, Fleet]
         yield pid, fleet
 
 
+@contextmanager
+def _celery_task(parts: Bench, load: Round) -> Generator[Contestant]:
+    fleet = Fleet(parts.url, queue="celery-task", wait_s=120)
+    environment = {"BENCH_MODEL": MODEL, "BENCH_LM": parts.lm.url}
+    with parts.workers(
+        1, "asyncio", max(load.in_flight, 1), fleet=fleet, environment=environment, module="benchmarks._celery_task"
+    ) as (pid,):
+        yield Contestant(pid, lambda load: asyncio.run(_plainly(parts.url, fleet.queue, load)))
+
+
 def _question(number: int) -> dict[str, str]:
     return {"question": f"What is {number} + 1?"}
 
@@ -233,6 +247,7 @@ _OPEN: dict[str, Callable[[Bench, Round], Any]] = {
     "bare": _bare,
     "asyncio": _single,
     "batch": _batch,
+    "celery_task": _celery_task,
     "peer_prefork": lambda parts, _: _plain(parts, "prefork", 2),
     "peer_threads": lambda parts, _: _plain(parts, "threads", 100),
 }

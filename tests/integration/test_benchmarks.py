@@ -34,7 +34,7 @@ def test_throughput_compares_the_fleet_with_the_bare_loop_and_with_plain_celery(
     watch = Stopwatch()
     figures = throughput.run(quick=True)
     assert list(figures) == ["0.2"]
-    assert set(figures["0.2"]) == {"bare", "asyncio", "batch", "peer_prefork", "peer_threads"}
+    assert set(figures["0.2"]) == {"bare", "asyncio", "batch", "celery_task", "peer_prefork", "peer_threads"}
     for measured in figures["0.2"].values():
         assert set(measured) == {"per_s", "cpu_ms", "rss_mb", "p99_ms"}
         assert all(figure > 0 for figure in measured.values())
