@@ -51,12 +51,12 @@ class Tally:
 
     failed_tries: int = 0
     sent_requests: int = 0
-    answered_calls: Counter[str] = field(default_factory=Counter[str])
+    answered_calls: Counter[str] = field(default_factory=Counter)
     cache_hits: int = 0
     shared_answers: int = 0
-    finish_reasons: Counter[str] = field(default_factory=Counter[str])
+    finish_reasons: Counter[str] = field(default_factory=Counter)
     last_finish_reason: str = ""
-    dropped: dict[str, str] = field(default_factory=dict[str, str])
+    dropped: dict[str, str] = field(default_factory=dict)
     deferred: LMUnavailableError | None = None
     failure: BridgeError | None = None
 
@@ -106,15 +106,15 @@ class PredictionContext:
     is_cancelled: bool = False
     has_ended: bool = False
     cache: CacheSpec | None = None
-    call_counts: Counter[str] = field(default_factory=Counter[str])
-    unparsed: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+    call_counts: Counter[str] = field(default_factory=Counter)
+    unparsed: dict[str, list[Any]] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     spending: Spending = field(default_factory=lambda: Spending(""))
-    calls: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    calls: set[asyncio.Task[Any]] = field(default_factory=set)
     journal: CallJournal | None = None
     payload: str = ""
     capture: CallCapture | None = None
-    batch_requests: list[WaitingRequest] = field(default_factory=list[WaitingRequest])
+    batch_requests: list[WaitingRequest] = field(default_factory=list)
     parked: asyncio.Future[None] | None = None
     is_parked: bool = False
 

@@ -56,13 +56,16 @@ class LMUsage:
     @property
     def cost_usd(self) -> Decimal | None:
         """The cost of the priced calls in USD, exactly; None if there are calls and none is priced."""
-        return None if self.calls and self.calls == self.unpriced_calls else Decimal(format_usd(self.cost_pico))
+        return None if self._is_unpriced else Decimal(format_usd(self.cost_pico))
+
+    @property
+    def _is_unpriced(self) -> bool:
+        return self.calls > 0 and self.calls == self.unpriced_calls
 
     def encode(self) -> dict[str, Any]:
         """Return the JSON form, whose ``cost_usd`` is text: a JSON number would be rounded."""
         counts = {name: getattr(self, name) for name in _COUNTS}
-        cost = self.cost_usd
-        return {**counts, "cost_usd": None if cost is None else format_usd(self.cost_pico)}
+        return {**counts, "cost_usd": None if self._is_unpriced else format_usd(self.cost_pico)}
 
     @classmethod
     def decode(cls, message: Mapping[str, Any]) -> Self:
@@ -134,11 +137,13 @@ class Price:
 
 
 _COUNTS = tuple(each.name for each in fields(LMUsage))[:-1]
+_NOTHING = LMUsage()
 
 
 def sum_usage(usages: Iterable[LMUsage]) -> LMUsage:
     """Return the sum of usages."""
-    return functools.reduce(operator.add, usages, LMUsage())
+    each = iter(usages)
+    return functools.reduce(operator.add, each, next(each, _NOTHING))
 
 
 def encode_by_profile(by_profile: Mapping[str, LMUsage]) -> dict[str, dict[str, Any]]:

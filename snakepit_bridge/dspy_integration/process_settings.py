@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 # Code that an LM has written runs under limits, in programs that name no interpreter of their own.
 _OWN_DEFAULTS: dict[str, Any] = {"interpreter_factory": SANDBOX}
 
+# A default that a program could change for the others; each prediction gets a copy.
+_LISTS = tuple(name for name, value in settings_module.DEFAULT_CONFIG.items() if isinstance(value, list))
+
 _dotdict = cast(type[dict[str, Any]], dotdict)
 
 
@@ -73,8 +76,10 @@ def default_settings() -> Generator[None]:
         yield
         return
     overrides = settings_module.thread_local_overrides
-    fresh = {name: list(v) if type(v) is list else v for name, v in settings_module.DEFAULT_CONFIG.items()}
-    token = overrides.set(type(overrides.get())({**fresh, **_OWN_DEFAULTS}))
+    fresh: dict[str, Any] = type(overrides.get())(settings_module.DEFAULT_CONFIG, **_OWN_DEFAULTS)
+    for name in _LISTS:
+        fresh[name] = [*fresh[name]]
+    token = overrides.set(fresh)
     try:
         yield
     finally:
