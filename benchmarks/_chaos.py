@@ -19,7 +19,7 @@ from celery import Celery
 
 from benchmarks._chaos_points import POINTS, QUEUE, TASK
 from benchmarks._network import Network
-from workers.broker.keys import DeliveryKeys
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
 from workers.pools import Pool

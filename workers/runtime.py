@@ -19,6 +19,7 @@ from snakepit_bridge.client.broker import is_same_server
 from snakepit_bridge.client.rabbitmq import is_rabbitmq
 from snakepit_bridge.costs.usage import Price
 from snakepit_bridge.delivery.activity import ActivityStore
+from snakepit_bridge.delivery.keys import REDIS_SCHEMES, DeliveryKeys
 from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.dspy_integration.bounds import TargetBounds
 from snakepit_bridge.elixir.demand import SessionDemand
@@ -71,7 +72,6 @@ from tasks.response_cache.store import AnswerStore
 from tasks.revisions import RevisionBinder, SessionSnapshots
 from tasks.runtime import Runtime
 from workers.broker.claims import BrokerClaims
-from workers.broker.keys import REDIS_SCHEMES, DeliveryKeys
 from workers.broker.lua import SCRIPTS
 from workers.encryption import load_encryption, load_signing_keys
 from workers.environment import read_settings

@@ -11,8 +11,8 @@ from kombu.connection import Connection
 from kombu.entity import Queue
 from redis import Redis
 
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from tests.harness.waiting import Stopwatch
-from workers.broker.keys import DeliveryKeys
 
 OURS, STOCK = "workers.broker:Transport", "redis"
 QUEUE = "predictions"

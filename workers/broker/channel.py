@@ -16,11 +16,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from snakepit_bridge.client.sentinel import CheckedChannel
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.redis.outages import is_outage
 from snakepit_bridge.redis.sentinel import SentinelService
 from workers.broker.claimer import Claimer, QueueList
 from workers.broker.decoding import ClaimedMessage, decode_delivery
-from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_keeper import LeaseKeeper
 from workers.broker.lease_keepers import KEEPERS
 from workers.broker.lease_settings import LeaseSettings

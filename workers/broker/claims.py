@@ -10,8 +10,8 @@ from bisect import bisect
 from collections.abc import Sequence
 from typing import Any
 
+from snakepit_bridge.delivery.keys import SEPARATOR, DeliveryKeys
 from snakepit_bridge.redis.connection import RedisConnection
-from workers.broker.keys import SEPARATOR, DeliveryKeys
 from workers.broker.lua import SCRIPTS
 
 

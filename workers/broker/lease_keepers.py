@@ -9,8 +9,8 @@ from typing import Any
 
 from redis import Redis
 
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.process.forking import after_fork_in_child
-from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_keeper import LeaseKeeper
 from workers.broker.lease_settings import LeaseSettings
 from workers.broker.leases import LeaseTable

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from workers.broker.dead_lettering import notify_listeners
-from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_settings import LeaseSettings
 from workers.broker.settlement import Payload, Settlement
 

@@ -20,10 +20,10 @@ from celery import Celery
 from pydantic import SecretStr
 
 from config.settings import FleetSettings
+from snakepit_bridge.delivery.keys import REDIS_SCHEMES
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.redis.sentinel import OPTION
 from workers import PACKAGE
-from workers.broker.keys import REDIS_SCHEMES
 from workers.broker.lease_settings import HEARTBEATS_PER_LEASE
 from workers.health.server import HealthServer
 from workers.watchdog.beats import SharedStatus

@@ -13,10 +13,10 @@ from redis import Redis
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.backlog import read_fleet_backlog
 from snakepit_bridge.delivery.backlog import Backlog, read_backlog
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.redis.connection import RedisConnection
 from tests.harness.broker import channel, put, take
 from tests.harness.servers import on_each_server
-from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_keeper import LeaseKeeper
 from workers.broker.lease_settings import LeaseSettings
 from workers.broker.leases import LeaseTable

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.rate_limits.store import LimitStore
 from tests.harness.servers import on_each_server
 from tests.unit.tasks.callers import snapshot
 from workers.broker.claims import BrokerClaims
-from workers.broker.keys import DeliveryKeys
 
 # The scripts of the limits run on Redis as well as on Valkey.
 pytest_generate_tests = on_each_server

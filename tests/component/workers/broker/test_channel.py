@@ -17,10 +17,10 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from redis import Redis
 
+from snakepit_bridge.delivery.keys import SEPARATOR, DeliveryKeys
 from tests.harness.broker import LEASE_S, OURS, QUEUE, STOCK, Consumer, channel, dead, held, put, take
 from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.broker import Channel, Transport
-from workers.broker.keys import SEPARATOR, DeliveryKeys
 from workers.dev.redis_server import EmbeddedRedis
 
 PREFIX = "team:"

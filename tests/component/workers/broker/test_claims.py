@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from snakepit_bridge.delivery.keys import SEPARATOR, DeliveryKeys
 from snakepit_bridge.redis.connection import RedisConnection
 from workers.broker.claims import BrokerClaims
-from workers.broker.keys import SEPARATOR, DeliveryKeys
 
 TAG = "0123abcd.7"
 # Neither text nor JSON, with line feeds: nobody may look into a message.

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from tests.harness.broker import LEASE_S, QUEUE, Consumer, channel, dead, held, put, take
 from tests.harness.preloaded import start_preloaded
 from tests.harness.waiting import Stopwatch, wait_until
 from workers.broker import dead_lettering as given_up
-from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_keeper import LeaseKeeper
 from workers.broker.lease_settings import HEARTBEATS_PER_LEASE, LeaseSettings
 from workers.broker.leases import LeaseTable

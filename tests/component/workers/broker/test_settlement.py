@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from tests.harness.broker import dead, held
 from workers.broker import settlement
-from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_settings import LeaseSettings
 from workers.broker.leases import LeaseTable
 from workers.broker.scripts import KeeperScripts

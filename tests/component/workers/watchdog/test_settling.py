@@ -9,11 +9,11 @@ from pydantic import SecretStr
 from redis import Redis
 
 from config.settings import FleetSettings
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.exceptions import PredictionGivenUpError
 from tests.harness.broker import channel, dead, held, put, take
 from tests.harness.waiting import Stopwatch
 from workers.app import FleetApp
-from workers.broker.keys import DeliveryKeys
 from workers.watchdog.ends import store_ends
 from workers.watchdog.evidence import Culprit
 from workers.watchdog.settling import ClaimSettlement

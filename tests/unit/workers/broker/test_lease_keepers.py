@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 from typing import Any
 
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from tests.harness.waiting import PATIENCE_S
-from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_keepers import KeeperRegistry
 from workers.broker.lease_settings import LeaseSettings
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from workers.broker import settlement
-from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_settings import LeaseSettings
 from workers.broker.leases import LeaseTable
 
