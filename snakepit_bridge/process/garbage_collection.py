@@ -7,7 +7,7 @@ import time
 
 # Garbage collection threshold of generation 0 at least; Python's default of 700 suits small programs.
 _MIN_THRESHOLD = 60_000
-# A prediction that waits for its LM is 400 to 500 objects (its coroutines, contexts and request).
+# Twice the 400 to 500 objects that a prediction is while it waits for its LM: its coroutines, contexts and request.
 _OBJECTS_PER_PREDICTION = 1_000
 # As in Python's own thresholds: each tenth collection includes the next older generation.
 _OLDER_EACH = 10
