@@ -39,7 +39,8 @@ defmodule DSPexFleet.Datasets do
                 inputs: [
                   type: Options.names(),
                   required: true,
-                  doc: "The input fields, of which every example has all; one may lack `\"context?\"`. None for a program without inputs."
+                  doc:
+                    "The input fields, of which every example has all; one may lack `\"context?\"`. None for a program without inputs."
                 ],
                 author: @author,
                 source: [type: :string, default: "", doc: "What the examples were read from."]
