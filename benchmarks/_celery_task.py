@@ -9,6 +9,8 @@ import functools
 import os
 from typing import Any
 
+import dspy
+
 from benchmarks._bare import bare_module, bare_settings
 from workers import worker_command
 from workers.app import app
@@ -22,8 +24,6 @@ def _load() -> tuple[dict[str, Any], Any]:
 @app.task(name="plain.predict")  # pyright: ignore[reportUntypedFunctionDecorator]
 async def predict(question: str) -> float:
     """Answer a question."""
-    import dspy  # loaded by the worker's start, as it loads it for the fleet's own tasks
-
     settings, module = _load()
     with dspy.context(**settings):
         prediction = await module.acall(question=question)

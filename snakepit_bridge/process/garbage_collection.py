@@ -41,9 +41,10 @@ def scale_gc_threshold(in_flight: int) -> None:
 
 
 class PeriodicCollector:
-    """Collects garbage every few seconds while predictions end, in at most a fiftieth of the time.
+    """Collects garbage while predictions end: every five seconds, or less often where it takes long.
 
-    A cycle of a few objects may hold a large input, so that their number alone is no bound for memory.
+    It takes a fiftieth of the time at most, unless one collection a minute takes more. The number of objects alone is
+    no bound for memory: a cycle of a few may hold a large input.
     """
 
     def __init__(self) -> None:

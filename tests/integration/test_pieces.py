@@ -50,11 +50,11 @@ async def read(handle: Handle) -> list[StreamChunk]:
 
 
 async def test_the_pieces_of_an_answer_are_the_answer(play: Stage) -> None:
-    play.lm.pace(5, 0.005)
+    play.lm.pace(5, 0.02)
     question, handle = ask(play)
     pieces = await read(handle)
     assert text(pieces, "answer") == f"answer of {question}" == (await handle).answer
-    assert len(pieces) > 1, "it came in one piece"  # a busy worker writes several of the LM's together
+    assert len(pieces) > 5, "it came in one piece"
     assert {(piece.predictor, piece.call, piece.attempt) for piece in pieces} == {("self", 1, 1)}
     assert play.requests_with(question)[0].body["stream"] is True
 

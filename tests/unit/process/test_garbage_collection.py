@@ -73,11 +73,12 @@ def _no_collections_of_its_own() -> Generator[None]:  # pyright: ignore[reportUn
 
 
 @pytest.mark.usefixtures("_no_collections_of_its_own")
-def test_garbage_waits_a_few_seconds_at_most_while_predictions_end() -> None:
+def test_garbage_waits_five_seconds_at_most_while_predictions_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage_collection.time, "thread_time", lambda: 0.0)
     collector = PeriodicCollector()
     assert _is_freed(collector, 100.0, generation=0)
-    assert not _is_freed(collector, 101.0, generation=0)
-    assert _is_freed(collector, 161.0, generation=0)
+    assert not _is_freed(collector, 104.9, generation=0)
+    assert _is_freed(collector, 105.0, generation=0)
 
 
 @pytest.mark.usefixtures("_no_collections_of_its_own")
@@ -88,6 +89,15 @@ def test_garbage_waits_longer_where_a_collection_takes_long(monkeypatch: pytest.
     assert _is_freed(collector, 100.0, generation=0)
     assert not _is_freed(collector, 119.0, generation=0)
     assert _is_freed(collector, 121.0, generation=0)
+
+
+@pytest.mark.usefixtures("_no_collections_of_its_own")
+def test_garbage_waits_a_minute_at_most_however_long_a_collection_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 10.0] * 2)
+    monkeypatch.setattr(garbage_collection.time, "thread_time", lambda: next(times))
+    collector = PeriodicCollector()
+    assert _is_freed(collector, 100.0, generation=0)
+    assert _is_freed(collector, 160.0, generation=0)
 
 
 @pytest.mark.usefixtures("_no_collections_of_its_own")
