@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
@@ -178,7 +179,7 @@ async def score_prediction(
     before = sum_usage(scope.spending.by_profile.values())
     try:
         # As the program itself is run; see _call_program.
-        with activate(scope), share_answers(cache, scope):
+        with activate(scope), nullcontext() if scope.cache is None else share_answers(cache, scope):
             work = mark_coroutine(scope.task_id, cast(Any, scorer(bound, scored)))
             given = await scope.within_deadline(ContainedCoroutine(work, scope.program))
         outcome = given.encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, cast
 
 from celery import Task, shared_task
@@ -99,9 +100,7 @@ async def _run(task: Task, runtime: Runtime, request: PredictionRequest, deliver
         await retry_through_outages(
             lambda: move_to_code_queue(runtime, prepared.applied.bound, delivery), deadline=request.deadline
         )
-        async with runtime.quarantine.admit(
-            runtime.message_leases, delivery.task_id, delivery.deliveries, delivery.claim
-        ):
+        async with _quarantine(runtime, delivery):
             result = await run(runtime, prepared, request, delivery)
         if not request.evaluation:
             await judge(runtime.judging, task.app, judgement, delivery.task_id, result)
@@ -119,6 +118,13 @@ async def _run(task: Task, runtime: Runtime, request: PredictionRequest, deliver
         await settle(runtime.judging, judgement, delivery.task_id, exc)
         raise
     return await encode_for_storage(runtime, result, request)
+
+
+def _quarantine(runtime: Runtime, delivery: Delivery) -> AbstractAsyncContextManager[None]:
+    """Isolate a prediction that may have crashed workers; one that is delivered for the first time hasn't."""
+    if not delivery.is_repeated:
+        return nullcontext()
+    return runtime.quarantine.admit(runtime.message_leases, delivery.task_id, delivery.deliveries, delivery.claim)
 
 
 async def _load_result(

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from itertools import chain, count
 from typing import Any
@@ -33,12 +33,12 @@ from snakepit_bridge.programs.codec import encode_completions, encode_outputs
 from snakepit_bridge.programs.steps import StepRecorder
 from snakepit_bridge.protocol.messages import PredictionRequest, Result, chunks_key
 from snakepit_bridge.protocol.provenance import Provenance, Timings
-from snakepit_bridge.redis.outages import retry_through_outages
+from snakepit_bridge.redis.outages import MAX_WAIT_S, retry_through_outages
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.containment import ContainedCoroutine
 from tasks.errors import find_bridge_error, merge_lm_failure, translate_error
-from tasks.journal.delivery import keep_journal
 from tasks.journal.journal import CallJournal
+from tasks.journal.task_journal import keep_task_journal
 from tasks.metrics import ScoredExample, Scorer, prepare_metric, score_prediction
 from tasks.prediction_context import PredictionContext, activate
 from tasks.preparation import LapTimer, PreparedProgram, check_deadline, prepare, to_ms
@@ -72,11 +72,25 @@ async def run(runtime: Runtime, prepared: PreparedProgram, request: PredictionRe
         BridgeError: the prediction failed; the subclass says why.
     """
     deliveries = chain((delivery,), (replace(delivery, attempt=attempt) for attempt in count(delivery.attempt + 1)))
-    may_be_parked = runtime.profiles.has_batch_tier
-    async with keep_journal(
-        runtime.journals, prepared, delivery, deadline=request.deadline, may_be_parked=may_be_parked
-    ) as journal:
+    async with _keep_journal(runtime, prepared, request, delivery) as journal:
         return await OPEN_FILES.wait_for_files(lambda: _run_once(runtime, prepared, request, next(deliveries), journal))
+
+
+def _keep_journal(
+    runtime: Runtime, prepared: PreparedProgram, request: PredictionRequest, delivery: Delivery
+) -> AbstractAsyncContextManager[CallJournal | None]:
+    """Keep the journal of a prediction with what earlier deliveries recorded; None if its program keeps none."""
+    may_be_parked = runtime.profiles.has_batch_tier
+    if runtime.journals is None or not (prepared.applied.bound.keeps_journal or may_be_parked):
+        return nullcontext()
+    patience_s = 0.0 if prepared.served.outage else MAX_WAIT_S
+    return keep_task_journal(
+        runtime.journals,
+        delivery,
+        deadline=request.deadline,
+        patience_s=patience_s,
+        may_be_parked=may_be_parked,
+    )
 
 
 async def _run_once(
@@ -214,7 +228,8 @@ async def _call_program(
     """Call the program within the deadline, and translate its exceptions."""
     bounds = asyncio.timeout(scope.remaining_s())
     try:
-        with record_program(scope.program), activate(scope), share_answers(runtime.cache, scope):
+        shared = nullcontext() if scope.cache is None else share_answers(runtime.cache, scope)
+        with record_program(scope.program), activate(scope), shared:
             async with bounds:
                 prediction: Any = await ContainedCoroutine(
                     mark_coroutine(scope.task_id, bound.acall(steps, **inputs)), scope.program

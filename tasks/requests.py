@@ -24,6 +24,7 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.protocol.json_values import ValueBounds, find_problem, unescape
 from snakepit_bridge.protocol.messages import (
     DEFAULT_SESSION,
+    DURABILITY,
     LM_FAILING_S,
     LM_TRIES,
     OLDEST_VERSION,
@@ -172,7 +173,7 @@ def parse_delivery(task: Task, *, checked_at: float = float("-inf")) -> Delivery
         deliveries=deliveries,
         hard_limit_s=_hard_limit_s(task),
         reply_channel=str(headers.get(REPLY_CHANNEL) or ""),
-        durability=Replication.of_headers(headers),
+        durability=Replication.of_headers(headers) if DURABILITY in headers else ON_PRIMARY,
         tries=int(headers.get(LM_TRIES) or 0),
         failing_s=float(headers.get(LM_FAILING_S) or 0.0),
         checked_at=checked_at,
@@ -203,9 +204,9 @@ def decrypt_request(payloads: Payloads, request: PredictionRequest, task_id: str
         DecryptionError: they can't be decrypted, or aren't encrypted and have to be.
     """
     inputs: Any = request.inputs
-    if is_encrypted(inputs):
+    if isinstance(inputs, str) and is_encrypted(inputs):
         return replace(request, inputs=payloads.decrypt_inputs(inputs, task_id, request.program))
-    if not (request.chained or request.take):
+    if payloads.cipher.is_on and not (request.chained or request.take):
         payloads.cipher.check_plain("inputs", (task_id,))
     return request
 

@@ -77,7 +77,7 @@ class FleetApp(Celery):
     @property
     def runtime(self) -> Runtime:
         """This process's runtime, built on first use."""
-        return self.slot.get()
+        return self.slot.runtime or self.slot.get()
 
     def equip(self, settings: FleetSettings) -> None:
         """Take the fleet's broker, transport, result backend and tasks, before the app is used.

@@ -31,7 +31,7 @@ from snakepit_bridge.encryption.cipher import Cipher
 from snakepit_bridge.exceptions import BridgeError, copy_error
 from snakepit_bridge.process.home_loop import can_switch_out, run_blocking
 from snakepit_bridge.protocol.error_encryption import decrypt_error, encrypt_error
-from snakepit_bridge.protocol.messages import REPLY_CHANNEL, is_result
+from snakepit_bridge.protocol.messages import DURABILITY, REPLY_CHANNEL, is_result
 from snakepit_bridge.protocol.task_state import is_final_state
 from snakepit_bridge.redaction import redact_all
 from snakepit_bridge.redis.key_names import FleetKeys
@@ -161,7 +161,7 @@ class CommitBackend(PrimaryBackend):
         call = task_id, result, state, traceback, request, replies
         if can_switch_out() or cast(Any, self.app).slot.built:
             keys, args = self._script_arguments(*call)
-            durability = read_durability(headers) if is_final_state(state) else ON_PRIMARY
+            durability = read_durability(headers) if DURABILITY in headers and is_final_state(state) else ON_PRIMARY
             commit = functools.partial(self._commit_pipelined, task_id, keys, args, state, result, durability)
             run_blocking(_retry_commit(commit))
         else:
@@ -231,10 +231,10 @@ class CommitBackend(PrimaryBackend):
     ) -> bytes | None:
         runtime = cast(HasRuntime, self.app).runtime
         with TELEMETRY.tracer.span("commit"):
-            if durability.waits:
-                reply = await run_durably(runtime, _COMMIT, keys, args, durability)
-            else:
+            if durability == ON_PRIMARY:
                 reply = await runtime.results.execute_script(_COMMIT, keys, args)
+            else:
+                reply = await run_durably(runtime, _COMMIT, keys, args, durability)
             earlier = _earlier_state(reply)
         if earlier is None:
             record_commit(task_id, state, encoded)

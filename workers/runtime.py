@@ -96,6 +96,7 @@ class RuntimeSlot:
         shares_process: whether the worker's tasks share a process.
         checked: whether the configuration was checked, so that the LM profiles are resolved.
         warm: whether the clients of the LMs are built.
+        runtime: the runtime, once it is built.
     """
 
     def __init__(self, settings: FleetSettings) -> None:
@@ -104,13 +105,13 @@ class RuntimeSlot:
         self.checked = False
         self.warm = False
         self._lock = threading.Lock()
-        self._runtime: Runtime | None = None
+        self.runtime: Runtime | None = None
         after_fork_in_child(self._reset)
 
     @property
     def built(self) -> bool:
         """Whether this process has built its runtime, so that it runs tasks."""
-        return self._runtime is not None
+        return self.runtime is not None
 
     def get(self) -> Runtime:
         """Return the runtime, building it on first use.
@@ -119,9 +120,9 @@ class RuntimeSlot:
             ConfigurationError: the LM profiles are invalid.
         """
         with self._lock:
-            if self._runtime is None:
-                self._runtime = build_runtime(self._settings, shares_process=self.shares_process)
-            return self._runtime
+            if self.runtime is None:
+                self.runtime = build_runtime(self._settings, shares_process=self.shares_process)
+            return self.runtime
 
     def check(self, *, keep: bool) -> None:
         """Build the runtime before anything is consumed, so that a broken configuration is found early.
@@ -137,10 +138,10 @@ class RuntimeSlot:
         asyncio.run(check_servers(self._settings))
         self.checked = True
         if not keep:
-            self._runtime = None
+            self.runtime = None
 
     def _reset(self) -> None:
-        self._runtime, self._lock = None, threading.Lock()
+        self.runtime, self._lock = None, threading.Lock()
 
 
 def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> Runtime:

@@ -182,9 +182,7 @@ class Handle:
     async def _get(self, wait_s: float | None) -> FleetPrediction:
         wait_s = self._wait_s if wait_s is None else wait_s
         result = await self._result(wait_s)
-        # DSPy is loaded here, with the first prediction, and not when the client is imported: beside the loop, since
-        # it takes seconds.
-        kind = await asyncio.to_thread(_load_prediction_type)
+        kind = _loaded[0] if _loaded else await asyncio.to_thread(_load_prediction_type)
         return kind.from_result(
             await retry_through_outages(lambda: self._payloads.load_result(result, self.id), patience_s=wait_s)
         )
@@ -241,7 +239,12 @@ class Handle:
         return f"isn't in {self._finder} either"
 
 
+# DSPy takes seconds to load: with the first prediction, beside the loop, and not when the client is imported.
+_loaded: list[type[FleetPrediction]] = []
+
+
 def _load_prediction_type() -> type[FleetPrediction]:
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
+    _loaded.append(FleetPrediction)
     return FleetPrediction

@@ -31,7 +31,7 @@ from snakepit_bridge.client.rabbitmq import (
     acquire_confirmed_producer,
     is_rabbitmq,
     make_queue,
-    translate_broker_errors,
+    to_broker_error,
 )
 from snakepit_bridge.client.submit_span import record_submit
 from snakepit_bridge.delivery.keys import DeliveryKeys
@@ -96,6 +96,8 @@ class MessagePublisher:
         self._keep_s = keep_s
         self._url = url
         self._replication = replication
+        self._waits = replication.waits
+        self._durability = replication.headers()
         self._pid = os.getpid()
 
     def submit(
@@ -125,7 +127,7 @@ class MessagePublisher:
             NotReplicatedError: the message is sent, but on fewer servers than it was to wait for.
             StoreUnavailableError: the broker or Redis is away.
         """
-        if self._replication.waits:
+        if self._waits:
             run_blocking(check_durability(self._replication, self._connection, self._broker, self._url))
             if self._can_enqueue_by_script:
                 # What is waited for is a script's write, and a script that is sent twice needs a key.
@@ -134,7 +136,7 @@ class MessagePublisher:
         # The same key twice is one prediction.
         different = list({ask.task_id: ask for ask in asks}.values())
         with record_submit(self._queue, request.program, [ask.task_id for ask in different]) as submit:
-            headers = {**submit.headers, **self._replication.headers()}
+            headers = {**submit.headers, **self._durability}
             order = _SendOptions(request, priority, replies, batch, headers)
             known = self._deliver(order, different)
             submit.sent = len(known) < len(different)
@@ -159,11 +161,7 @@ class MessagePublisher:
         """
         self._reset_after_fork()
         try:
-            with (
-                translate_broker_errors(self._broker, queue or self._queue),
-                self._producer() as producer,
-                _reconnect_after_error(producer),
-            ):
+            with self._producer() as producer, _reconnect_after_error(producer):
                 self._app.amqp.send_task_message(
                     producer,
                     name,
@@ -176,6 +174,11 @@ class MessagePublisher:
                 )
         except (EncodeError, TypeError) as exc:
             raise _input_error(program, exc) from exc
+        except Exception as exc:
+            named = to_broker_error(exc, self._broker, queue or self._queue)
+            if named is None:
+                raise
+            raise named from exc
 
     def _deliver(self, order: _SendOptions, asks: list[PendingPrediction]) -> dict[str, SentRequest]:
         """Send what isn't known, and return what is."""
@@ -210,7 +213,7 @@ class MessagePublisher:
 
     async def _run_enqueue(self, keys: Sequence[str], args: Sequence[Any]) -> Sequence[bytes]:
         """Run the script, wait for replicas if that is wanted, and return the reservations that exist."""
-        if not self._replication.waits:
+        if not self._waits:
             return await self._connection.execute_script(lua.SCRIPTS["enqueue"], keys, args)
         durable, touch = self._connection.durable, ("EXPIRE", keys[1], self._keep_s)
         found, confirmed = await durable.run(lua.SCRIPTS["enqueue"], keys, args, self._replication, touch)
@@ -301,12 +304,16 @@ class MessagePublisher:
         return get_broker_url(self._app)
 
     @cached_property
+    def _uses_rabbitmq(self) -> bool:
+        return is_rabbitmq(self._broker)
+
+    @cached_property
     def _can_enqueue_by_script(self) -> bool:
         return is_same_server(self._broker, self._url)
 
     def _route(self, queue: str) -> dict[str, Any]:
         """Return where messages go; on RabbitMQ the queue's declaration, and how long its confirmation may take."""
-        if not is_rabbitmq(self._broker):
+        if not self._uses_rabbitmq:
             return {"queue": queue}
         return {"queue": self._rabbitmq_queue(queue), "confirm_timeout": CONFIRM_WITHIN_S}
 
@@ -317,7 +324,7 @@ class MessagePublisher:
 
     def _producer(self) -> AbstractContextManager[Any]:
         """Return a producer of the app's; on RabbitMQ its messages are confirmed, whatever the app is set to."""
-        if not is_rabbitmq(self._broker):
+        if not self._uses_rabbitmq:
             return self._app.producer_or_acquire()
         return acquire_confirmed_producer(self._app)
 

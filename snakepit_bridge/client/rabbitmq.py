@@ -134,27 +134,36 @@ def resend(app: Celery, dead: DeadLetter) -> None:
 
 @contextmanager
 def translate_broker_errors(url: str, queue: str = "") -> Generator[None]:
-    """Name what a broker, RabbitMQ or Redis, answers or doesn't.
+    """Raise what a broker, RabbitMQ or Redis, answers or doesn't as ``to_broker_error`` names it."""
+    try:
+        yield
+    except Exception as exc:
+        named = to_broker_error(exc, url, queue)
+        if named is None:
+            raise
+        raise named from exc
+
+
+def to_broker_error(exc: Exception, url: str, queue: str = "") -> BridgeError | None:
+    """Return the named error for what a broker, RabbitMQ or Redis, answers or doesn't; None for any other error.
 
     Args:
+        exc: what was raised.
         url: the broker's.
         queue: the one that it is about.
 
-    Raises:
+    Returns:
         StoreUnavailableError: it is away, or hasn't confirmed in time.
         StoreForbiddenError: the user lacks a right on Redis.
         ConfigurationError: RabbitMQ refuses this user, the virtual host or the declaration of the queue.
     """
-    try:
-        yield
-    except Exception as exc:
-        named = to_declaration_error(exc, url, queue) or _to_configuration_error(exc, url)
-        named = named or to_database_error(exc, mask_url(url))
-        if named is None and is_outage(exc):
-            named = to_unavailable_error(exc, mask_url(url), user_of(url))
-        if named is None or isinstance(exc, BridgeError):
-            raise
-        raise named from exc
+    if isinstance(exc, BridgeError):
+        return None
+    named = to_declaration_error(exc, url, queue) or _to_configuration_error(exc, url)
+    named = named or to_database_error(exc, mask_url(url))
+    if named is None and is_outage(exc):
+        named = to_unavailable_error(exc, mask_url(url), user_of(url))
+    return named
 
 
 def acquire_confirmed_producer(app: Celery) -> AbstractContextManager[Any]:

@@ -8,6 +8,7 @@ support Redis Cluster as a broker, so all these keys are on one server.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from snakepit_bridge.redis.key_names import FleetKeys
 
@@ -20,7 +21,7 @@ SEPARATOR = "\x06\x16"
 """kombu's separator between the queue's name and the priority step in a list's key."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DeliveryKeys:
     """The delivery keys of one fleet.
 
@@ -37,27 +38,27 @@ class DeliveryKeys:
         """Return the keys of a namespace's fleet."""
         return cls(f"{prefix}{FleetKeys(namespace).deliveries}", prefix)
 
-    @property
+    @cached_property
     def workers(self) -> str:
         """Hash from each worker with claims, now or recently, to the tick of its last heartbeat."""
         return f"{self.base}:workers"
 
-    @property
+    @cached_property
     def ticks(self) -> str:
         """Hash of the reaper's current tick and the server's time of it in milliseconds."""
         return f"{self.base}:ticks"
 
-    @property
+    @cached_property
     def delayed(self) -> str:
         """Sorted set of delayed records, by due time in Unix milliseconds."""
         return f"{self.base}:delayed"
 
-    @property
+    @cached_property
     def dead(self) -> str:
         """Sorted set of dead letters' ids, by Unix milliseconds."""
         return f"{self.base}:dead"
 
-    @property
+    @cached_property
     def dead_entries(self) -> str:
         """Hash of dead letters by id."""
         return f"{self.base}:dead:entries"

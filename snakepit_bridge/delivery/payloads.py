@@ -161,7 +161,8 @@ class Payloads:
             StoreUnavailableError: Redis is unreachable.
         """
         if result.payload is None:
-            self.cipher.check_plain(_RESULT, (task_id,))
+            if self.cipher.is_on:
+                self.cipher.check_plain(_RESULT, (task_id,))
             return result
         if is_encrypted(result.payload):
             loaded = Result.decode(loads(self.cipher.decrypt_text(result.payload, ())))

@@ -15,10 +15,10 @@ import dspy
 
 from snakepit_bridge.dspy_integration import call_snapshots as calls
 from snakepit_bridge.dspy_integration.binding import BoundValue, check_bindable
-from snakepit_bridge.dspy_integration.call_snapshots import WRITTEN_BY_THE_USER, CallSnapshots, runs_natively
+from snakepit_bridge.dspy_integration.call_snapshots import CallSnapshots
 from snakepit_bridge.dspy_integration.callbacks import Changes, SyncCallback
 from snakepit_bridge.dspy_integration.context_overrides import OVERRIDES, apply_overrides
-from snakepit_bridge.dspy_integration.module_tree import clone, part_at, parts
+from snakepit_bridge.dspy_integration.module_tree import WRITTEN_BY_THE_USER, clone, part_at, parts, runs_natively
 from snakepit_bridge.dspy_integration.trace_identity import preserve_predictor_identity
 from snakepit_bridge.dspy_integration.variable_bindings import VariableBindings
 from snakepit_bridge.exceptions import BindingError

@@ -1,4 +1,4 @@
-"""A module's tree: which predictors and modules it holds, and a copy of just that structure.
+"""A module's tree: which predictors and modules it holds, a copy of just that structure, and the methods a call runs.
 
 DSPy's own ``named_predictors`` leaves out compiled sub-modules, which a binding must reach too, and its ``deepcopy``
 copies demos, tools and LM clients, which a bound copy only reads.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import dspy
 from dspy.primitives.base_module import BaseModule
 
-from snakepit_bridge.dspy_integration.compat import KNN, Flex, Parallel, adopt_flex
+from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, adopt_flex
 
 M = TypeVar("M")
 
@@ -29,6 +29,8 @@ PARTS: tuple[type, ...] = (BaseModule, KNN, Parallel)
 AWARE = "_is_variable_aware"
 # Set on classes that precede others and apply context overrides around their calls.
 APPLIES_OVERRIDES = "_applies_overrides"
+# Attribute of the mixin's wrapper of a method, which holds the method as the user wrote it.
+WRITTEN_BY_THE_USER = "_written_by_the_user"
 
 _OUR_PACKAGE = __name__.rpartition(".")[0]
 
@@ -167,3 +169,39 @@ def _clone(value: Any, done: dict[int, Any]) -> Any:
     if type(value) is dict and any(map(is_part, cast(dict[Any, Any], value).values())):
         return {name: _clone(part, done) for name, part in cast(dict[Any, Any], value).items()}
     return value
+
+
+def runs_natively(module_class: type) -> bool:
+    """Check whether a class has an ``aforward`` that matches its ``forward`` and doesn't block the loop.
+
+    A class that overrides only ``forward`` would run its parent's ``aforward``, which does something else. RLM's
+    blocks the loop while its interpreter runs.
+    """
+    for base in module_class.__mro__:
+        if base is RLM:
+            return False
+        if not is_ours(base) and ("aforward" in vars(base) or (is_defined_by_user(base) and "acall" in vars(base))):
+            return True
+        if not is_ours(base) and ("forward" in vars(base) or (is_defined_by_user(base) and "__call__" in vars(base))):
+            return False
+    return False
+
+
+def find_entry_points(module: Any) -> list[Callable[..., Any]]:
+    """Return the functions of the user's own that a call of a module runs, bound to it, the outer one first."""
+    names = ("acall", "aforward") if runs_natively(type(module)) else ("__call__", "forward")
+    return [found for found in (_find_method(module, name) for name in names) if found is not None]
+
+
+def _find_method(module: Any, name: str) -> Callable[..., Any] | None:
+    """Return a method as the user wrote it, bound to the module; None if it is DSPy's or doesn't exist."""
+    if name in vars(module) and callable(vars(module)[name]):
+        return cast(Callable[..., Any], vars(module)[name])
+    for base in type(module).__mro__:
+        if name in vars(base) and not is_ours(base):
+            written: Any = vars(base)[name]
+            if not is_defined_by_user(base):
+                return None
+            written = getattr(written, WRITTEN_BY_THE_USER, written)
+            return written.__get__(module, type(module)) if hasattr(type(written), "__get__") else written
+    return None

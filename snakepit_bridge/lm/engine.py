@@ -25,7 +25,7 @@ from snakepit_bridge.lm.compat import lookup_provider, select_backend, stream_em
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.extensions import add_extensions, get_rollout_id, split_original_messages
 from snakepit_bridge.lm.http_fields import find_key_problem
-from snakepit_bridge.lm.models import drop_unsupported
+from snakepit_bridge.lm.models import drop_unsupported, find_family
 from snakepit_bridge.lm.streaming import StreamEvent, StreamQueue, StreamSink, fetch_response, find_stream_observer
 from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.process.open_files import OPEN_FILES
@@ -138,9 +138,14 @@ class LMEngine:
             lm15.TimeoutError: it took longer than the endpoint's timeout.
             lm15.LM15Error: the provider or the connection failed otherwise.
         """
-        request, _ = drop_unsupported(self.endpoint.model, request)
+        request, _ = self.drop_unsupported(request)
         async with OPEN_FILES.connection():
             return await OPEN_FILES.wait_for_files(lambda: self._send_within_timeout(request, sink))
+
+    def drop_unsupported(self, request: Request) -> tuple[Request, tuple[str, ...]]:
+        """Return a request without the keywords that the model doesn't support, and their names."""
+        model = self.endpoint.model
+        return (request, ()) if find_family(model) is None else drop_unsupported(model, request)
 
     async def _send_within_timeout(self, request: Request, pieces: StreamSink | None) -> Response:
         try:
@@ -193,7 +198,7 @@ class LMEngine:
             lm15.UnsupportedFeatureError: no batch can hold it.
             lm15.LM15Error: it can't be built.
         """
-        request, _ = drop_unsupported(self.endpoint.model, request)
+        request, _ = self.drop_unsupported(request)
         request, messages = split_original_messages(request)
         if messages is not None:
             raise UnsupportedFeatureError("a message has parts that a batch can't hold; use a profile without a tier")
@@ -201,7 +206,7 @@ class LMEngine:
 
     async def parse_batch_reply(self, request: Request, status: int, body: str) -> Response:
         """Return the response of a batch's reply to a request; raise ``lm15`` errors."""
-        request, _ = drop_unsupported(self.endpoint.model, request)
+        request, _ = self.drop_unsupported(request)
         request, _ = split_original_messages(request)
         return await self._native_backend.parse_reply(request, status, body)
 

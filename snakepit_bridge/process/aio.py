@@ -32,26 +32,29 @@ class OutageLog:
         log: the logger.
         what: what fails during the outage, as the beginning of a sentence.
         expected: the errors of an outage.
+
+    Attributes:
+        is_down: whether the operation has failed and doesn't work again.
     """
 
     def __init__(self, log: logging.Logger, what: str, *, expected: type[Exception] = StoreUnavailableError) -> None:
         self._log = log
         self._what = what
         self._expected = expected
-        self._is_down = False
+        self.is_down = False
         self._unexpected = ""
 
     def failed(self, why: object) -> None:
         """Log that the operation failed, unless that is logged already."""
-        if not self._is_down:
+        if not self.is_down:
             self._log.warning("%s: %s", self._what, why)
-        self._is_down = True
+        self.is_down = True
 
     def recovered(self) -> None:
         """Log that the operation works again, if it had failed."""
-        if self._is_down:
+        if self.is_down:
             self._log.warning("Recovered: %s", self._what)
-        self._is_down = False
+        self.is_down = False
 
     @contextmanager
     def survive(self) -> Generator[Round]:

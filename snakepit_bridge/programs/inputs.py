@@ -20,10 +20,9 @@ from dspy.utils.constants import IS_TYPE_UNDEFINED
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from snakepit_bridge.dspy_integration.call_snapshots import find_entry_points
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.knn_few_shot import KNNFewShot
-from snakepit_bridge.dspy_integration.module_tree import predictors
+from snakepit_bridge.dspy_integration.module_tree import find_entry_points, predictors
 from snakepit_bridge.exceptions import InputError
 from snakepit_bridge.programs.codec import decode_inputs, revive_inputs
 

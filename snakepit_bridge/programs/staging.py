@@ -6,6 +6,7 @@ by spaces, and in experiments.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -65,6 +66,7 @@ def rollout_target(name: str, label: str) -> str:
     return f"program:{name}@{label}"
 
 
+@functools.lru_cache(maxsize=1024)
 def parse_entry(name: str, entry: bytes | str) -> tuple[int, str]:
     """Return the version and the digest of an entry of a program's hash.
 

@@ -20,11 +20,10 @@ import dspy
 from dspy.primitives.base_module import BaseModule
 from pydantic import BaseModel
 
-from snakepit_bridge.dspy_integration.call_snapshots import runs_natively
 from snakepit_bridge.dspy_integration.compat import RLM, Flex
 from snakepit_bridge.dspy_integration.isolation import Isolation
 from snakepit_bridge.dspy_integration.knn_few_shot import KNNFewShot
-from snakepit_bridge.dspy_integration.module_tree import clone, parts
+from snakepit_bridge.dspy_integration.module_tree import clone, parts, runs_natively
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.inputs import ProgramInputs
 

@@ -77,10 +77,11 @@ class Variable:
 
     def encode(self) -> bytes:
         """Return the canonical JSON of type, value and constraints; equal variables have equal bytes."""
-        return self._encoded
+        return self.encoded
 
     @cached_property
-    def _encoded(self) -> bytes:
+    def encoded(self) -> bytes:
+        """What ``encode`` returns."""
         value = to_json(self.type, self.value)
         return encode_canonical({"type": self.type, "value": value, "constraints": self.constraints.as_dict()})
 
@@ -90,10 +91,10 @@ class Variable:
 
     # Compared by bytes, so that NaN equals itself and 1 differs from 1.0.
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Variable) and self.name == other.name and self._encoded == other._encoded
+        return isinstance(other, Variable) and self.name == other.name and self.encoded == other.encoded
 
     def __hash__(self) -> int:
-        return hash((self.name, self._encoded))
+        return hash((self.name, self.encoded))
 
 
 def check_variable_name(name: object) -> None:

@@ -23,7 +23,9 @@ async def keep_task_journal(
     patience_s: float = MAX_WAIT_S,
     may_be_parked: bool = False,
 ) -> AsyncGenerator[CallJournal]:
-    """Yield the journal of any task, as :func:`keep_journal` does.
+    """Yield the journal of a task with what earlier deliveries recorded.
+
+    What is recorded and unwritten at the end of the block is written unless the task is over by then.
 
     Args:
         journals: the journals in Redis.

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 from dspy.lm15 import Request, Response
 
-from snakepit_bridge.lm.engine import LMCall
-from snakepit_bridge.lm.models import drop_unsupported
+from snakepit_bridge.lm.engine import LMCall, LMEngine
 from snakepit_bridge.lm.profiles import LMProfiles
 from tasks.cancellation import CancellationRegistry
 from tasks.lm_batches.parking import BatchParking
@@ -129,14 +128,15 @@ class Provider:
         request = call.call.request
         if call.engine is not call.call.engine:
             request = replace(request, model=call.engine.endpoint.model)
-        self._note_dropped(scope, call.engine.endpoint.model, request)
+        self._note_dropped(scope, call.engine, request)
         if pieces is not None:
             pieces.void()
         return await scope.within_deadline(call.engine.send(request, pieces))
 
-    def _note_dropped(self, scope: PredictionContext, model: str, request: Request) -> None:
+    def _note_dropped(self, scope: PredictionContext, engine: LMEngine, request: Request) -> None:
         """Record the keywords that a model doesn't support in the provenance, and log each once per process."""
-        for name in drop_unsupported(model, request)[1]:
+        model = engine.endpoint.model
+        for name in engine.drop_unsupported(request)[1]:
             scope.tally.dropped[name] = model
             if (model, name) not in self._logged:
                 self._logged.add((model, name))

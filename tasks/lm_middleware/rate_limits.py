@@ -36,7 +36,8 @@ class LimitUpdates:
         except Exception as exc:  # noqa: BLE001 - accounting must not cost an answer
             self._outage.failed(exc)
         else:
-            self._outage.recovered()
+            if self._outage.is_down:
+                self._outage.recovered()
 
 
 class ProviderPauses:

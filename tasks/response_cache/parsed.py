@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import dspy
@@ -13,13 +13,9 @@ from tasks.prediction_context import PredictionContext, current_prediction
 from tasks.response_cache.single_flight import AnswerCache
 
 
-def share_answers(cache: AnswerCache, scope: PredictionContext) -> AbstractContextManager[None]:
-    """Share the answers to a program's LM calls once the program has parsed them."""
-    return nullcontext() if scope.cache is None else _share_parsed(cache, scope)
-
-
 @contextmanager
-def _share_parsed(cache: AnswerCache, scope: PredictionContext) -> Generator[None]:
+def share_answers(cache: AnswerCache, scope: PredictionContext) -> Generator[None]:
+    """Share the answers to a program's LM calls once the program has parsed them."""
     try:
         with dspy.context(callbacks=[*dspy.settings.get("callbacks", []), ParseCallback(cache)]):
             yield

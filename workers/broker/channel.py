@@ -174,7 +174,7 @@ class Channel(CheckedChannel):
         """Return the first claim's number, and the keys and arguments of the claim script."""
         holding, layout = self.leases, self.leases.layout
         first = holding.reserve_numbers(room)
-        keys = [layout.workers, layout.ticks, layout.held(holding.worker), layout.delayed]
+        keys = [layout.workers, layout.ticks, holding.held_key, layout.delayed]
         flags = "".join("1" if is_recorded else "0" for is_recorded in recorded)
         return first, [*keys, *(place for _, place in lists)], [holding.worker, first, room, flags]
 

@@ -71,8 +71,7 @@ class LeaseKeeper:
 
     def scripts_for(self, worker: str) -> KeeperScripts:
         """Return scripts for another process's leases on this broker, on a new connection."""
-        theirs = LeaseTable(self.leases.layout, self.leases.settings)
-        theirs.worker = worker
+        theirs = LeaseTable(self.leases.layout, self.leases.settings, worker)
         return KeeperScripts(self._connect(), theirs)
 
     @property

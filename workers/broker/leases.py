@@ -43,12 +43,14 @@ class LeaseTable:
     Args:
         layout: the broker's keys.
         settings: the lease settings.
+        worker: the id of another process's worker, if they are that one's.
     """
 
-    def __init__(self, layout: DeliveryKeys, settings: LeaseSettings) -> None:
+    def __init__(self, layout: DeliveryKeys, settings: LeaseSettings, worker: str = "") -> None:
         self.layout = layout
         self.settings = settings
-        self.worker = uuid4().hex[:12]
+        self.worker = worker or uuid4().hex[:12]
+        self.held_key = layout.held(self.worker)
         self.held: dict[str, HeldClaim] = {}
         self.unsettled: dict[str, Settlement] = {}
         self.detached: set[str] = set()
@@ -67,7 +69,7 @@ class LeaseTable:
     def settle_keys(self) -> tuple[str, str, str, str]:
         """The keys of ``settle.lua``."""
         layout = self.layout
-        return layout.held(self.worker), layout.delayed, layout.dead, layout.dead_entries
+        return self.held_key, layout.delayed, layout.dead, layout.dead_entries
 
     def reserve_numbers(self, count: int) -> int:
         """Reserve ``count`` claim numbers and return the first."""
@@ -105,7 +107,8 @@ class LeaseTable:
         ended = list(settlements)
         for settlement in ended:
             self.unsettled.pop(settlement.tag, None)
-        notify_listeners(ended)
+        if any(settlement.verb == "dead" for settlement in ended):
+            notify_listeners(ended)
 
     def overdue_settlements(self, age_s: float) -> list[Settlement]:
         """Return the settlements that the broker hasn't confirmed within ``age_s`` seconds."""

@@ -44,7 +44,7 @@ class KeeperScripts:
         # Heartbeats jitter by milliseconds, and two that come a little early should still be two ticks.
         between_ms = round(holding.settings.heartbeat_s * 900)
         missed = round(holding.settings.lease_s / holding.settings.heartbeat_s)
-        keys = [layout.workers, layout.ticks, layout.held(holding.worker)]
+        keys = [layout.workers, layout.ticks, holding.held_key]
         count, *silent = self._run("beat", keys, [holding.worker, between_ms, missed])
         names = [part.decode() for part in silent]
         return int(count), list(zip(names[::2], names[1::2], strict=True))
@@ -109,7 +109,7 @@ class KeeperScripts:
         Raises:
             RedisError: the broker is unreachable.
         """
-        found: Any = self.client.hkeys(self._leases.layout.held(self._leases.worker))
+        found: Any = self.client.hkeys(self._leases.held_key)
         return [tag.decode() for tag in found]
 
     def get_record(self, tag: str) -> bytes | None:
@@ -118,7 +118,7 @@ class KeeperScripts:
         Raises:
             RedisError: the broker is unreachable.
         """
-        found: Any = self.client.hget(self._leases.layout.held(self._leases.worker), tag)
+        found: Any = self.client.hget(self._leases.held_key, tag)
         return found
 
     def count_waiting(self, lists: Sequence[str]) -> int:

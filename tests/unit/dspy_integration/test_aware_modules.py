@@ -20,9 +20,8 @@ from snakepit_bridge.dspy_integration import (
     modules,
     variable_aware,
 )
-from snakepit_bridge.dspy_integration.call_snapshots import runs_natively
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
-from snakepit_bridge.dspy_integration.module_tree import is_user_class
+from snakepit_bridge.dspy_integration.module_tree import is_user_class, runs_natively
 from snakepit_bridge.dspy_integration.modules import plain_class_name
 from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.session_context import SessionContext

@@ -38,7 +38,7 @@ print(json.dumps({
     "backend": app.conf.result_backend,
     "queue": app.conf.task_default_queue,
     "namespace": app.settings.namespace,
-    "runtime": app.slot._runtime is not None,
+    "runtime": app.slot.built,
 }))
 """
 
