@@ -20,9 +20,8 @@ from snakepit_bridge.redis.replication import ON_PRIMARY, Replication
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.errors import translate_error
 from tasks.prediction import encode_for_storage, run
-from tasks.preparation import PreparedProgram, prepare
+from tasks.preparation import PreparedProgram, move_to_code_queue, needs_code_queue, prepare
 from tasks.requests import Delivery, decrypt_request
-from tasks.routing import move_to_code_queue, needs_code_queue
 from tasks.runtime import Runtime
 from tasks.spending import track_spending
 from tasks.telemetry import record_input

@@ -20,8 +20,7 @@ from celery.exceptions import Ignore
 from snakepit_bridge.exceptions import PredictionCancelledError, StoreUnavailableError, copy_error
 from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, cancel_tasks, every
 from snakepit_bridge.process.home_loop import share_future
-from snakepit_bridge.protocol.messages import cancel_channel
-from snakepit_bridge.protocol.task_state import is_final
+from snakepit_bridge.protocol.messages import cancel_channel, is_final
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.pubsub import Subscription, text_handler
 from tasks.prediction_context import PredictionContext

@@ -18,18 +18,16 @@ from snakepit_bridge.exceptions import (
     LMUnavailableError,
     StoreUnavailableError,
 )
-from snakepit_bridge.protocol.messages import PREDICT, VERSION, PredictionRequest
-from snakepit_bridge.protocol.task_state import is_final
+from snakepit_bridge.protocol.messages import PREDICT, VERSION, PredictionRequest, is_final
 from snakepit_bridge.redis.outages import retry_through_outages
 from tasks import DELIVERY
 from tasks.durability import confirm_or_requeue
 from tasks.judging import Judgement, judge, settle
 from tasks.newer_messages import leave_data_to_newer_workers, leave_to_newer_workers
 from tasks.prediction import encode_for_storage, run
-from tasks.preparation import check_deadline, prepare
+from tasks.preparation import check_deadline, move_to_code_queue, prepare
 from tasks.redelivery import redeliver_later
 from tasks.requests import Delivery, decrypt_request, parse_delivery, parse_request
-from tasks.routing import move_to_code_queue
 from tasks.runtime import HasRuntime, Runtime
 
 

@@ -12,7 +12,7 @@ from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
-from snakepit_bridge.protocol.task_state import is_final
+from snakepit_bridge.protocol.messages import is_final
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.releases.controller import RolloutController
 from snakepit_bridge.snapshots import SnapshotStore

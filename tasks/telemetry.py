@@ -16,6 +16,7 @@ from snakepit_bridge.snapshots.freshness import ServedSnapshot
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.telemetry import TELEMETRY, Span
+from snakepit_bridge.telemetry.instruments import Attributes
 from snakepit_bridge.telemetry.metrics import (
     CACHE_HITS,
     CACHE_SHARED,
@@ -30,7 +31,6 @@ from snakepit_bridge.telemetry.metrics import (
     STALENESS,
     START_LATENCY,
 )
-from snakepit_bridge.telemetry.tracer import Attributes
 from tasks.activity import ACTIVITY
 from tasks.prediction_log import PREDICTION_LOG, PredictionEnd
 from tasks.requests import Delivery

@@ -30,8 +30,7 @@ from workers.broker.transport import TRANSPORT, register_transport
 # Loading the lifecycle connects the signals of a worker's start.
 from workers.environment import read_settings
 from workers.logs.setup import set_up_worker_logs
-from workers.pool.coroutines import wrap_coroutine_function
-from workers.pool.task_context import key_current_task_by_owner, key_requests_by_owner
+from workers.pool.coroutines import key_current_task_by_owner, key_requests_by_owner, wrap_coroutine_function
 from workers.pool.tracebacks import patch_celery_clearing
 from workers.runtime import RuntimeSlot
 

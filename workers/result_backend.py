@@ -31,8 +31,7 @@ from snakepit_bridge.encryption.cipher import Cipher
 from snakepit_bridge.exceptions import BridgeError, copy_error
 from snakepit_bridge.process.home_loop import can_switch_out, run_blocking
 from snakepit_bridge.protocol.error_encryption import decrypt_error, encrypt_error
-from snakepit_bridge.protocol.messages import DURABILITY, REPLY_CHANNEL, is_result
-from snakepit_bridge.protocol.task_state import is_final_state
+from snakepit_bridge.protocol.messages import DURABILITY, REPLY_CHANNEL, is_final_state, is_result
 from snakepit_bridge.redaction import redact_all
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.outages import is_transient
@@ -40,8 +39,8 @@ from snakepit_bridge.redis.replication import ON_PRIMARY, Replication, read_dura
 from snakepit_bridge.redis.scripts import Script, source
 from snakepit_bridge.releases.commit_counts import COUNTS, count_arguments, count_failure, count_success
 from snakepit_bridge.telemetry import TELEMETRY
-from tasks.arms import decode_arms
 from tasks.durability import run_durably
+from tasks.preparation import decode_arms
 from tasks.recording import commit_arguments
 from tasks.runtime import HasRuntime
 from tasks.spending import find_spending

@@ -33,7 +33,7 @@ from snakepit_bridge.programs.bound import BoundPrograms
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.protocol.json_values import ValueBounds
-from snakepit_bridge.protocol.task_state import is_final
+from snakepit_bridge.protocol.messages import is_final
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.lease import Leases

@@ -26,7 +26,7 @@ from snakepit_bridge.redis.replication import read_durability
 from tasks.runtime import HasRuntime
 from tasks.spending import track_spending
 from tasks.telemetry import record_processing
-from workers.pool.task_context import current_owner
+from workers.pool.coroutines import current_owner
 from workers.rabbitmq_dead_letters import GivenUp
 from workers.task_ends import program_reference, to_bridge_error
 

@@ -38,9 +38,8 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.protocol.error_encryption import decrypt_error
 from snakepit_bridge.protocol.json_values import read_message
-from snakepit_bridge.protocol.messages import Result, cancel_channel
+from snakepit_bridge.protocol.messages import Result, cancel_channel, is_final_state
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
-from snakepit_bridge.protocol.task_state import is_final_state
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.outages import is_transient

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from typing import Any, Self, cast
 
 import dspy
@@ -63,7 +69,7 @@ class VariableAwareMixin(VariableBindings):
     def _wrap_forward(cls, forward: Any) -> Any:
         @functools.wraps(forward)
         def synced(self: Self, *args: Any, **kwargs: Any) -> Any:
-            with self._prepare_call() as module, apply_overrides(module):
+            with self._prepare_call() as module, _overridden(module):
                 return forward(module, *args, **kwargs)
 
         setattr(synced, WRITTEN_BY_THE_USER, forward)
@@ -74,7 +80,7 @@ class VariableAwareMixin(VariableBindings):
         @functools.wraps(aforward)
         async def synced(self: Self, *args: Any, **kwargs: Any) -> Any:
             async with self._aprepare_call() as module:
-                with apply_overrides(module):
+                with _overridden(module):
                     return await aforward(module, *args, **kwargs)
 
         setattr(synced, WRITTEN_BY_THE_USER, aforward)
@@ -83,24 +89,24 @@ class VariableAwareMixin(VariableBindings):
     # ---------------------------------------------------------------- calls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._prepare_call() as module, apply_overrides(module):
+        with self._prepare_call() as module, _overridden(module):
             return module._base_method("__call__")(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with self._prepare_call() as module, apply_overrides(module):
+        with self._prepare_call() as module, _overridden(module):
             return module._base_method("forward")(*args, **kwargs)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module without blocking the loop: natively if DSPy can, else in a thread."""
         async with self._aprepare_call() as module:
-            with apply_overrides(module):
+            with _overridden(module):
                 if runs_natively(type(self)):
                     return await module._base_method("acall")(*args, **kwargs)
                 return await run_in_user_thread(module._base_method("__call__"), *args, **kwargs)
 
     async def aforward(self, *args: Any, **kwargs: Any) -> Any:
         async with self._aprepare_call() as module:
-            with apply_overrides(module):
+            with _overridden(module):
                 if runs_natively(type(self)):
                     return await module._base_method("aforward")(*args, **kwargs)
                 return await run_in_user_thread(module._base_method("forward"), *args, **kwargs)
@@ -202,6 +208,10 @@ class VariableAwareMixin(VariableBindings):
         if hasattr(plain, method):
             return getattr(plain, method)
         return plain.__call__ if method == "forward" else plain.forward
+
+
+def _overridden(module: VariableAwareMixin) -> AbstractContextManager[Any]:
+    return apply_overrides(module) if OVERRIDES in vars(module) else nullcontext()
 
 
 MIXIN_CLASSES = frozenset(VariableAwareMixin.__mro__) - {object}

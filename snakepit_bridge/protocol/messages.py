@@ -2,10 +2,12 @@
 
 A prediction is a stock Celery message: task ``tasks.predict``, ``args = [inputs, program]`` and the fields of
 :class:`PredictionRequest` as keywords. Its result is the JSON form of :class:`Result`; ``v`` is the protocol version.
+Whether a task's state is final is the same for Python here and for scripts in ``client/lua/final_state.lua``.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
@@ -38,6 +40,9 @@ DEFAULT_PRIORITY = 5
 
 MAX_SESSION_CHARACTERS = 512
 
+
+FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+"""Celery's ``READY_STATES``, for readers of messages that don't load Celery."""
 
 # Headers of a request's message: when it was sent, in Unix seconds by the client's clock; the pub/sub channel on which
 # the task's id is published once its result is stored; and how many attempts of an LM call were made before.
@@ -289,3 +294,20 @@ def is_result(value: object) -> bool:
 _RESULT_KEYS = frozenset({
     "v", "outputs", "provenance", "inputs", "completions", "trace", "evaluation", "escaped", "payload",
 })  # fmt: skip
+
+
+def is_final_state(state: str) -> bool:
+    """Check whether no other state follows a state of Celery's: a success, a failure or a cancellation."""
+    return state in FINAL_STATES
+
+
+def is_final(stored: bytes | None) -> bool:
+    """Check whether a stored result is final; one that isn't stored (yet), or isn't a result, is not."""
+    if stored is None:
+        return False
+    try:
+        result: Any = json.loads(stored)
+    except (ValueError, RecursionError):
+        return False
+    state = cast("dict[str, Any]", result).get("status") if isinstance(result, dict) else None
+    return isinstance(state, str) and is_final_state(state)

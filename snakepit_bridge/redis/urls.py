@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, RedisCluster, SSLConnection
+from redis.asyncio import Redis, RedisCluster, SSLConnection
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import Sentinel
 from redis.asyncio.sentinel import SentinelManagedConnection as Managed
 from redis.asyncio.sentinel import SentinelManagedSSLConnection as ManagedSSL
 from redis.backoff import NoBackoff
 
-from snakepit_bridge.redis.packing import pack_by_hiredis
+from snakepit_bridge.redis.pools import SentinelPrimaryPool, StayClosedPool
 
 SCHEMES = (
     "redis", "rediss", "unix", "redis+socket", "valkey", "valkeys",
@@ -116,7 +115,7 @@ class Address:
             limits: more options of every connection: timeouts, retries, and ``max_connections``.
         """
         if self.kind == "server":
-            return Redis.from_pool(_Pool.from_url(self.url, timeout=None, **limits))
+            return Redis.from_pool(StayClosedPool.from_url(self.url, timeout=None, **limits))
         if self.kind == "cluster":
             nodes = [ClusterNode(host, port) for host, port in self.hosts]
             # A cluster's client spreads connections over nodes, opens them as needed, and can't queue for them.
@@ -125,7 +124,7 @@ class Address:
         sentinel = Sentinel(self.hosts, sentinel_kwargs={**sentinel_arguments(self), "retry": Retry(NoBackoff(), 0)})
         managed = ManagedSSL if self.options.get("connection_class") is SSLConnection else Managed
         options = {**self.options, **limits, "connection_class": managed, "timeout": None}
-        return Redis.from_pool(_SentinelPool(self.service, sentinel, **options))
+        return Redis.from_pool(SentinelPrimaryPool(self.service, sentinel, **options))
 
 
 def sentinel_arguments(address: Address) -> dict[str, Any]:
@@ -146,38 +145,6 @@ def database_of(url: str) -> int:
     option = dict(parse_qsl(query)).get("db") or dict(parse_qsl(query)).get("virtual_host")
     number = option or path.rpartition("/")[2]
     return int(number) if number.isdecimal() else 0
-
-
-class _Pool(BlockingConnectionPool):
-    """A blocking connection pool that stays closed: what a call still opens is closed once the call is done with it."""
-
-    _is_closed = False
-
-    def __init__(self, *args: Any, connection_class: type[AbstractConnection] = Connection, **options: Any) -> None:
-        super().__init__(*args, connection_class=pack_by_hiredis(connection_class), **options)
-
-    async def disconnect(self, inuse_connections: bool = True) -> None:
-        """Close the connections; only the idle ones unless the pool is closed for good."""
-        self._is_closed = self._is_closed or inuse_connections
-        await super().disconnect(inuse_connections)
-
-    async def release(self, connection: AbstractConnection) -> None:
-        """Take a connection back, and close it if the pool was closed meanwhile."""
-        if self._is_closed:
-            connection.mark_for_reconnect()
-        await super().release(connection)
-
-
-class _SentinelPool(SentinelConnectionPool, _Pool):
-    """A blocking connection pool for the current primary, with the connections to Sentinel that find it."""
-
-    async def disconnect(self, inuse_connections: bool = True) -> None:
-        """Close the connections, those to Sentinel as well unless the ones in use stay open."""
-        try:
-            await super().disconnect(inuse_connections)
-        finally:
-            if inuse_connections:
-                await asyncio.gather(*(sentinel.aclose() for sentinel in self.sentinel_manager.sentinels))
 
 
 def rename_option(url: str, option: str, name: str) -> str:

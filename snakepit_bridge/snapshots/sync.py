@@ -22,7 +22,7 @@ from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import Head, SnapshotStore, Watch
 from snakepit_bridge.snapshots.cached import CachedSnapshot, SnapshotCache, clock
-from snakepit_bridge.snapshots.contact import StoreContact
+from snakepit_bridge.snapshots.freshness import StoreContact
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.telemetry.metrics import APPLY_LAG

@@ -7,8 +7,7 @@ span, attribute and metric.
 
 from __future__ import annotations
 
-from snakepit_bridge.telemetry.meter import Meter
-from snakepit_bridge.telemetry.tracer import Span, Tracer
+from snakepit_bridge.telemetry.instruments import Meter, Span, Tracer
 
 __all__ = ["TELEMETRY", "Meter", "Span", "Telemetry", "Tracer"]
 

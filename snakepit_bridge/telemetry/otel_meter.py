@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.metrics import Meter as OTelApiMeter
 
-from snakepit_bridge.telemetry.meter import NO_LABELS, Labels, LabelSets, Meter, Observations
+from snakepit_bridge.telemetry.instruments import NO_LABELS, Labels, LabelSets, Meter, Observations
 from snakepit_bridge.telemetry.metrics import Metric
 
 

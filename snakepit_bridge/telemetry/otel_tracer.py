@@ -17,8 +17,8 @@ from opentelemetry.trace import Tracer as OTelApiTracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from snakepit_bridge.protocol.json_values import repair_text
-from snakepit_bridge.telemetry import tracer
-from snakepit_bridge.telemetry.tracer import NO_SPAN, Attributes, Carrier
+from snakepit_bridge.telemetry import instruments
+from snakepit_bridge.telemetry.instruments import NO_SPAN, Attributes, Carrier
 
 _KINDS = {
     "internal": SpanKind.INTERNAL,
@@ -35,7 +35,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _shared: ContextVar[dict[str, Any] | None] = ContextVar("dspex_span_attributes", default=None)
 
 
-class RecordingSpan(tracer.Span):
+class RecordingSpan(instruments.Span):
     """A span of OpenTelemetry.
 
     Args:
@@ -99,7 +99,7 @@ class RecordingSpan(tracer.Span):
         self.end(error)
 
 
-class OTelTracer(tracer.Tracer):
+class OTelTracer(instruments.Tracer):
     """Records spans with a tracer of OpenTelemetry.
 
     Args:
@@ -117,13 +117,13 @@ class OTelTracer(tracer.Tracer):
         self,
         name: str,
         *,
-        kind: tracer.SpanKind = "internal",
+        kind: instruments.SpanKind = "internal",
         attributes: Attributes | None = None,
         parent: Carrier | None = None,
         root: bool = False,
         links: Sequence[Carrier] = (),
         expected: tuple[type[BaseException], ...] = (),
-    ) -> tracer.Span:
+    ) -> instruments.Span:
         """Start a span; use it in a ``with`` block, which ends it."""
         context: Context | None = Context() if root else None
         remote = _extract_span_context(parent) if parent and not root else None
@@ -143,7 +143,7 @@ class OTelTracer(tracer.Tracer):
             expected,
         )
 
-    def current_span(self) -> tracer.Span:
+    def current_span(self) -> instruments.Span:
         """Return the span of the code that runs here, or one that records nothing."""
         span = trace.get_current_span()
         return RecordingSpan(span) if span.get_span_context().is_valid else NO_SPAN

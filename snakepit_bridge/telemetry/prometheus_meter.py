@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from snakepit_bridge.telemetry.meter import NO_LABELS, Labels, LabelSets, Meter, Observations
+from snakepit_bridge.telemetry.instruments import NO_LABELS, Labels, LabelSets, Meter, Observations
 from snakepit_bridge.telemetry.metrics import CATALOG, Metric, Process
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"

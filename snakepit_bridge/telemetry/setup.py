@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.telemetry import TELEMETRY, Meter, Tracer
-from snakepit_bridge.telemetry.meter import LabelSets, MultiMeter
+from snakepit_bridge.telemetry.instruments import LabelSets, MultiMeter
 from snakepit_bridge.telemetry.metrics import CATALOG, Process
 
 _EXPORTERS = {

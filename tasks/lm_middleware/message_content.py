@@ -12,7 +12,7 @@ from typing import Any
 
 from dspy.lm15 import Message, Request, Response, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
 
-from snakepit_bridge.telemetry.tracer import Attributes
+from snakepit_bridge.telemetry.instruments import Attributes
 
 
 def describe_content(request: Request, response: Response) -> Attributes:

@@ -15,6 +15,7 @@ from dspy.lm15 import LM15Error, Response, StreamDeltaEvent
 from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage, sum_usage
 from snakepit_bridge.lm.streaming import StreamEvent, StreamSink
 from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry.instruments import Attributes
 from snakepit_bridge.telemetry.metrics import (
     LM_CACHED_TOKENS,
     LM_DURATION,
@@ -25,7 +26,6 @@ from snakepit_bridge.telemetry.metrics import (
     LM_REASONING_TOKENS,
     LM_RETRIES,
 )
-from snakepit_bridge.telemetry.tracer import Attributes
 from tasks.errors import retryable_kind
 from tasks.lm_middleware.message_content import describe_content
 from tasks.lm_middleware.middleware import CallNext, PredictionCall

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from snakepit_bridge.telemetry import TELEMETRY
-from snakepit_bridge.telemetry.meter import NO_LABELS, Labels, Meter, Observations
+from snakepit_bridge.telemetry.instruments import NO_LABELS, Labels, Meter, Observations
 from snakepit_bridge.telemetry.metrics import Metric
 
 

@@ -19,8 +19,7 @@ from snakepit_bridge.client.sentinel import CheckedChannel
 from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.redis.outages import is_outage
 from snakepit_bridge.redis.sentinel import SentinelService
-from workers.broker.claimer import Claimer, QueueList
-from workers.broker.decoding import ClaimedMessage, decode_delivery
+from workers.broker.claimer import ClaimedMessage, Claimer, QueueList, decode_delivery
 from workers.broker.lease_keeper import LeaseKeeper
 from workers.broker.lease_keepers import KEEPERS
 from workers.broker.lease_settings import LeaseSettings

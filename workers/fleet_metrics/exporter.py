@@ -15,7 +15,7 @@ from snakepit_bridge.delivery.backlog import Backlog, QueueDepth
 from snakepit_bridge.process.aio import OutageLog, every
 from snakepit_bridge.protocol.messages import code_queue
 from snakepit_bridge.telemetry import TELEMETRY
-from snakepit_bridge.telemetry.meter import NO_LABELS, Labels
+from snakepit_bridge.telemetry.instruments import NO_LABELS, Labels
 from snakepit_bridge.telemetry.metrics import (
     LAGGING_PROCESSES,
     LEASES_EXPIRED,

@@ -1,7 +1,12 @@
-"""``async def`` tasks, wrapped in a plain function that Celery can call.
+"""``async def`` tasks, wrapped in a plain function that Celery can call, and Celery's stacks for what they await.
 
 The function waits for its coroutine on the home loop: on the asyncio pool its greenlet is switched out meanwhile, in a
 thread or a forked process it blocks. So a task is written once and runs on every pool.
+
+Celery's task and request stacks are keyed by a context variable instead of by thread. Keyed by thread,
+``self.request`` of all tasks on one event loop would get mixed up, and a coroutine that runs in another thread than its
+task would see none. A context variable follows a task into its coroutine and from there into threads; where it isn't
+set, the thread is the key as in Celery.
 """
 
 from __future__ import annotations
@@ -9,15 +14,63 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import get_ident
 from typing import Any
 
 from celery import Task, current_task
+from celery._state import _task_stack  # pyright: ignore[reportPrivateUsage]
 
+from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.process.frames import mark_coroutine
 from workers.pool.soft_limits import run_interruptibly
-from workers.pool.task_context import current_owner, use_owner
 from workers.pool.tracebacks import detach_error
+
+_owner: ContextVar[Any] = ContextVar("dspex_stack_owner", default=None)
+
+
+def current_owner() -> Any:
+    """Return the key of the stacks here: what :func:`use_owner` has set, otherwise the thread's identity."""
+    return _owner.get() or get_ident()
+
+
+@contextmanager
+def use_owner(owner: Any) -> Generator[None]:
+    """Use the stacks of ``owner`` in this context and in everything that is started from it."""
+    token = _owner.set(owner)
+    try:
+        yield
+    finally:
+        _owner.reset(token)
+
+
+def key_current_task_by_owner() -> None:
+    """Key the stack behind ``current_task`` by owner.
+
+    Raises:
+        ConfigurationError: Celery runs on its fast locals, which can't use another key.
+    """
+    _key_by_owner(_task_stack)
+
+
+def key_requests_by_owner(task: Task) -> None:
+    """Key a task's request stack by owner, so that ``self.request`` is right wherever the task's code runs.
+
+    Raises:
+        ConfigurationError: Celery runs on its fast locals, which can't use another key.
+    """
+    _key_by_owner(task.request_stack)
+
+
+def _key_by_owner(stack: Any) -> None:
+    if not hasattr(stack, "__ident_func__"):
+        raise ConfigurationError(
+            "Celery's fast locals can only be keyed by thread. Unset USE_FAST_LOCALS for the fleet's app."
+        )
+    stack.__ident_func__ = current_owner
+
 
 _MARK = "__awaits_on_home_loop__"
 

@@ -16,10 +16,9 @@ from celery.worker.request import Request
 from greenlet import GreenletExit
 
 from snakepit_bridge.process.home_loop import run_blocking
-from workers.pool.coroutines import BodyRunner
+from workers.pool.coroutines import BodyRunner, use_owner
 from workers.pool.greenlets import GreenletBridge
 from workers.pool.soft_limits import Interruptible, SoftLimitReached
-from workers.pool.task_context import use_owner
 
 _log = logging.getLogger(__name__)
 _bridge = GreenletBridge()

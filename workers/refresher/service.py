@@ -29,7 +29,7 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.data_format import mark_data_format
 from snakepit_bridge.snapshots import RedisStore, SnapshotStore
 from snakepit_bridge.telemetry import TELEMETRY
-from snakepit_bridge.telemetry.meter import NO_LABELS, Labels
+from snakepit_bridge.telemetry.instruments import NO_LABELS, Labels
 from snakepit_bridge.telemetry.metrics import FOLLOWED_SESSIONS, LAST_CONTACT
 from snakepit_bridge.telemetry.setup import stop as stop_telemetry
 from workers.health.server import HealthServer

@@ -38,8 +38,8 @@ from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
-from tasks.arms import decode_arms
 from tasks.prediction import run_prediction
+from tasks.preparation import decode_arms
 from tasks.requests import Delivery, fetch_payloads
 from tasks.requests import select_inputs as taken_of
 from tasks.revisions import SessionSnapshots

@@ -23,7 +23,7 @@ from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.rollouts.records import ArmAssignment
-from tasks.arms import encode_arms
+from tasks.preparation import encode_arms
 from tasks.subject import Subject, current_subject
 from workers.app import FleetApp
 from workers.result_backend import CommitBackend

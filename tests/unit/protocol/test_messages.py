@@ -7,14 +7,17 @@ import json
 from typing import Any
 
 import pytest
+from celery.states import READY_STATES
 
 from snakepit_bridge.protocol.messages import (
     DEFAULT_SESSION,
+    FINAL_STATES,
     PREDICT,
     VERSION,
     PredictionRequest,
     Requirement,
     Result,
+    is_final,
     is_result,
 )
 from snakepit_bridge.protocol.token import Token
@@ -96,3 +99,25 @@ def test_a_previous_result_is_distinguished_from_plain_inputs(value: Any, expect
 
 def test_the_task_has_the_name_that_clients_of_other_languages_use() -> None:
     assert PREDICT == "tasks.predict"
+
+
+def stored(state: str) -> bytes:
+    return json.dumps({"status": state, "result": None}).encode()
+
+
+def test_the_final_states_are_celerys() -> None:
+    assert FINAL_STATES == READY_STATES
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED"])
+def test_the_result_of_a_finished_task_is_final(state: str) -> None:
+    assert is_final(stored(state))
+
+
+@pytest.mark.parametrize("state", ["PENDING", "STARTED", "RETRY"])
+def test_the_result_of_a_task_in_progress_is_not_final(state: str) -> None:
+    assert not is_final(stored(state))
+
+
+def test_a_missing_result_is_not_final() -> None:
+    assert not is_final(None)

@@ -28,8 +28,7 @@ from snakepit_bridge.protocol.messages import DEFAULT_SESSION, Requirement
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import Confirmation, Head, MemoryStore, Watch
 from snakepit_bridge.snapshots import sync as follower
-from snakepit_bridge.snapshots.contact import StoreContact
-from snakepit_bridge.snapshots.freshness import FAIL, FreshnessPolicy, OutagePolicy
+from snakepit_bridge.snapshots.freshness import FAIL, FreshnessPolicy, OutagePolicy, StoreContact
 from snakepit_bridge.snapshots.memory_watch import MemoryWatch
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot

@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client.parser import text_string_to_metric_families
 
-from snakepit_bridge.telemetry.meter import OVERFLOW, LabelSets, Meter, MultiMeter
+from snakepit_bridge.telemetry.instruments import OVERFLOW, LabelSets, Meter, MultiMeter
 from snakepit_bridge.telemetry.metrics import (
     CATALOG,
     IN_FLIGHT,
@@ -162,7 +162,7 @@ def test_the_meter_that_is_off_does_nothing() -> None:
 
 FORKED = """
 import os, sys
-from snakepit_bridge.telemetry.meter import LabelSets
+from snakepit_bridge.telemetry.instruments import LabelSets
 from snakepit_bridge.telemetry.metrics import IN_FLIGHT, LATENCY, PREDICTIONS
 from snakepit_bridge.telemetry.prometheus_meter import PrometheusMeter
 from prometheus_client.multiprocess import mark_process_dead

@@ -112,7 +112,7 @@ def test_switched_off_no_exporter_is_imported_and_no_thread_runs() -> None:
     printed = subprocess.run([sys.executable, "-c", UNUSED], capture_output=True, text=True, check=True)
     modules, threads = json.loads(printed.stdout.splitlines()[-1])
     used = {name.partition(".")[2] for name in modules if name.startswith("snakepit_bridge.telemetry")}
-    assert used <= {"", "telemetry", "telemetry.meter", "telemetry.metrics", "telemetry.setup", "telemetry.tracer"}
+    assert used <= {"", "telemetry", "telemetry.instruments", "telemetry.metrics", "telemetry.setup"}
     # redis-py imports OpenTelemetry's API and a part of its SDK where they are installed.
     assert not [name for name in modules if name.startswith(("prometheus_client", "opentelemetry.exporter"))]
     assert not [name for name in modules if name.startswith("workers.fleet_metrics")]

@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from snakepit_bridge.telemetry.instruments import NO_SPAN, Tracer
 from snakepit_bridge.telemetry.otel_tracer import OTelTracer
-from snakepit_bridge.telemetry.tracer import NO_SPAN, Tracer
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"

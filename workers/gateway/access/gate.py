@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from snakepit_bridge.exceptions import ApprovalError, BridgeError
 from snakepit_bridge.telemetry import TELEMETRY, Span
-from snakepit_bridge.telemetry.tracer import Carrier
+from snakepit_bridge.telemetry.instruments import Carrier
 from workers.gateway.access.authentication import UNRESTRICTED, Grant, Grants
 from workers.gateway.access.denied_calls import DeniedCalls
 from workers.gateway.access.limits import GrantLimiter

@@ -21,7 +21,7 @@ from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable, VariableType
 from snakepit_bridge.variables.types import Tensor, to_json
-from tasks.arms import assign_snapshot
+from tasks.preparation import assign_snapshot
 from workers.gateway.call import ClientCall
 
 UNSTAGED = "default"

@@ -13,7 +13,7 @@ from snakepit_bridge.lm.engine import LMCall
 from snakepit_bridge.lm.failures import find_failure, find_refusal, find_usage, report_usage
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.telemetry import TELEMETRY
-from snakepit_bridge.telemetry.meter import NO_LABELS, Labels, Meter
+from snakepit_bridge.telemetry.instruments import NO_LABELS, Labels, Meter
 from snakepit_bridge.telemetry.metrics import COST, UNPRICED_CALLS, Metric
 from tasks.lm_middleware.costs import CountCosts
 from tasks.lm_middleware.middleware import PredictionCall

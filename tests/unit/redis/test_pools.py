@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import DataError
 
-from snakepit_bridge.redis.packing import pack_by_hiredis
+from snakepit_bridge.redis.pools import pack_by_hiredis
 from snakepit_bridge.redis.urls import Address
 
 COMMANDS: list[tuple[Any, ...]] = [

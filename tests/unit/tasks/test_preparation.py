@@ -10,7 +10,7 @@ from snakepit_bridge.protocol.messages import PredictionRequest, Requirement
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.rollouts.records import RolloutRecord, RolloutState, assign
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from tasks.arms import choose_revision
+from tasks.preparation import choose_revision
 
 OLD, NEW = Token(1, 4), Token(1, 5)
 BASELINE = Snapshot("s", OLD, {}, 0.0)

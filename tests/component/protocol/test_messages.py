@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client.lua import FINAL_STATE
-from snakepit_bridge.protocol.task_state import is_final
+from snakepit_bridge.protocol.messages import is_final
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED", "PENDING", "STARTED", "RETRY"])
