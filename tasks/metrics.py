@@ -39,9 +39,8 @@ from snakepit_bridge.programs.codec import encode_outputs, revive_inputs
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.protocol.messages import DESCRIBE_METRIC, PredictionRequest, Requirement, Result
 from tasks import DELIVERY
-from tasks.containment import ContainedCoroutine
 from tasks.errors import translate_error
-from tasks.prediction_context import PredictionContext, activate
+from tasks.prediction_context import ContainedCoroutine, PredictionContext, activate
 from tasks.response_cache.parsed import share_answers
 from tasks.response_cache.single_flight import AnswerCache
 

@@ -35,12 +35,11 @@ from snakepit_bridge.protocol.messages import PredictionRequest, Result, chunks_
 from snakepit_bridge.protocol.provenance import Provenance, Timings
 from snakepit_bridge.redis.outages import MAX_WAIT_S, retry_through_outages
 from snakepit_bridge.telemetry import TELEMETRY
-from tasks.containment import ContainedCoroutine
 from tasks.errors import find_bridge_error, merge_lm_failure, translate_error
 from tasks.journal.journal import CallJournal
 from tasks.journal.task_journal import keep_task_journal
 from tasks.metrics import ScoredExample, Scorer, prepare_metric, score_prediction
-from tasks.prediction_context import PredictionContext, activate
+from tasks.prediction_context import ContainedCoroutine, PredictionContext, activate
 from tasks.preparation import LapTimer, PreparedProgram, check_deadline, prepare, to_ms
 from tasks.rate_limits.admission import FirstPermit
 from tasks.requests import Delivery, fetch_payloads, select_inputs, split_example

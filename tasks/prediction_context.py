@@ -1,4 +1,4 @@
-"""The context of the running prediction, for LM calls, limits and cancellation deep below it.
+"""The context of the running prediction, for LM calls, limits and cancellation deep below it, and its containment.
 
 A program is user code, so nothing can be passed through it as an argument. DSPy propagates its settings into tasks,
 threads and its own pools, but not other context variables; so the context is one of DSPy's settings.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -17,7 +17,13 @@ from typing import Any, TypeVar, cast
 import dspy
 
 from snakepit_bridge.dspy_integration.tool_calls import TOOL_JOURNAL_SETTING
-from snakepit_bridge.exceptions import BridgeError, DeadlineExceededError, LMUnavailableError
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    DeadlineExceededError,
+    LMUnavailableError,
+    PredictionFailedError,
+    error_text,
+)
 from snakepit_bridge.lm.captured_calls import CallCapture
 from snakepit_bridge.lm_batches.records import WaitingRequest
 from snakepit_bridge.programs.spec import CacheSpec
@@ -178,3 +184,38 @@ def current_prediction() -> PredictionContext | None:
     """Return the context of the caller's prediction, None outside of one."""
     scope: PredictionContext | None = dspy.settings.get(_SETTING)
     return scope
+
+
+class ContainedCoroutine:
+    """An awaitable around a program's coroutine.
+
+    ``SystemExit`` and ``KeyboardInterrupt`` would stop the event loop of the whole process, and ``GeneratorExit`` can't
+    be told from closing the coroutine. If the program raises one of them, :class:`PredictionFailedError` is raised
+    instead; closing the coroutine still closes it.
+
+    Args:
+        work: the program's coroutine.
+        program: its name, for the error.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, Any], program: str) -> None:
+        self._work = work
+        self._program = program
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        error: BaseException | None = None
+        while True:
+            try:
+                waits_for = self._work.send(None) if error is None else self._work.throw(error)
+            except StopIteration as done:
+                return done.value
+            except (SystemExit, KeyboardInterrupt, GeneratorExit) as exc:
+                raise PredictionFailedError(self._program, type(exc).__name__, error_text(exc)) from exc
+            try:
+                yield waits_for
+                error = None
+            except GeneratorExit:
+                self._work.close()
+                raise
+            except BaseException as exc:  # noqa: BLE001 (asyncio throws in the exception of the awaited future)
+                error = exc

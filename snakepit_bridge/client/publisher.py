@@ -25,7 +25,6 @@ from kombu.exceptions import EncodeError
 from snakepit_bridge.client import lua
 from snakepit_bridge.client.broker import check_durability, get_broker_url, is_same_server
 from snakepit_bridge.client.message_encoder import MessageEncoder
-from snakepit_bridge.client.pending import PendingPrediction, Reservation, build_pending
 from snakepit_bridge.client.rabbitmq import (
     CONFIRM_WITHIN_S,
     acquire_confirmed_producer,
@@ -33,7 +32,7 @@ from snakepit_bridge.client.rabbitmq import (
     make_queue,
     to_broker_error,
 )
-from snakepit_bridge.client.submit_span import record_submit
+from snakepit_bridge.client.submission import PendingPrediction, Reservation, build_pending, record_submit
 from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.exceptions import IdempotencyConflictError, InputError

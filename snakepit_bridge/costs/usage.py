@@ -11,7 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
+
+if TYPE_CHECKING:  # a client reads costs without DSPy
+    from dspy.lm15 import Usage
 
 PICO_PER_USD = 10**12
 MAX_USD_PER_MILLION = 10_000
@@ -19,6 +22,11 @@ MAX_USD_PER_MILLION = 10_000
 
 # Whole numbers up to here survive JSON readers that know doubles alone.
 _MAX_COUNT = 2**53
+# Beyond any context window. A larger count is an error of the provider, which may not drown real amounts.
+_MAX_TOKENS = 100_000_000
+# APIs that don't count cached input as input, or reasoning as output.
+_DISJOINT_INPUT = frozenset({"anthropic"})
+_DISJOINT_OUTPUT = frozenset({"gemini", "xai"})
 _USD = re.compile(r"\d{1,12}(\.\d{1,12})?")
 
 
@@ -138,6 +146,35 @@ class Price:
 
 _COUNTS = tuple(each.name for each in fields(LMUsage))[:-1]
 _NOTHING = LMUsage()
+
+
+def charge_usage(usage: Usage, dialect: str, price: Price | None) -> LMUsage:
+    """Return what one call with the given usage used and cost; unpriced if input or output wasn't reported.
+
+    Args:
+        usage: as the provider reported it.
+        dialect: the API that it came from, as ``LMEngine.dialect`` names it.
+        price: of its model; None if it has none.
+    """
+    given, written = _count(usage.input_tokens), _count(usage.output_tokens)
+    cached, reasoning = _count(usage.cache_read_tokens) or 0, _count(usage.reasoning_tokens) or 0
+    known = given is not None and written is not None
+    given, written = given or 0, written or 0
+    if dialect in _DISJOINT_INPUT:
+        given += cached + (_count(usage.cache_write_tokens) or 0)
+    if dialect in _DISJOINT_OUTPUT:
+        written += reasoning
+    tokens = LMUsage(1, 0, given, min(cached, given), written, min(reasoning, written))
+    if price is None or not known:
+        return tokens + LMUsage(unpriced_calls=1)
+    return tokens + LMUsage(cost_pico=price.cost_pico(tokens))
+
+
+def _count(tokens: object) -> int | None:
+    """Return a count of tokens; None if the provider reported none, or what can't be one."""
+    if not isinstance(tokens, int) or isinstance(tokens, bool):
+        return None
+    return tokens if 0 <= tokens <= _MAX_TOKENS else None
 
 
 def sum_usage(usages: Iterable[LMUsage]) -> LMUsage:

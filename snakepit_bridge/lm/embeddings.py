@@ -12,8 +12,7 @@ from typing import Any
 
 from dspy.lm15 import Config, Message, Request, Response, TextPart
 
-from snakepit_bridge.lm.charges import answer_by
-from snakepit_bridge.lm.engine import LMCall, LMEngine
+from snakepit_bridge.lm.engine import LMCall, LMEngine, answer_by
 from snakepit_bridge.lm.streaming import StreamSink
 from snakepit_bridge.process.home_loop import run_blocking
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self, cast
@@ -20,7 +22,6 @@ from dspy.lm15 import TimeoutError as LMTimeout
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm.backends import LiteLLMBackend, Lm15Backend
-from snakepit_bridge.lm.charges import answer_by
 from snakepit_bridge.lm.compat import lookup_provider, select_backend, stream_emitted
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.extensions import add_extensions, get_rollout_id, split_original_messages
@@ -50,6 +51,38 @@ class LMCall:
 
 LMMiddleware = Callable[[LMCall], Coroutine[Any, Any, Response]]
 """Wraps a call: sends it (``call.engine.send``) or answers it itself."""
+
+
+@dataclass(slots=True)
+class Answering:
+    """The API that answers a request, also where the answer is an error.
+
+    Attributes:
+        dialect: as ``LMEngine.dialect`` names it; empty for litellm, which counts tokens in OpenAI's way.
+    """
+
+    dialect: str
+
+
+_answering: ContextVar[Answering | None] = ContextVar("dspex_answering", default=None)
+
+
+@contextmanager
+def note_answering(dialect: str) -> Generator[Answering]:
+    """Have the request of the block note the API that it is sent to; until then it is ``dialect``."""
+    answering = Answering(dialect)
+    token = _answering.set(answering)
+    try:
+        yield answering
+    finally:
+        _answering.reset(token)
+
+
+def answer_by(dialect: str) -> None:
+    """Note the API that the current request is sent to."""
+    answering = _answering.get()
+    if answering is not None:
+        answering.dialect = dialect
 
 
 class LMEngine:

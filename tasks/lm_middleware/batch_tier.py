@@ -9,8 +9,8 @@ from dataclasses import replace
 from dspy.lm15 import LM15Error, ProviderError, Response
 from dspy.lm15 import TimeoutError as LMTimeout
 
+from snakepit_bridge.costs.usage import charge_usage
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.lm.charges import charge_usage
 from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.lm_batches.records import BatchReply, WaitingRequest
 from tasks.lm_batches.parking import BatchParking

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dspy.lm15 import LM15Error, Response
 
-from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage
-from snakepit_bridge.lm.charges import charge_usage, note_answering
+from snakepit_bridge.costs.usage import PICO_PER_USD, LMUsage, charge_usage
+from snakepit_bridge.lm.engine import note_answering
 from snakepit_bridge.lm.failures import find_usage
 from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.telemetry import TELEMETRY

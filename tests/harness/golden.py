@@ -17,7 +17,7 @@ from typing import Any
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.pending import Reservation
+from snakepit_bridge.client.submission import Reservation
 from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.protocol.messages import PredictionRequest, Requirement, Result
 from snakepit_bridge.protocol.provenance import Provenance, Timings

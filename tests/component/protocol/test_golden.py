@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from snakepit_bridge.client.pending import Reservation
+from snakepit_bridge.client.submission import Reservation
 from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.protocol.messages import VERSION, Result
 from snakepit_bridge.protocol.provenance import Provenance

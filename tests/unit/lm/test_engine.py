@@ -11,19 +11,21 @@ from typing import Any
 
 import dspy
 import pytest
-from dspy.lm15 import Response
+from dspy.lm15 import Message, Request, Response, UnsupportedFeatureError, Usage
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import LMTimeoutError
 from pydantic import SecretStr
 
 from snakepit_bridge.lm.blocking import BlockingEngine
-from snakepit_bridge.lm.engine import LMCall, LMMiddleware
+from snakepit_bridge.lm.engine import LMCall, LMEngine, LMMiddleware, note_answering
+from snakepit_bridge.lm.failures import AnswerRefusedError, find_usage
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
 from snakepit_bridge.testing import RecordingLM
 from tests.harness.waiting import PATIENCE_S, eventually, wait_until
 
 KEY = "sk-hunter2"
+USED = Usage(input_tokens=100, output_tokens=50)
 
 
 @pytest.fixture
@@ -308,3 +310,51 @@ async def test_what_only_litellm_can_do_goes_through_the_same_door(
 
     assert await ask(profile(server, **changes).build(middleware=recording(calls))) == "Paris"
     assert len(calls) == 1
+
+
+class Backend:
+    """Stands for a backend of the engine; it refuses to answer, or can't send the request."""
+
+    def __init__(self, *, can_send: bool = True) -> None:
+        self._can_send = can_send
+
+    async def complete(self, _: Request) -> Response:
+        if not self._can_send:
+            raise UnsupportedFeatureError("not here")
+        return Response(None, "m", Message.assistant("no"), "content_filter", USED)
+
+
+@pytest.mark.parametrize(
+    ("model", "can_send", "dialect"),
+    [
+        ("anthropic/claude-sonnet-4-5", True, "anthropic"),
+        ("anthropic/claude-sonnet-4-5", False, ""),
+        ("gemini/gemini-2.5-pro", False, ""),
+        ("xai/grok-4", True, "xai"),
+        ("xai/grok-4", False, ""),
+        ("bedrock/some-model", True, ""),
+    ],
+)
+async def test_a_refusal_is_counted_as_the_api_that_sent_it_counts(
+    model: str, can_send: bool, dialect: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LMEngine, "_get_lm15_backend", lambda *_: Backend(can_send=can_send))
+    monkeypatch.setattr(LMEngine, "_litellm_backend", Backend())
+    lm: Any = LMProfile("p", model).build()
+    with note_answering("unknown") as answering, pytest.raises(AnswerRefusedError) as refused:
+        await lm.engine.async_engine.send(Request(model=model, messages=(Message.user("why?"),)))
+    assert (answering.dialect, find_usage(refused.value)) == (dialect, USED)
+
+
+@pytest.mark.parametrize(
+    ("model", "dialect"),
+    [
+        ("openai/gpt-4o", "openai-chat"),
+        ("anthropic/claude-sonnet-4-5", "anthropic"),
+        ("gemini/gemini-2.5-pro", "gemini"),
+        ("xai/grok-4", "xai"),
+    ],
+)
+def test_an_engine_tells_how_its_provider_counts(model: str, dialect: str) -> None:
+    lm: Any = LMProfile("p", model).build()
+    assert lm.engine.async_engine.dialect == dialect

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.pending import PendingPrediction, build_pending
+from snakepit_bridge.client.submission import PendingPrediction, build_pending
 from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.messages import PredictionRequest, chunks_key

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from snakepit_bridge.exceptions import PredictionFailedError
-from tasks.containment import ContainedCoroutine
+from tasks.prediction_context import ContainedCoroutine
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
