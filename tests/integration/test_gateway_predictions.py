@@ -12,7 +12,9 @@ import grpc.aio
 import pytest
 from redis import Redis
 
+from snakepit_bridge.client.results import TaskResult
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.exceptions import StoreUnavailableError
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal, refused
@@ -125,6 +127,30 @@ async def test_a_stream_goes_on_behind_a_stall_of_redis_and_ends_by_one_that_las
     texts += [event.piece.text for event in rest if event.HasField("piece")]
     assert "".join(texts) == f"answer of {question}"
     assert rest[-1].ended.state == pb.PREDICTION_STATE_SUCCEEDED
+
+
+async def test_await_outlasts_a_stall_of_redis_as_it_reads_the_state(
+    play: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, stalls = vars(predictions.Predictions)["_outcome"], [StoreUnavailableError("redis://x", "no reply")]
+    was_pending = asyncio.Event()
+
+    async def outcome(service: predictions.Predictions, task_id: str) -> TaskResult:
+        found: TaskResult = await read(service, task_id)
+        if not found.ready:
+            was_pending.set()
+        elif stalls:
+            raise stalls.pop()
+        return found
+
+    monkeypatch.setattr(predictions.Predictions, "_outcome", outcome)
+    async with gateway(play.url) as served, connected(served.grpc_address, None) as client:
+        with play.held():
+            task_id = await client.submit("plain", "user-1", {"question": fresh("q")})
+            awaiting = asyncio.ensure_future(ended(client, task_id))
+            await was_pending.wait()
+        assert (await awaiting).state == pb.PREDICTION_STATE_SUCCEEDED
+    assert not stalls
 
 
 async def test_await_returns_the_current_state_on_a_timeout(play: Stage, client: Client) -> None:

@@ -198,7 +198,7 @@ class Predictions:
             error = waiting.exception() if waiting.done() else None
             if error is not None and not isinstance(error, BridgeError):
                 raise error
-            return await self._outcome(task_id)
+            return await self._outcome_in_time(task_id, call)
         finally:
             waiting.cancel()
             draining.cancel()
