@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import itertools
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.utils
 from hypothesis import HealthCheck, settings
 from kombu import pools
 from redis import Redis
@@ -52,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # The same server on every machine, whatever is on its PATH; `server_kind` is how a test asks for another one.
     os.environ[BINARY_VARIABLE] = str(servers.binary(servers.DEFAULT))
+    # redis-py reads it from its package's files for every client that a test opens.
+    redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
     config.addinivalue_line(
         "markers", "keeps_keys(*patterns): keys of these names may stay without an expiry after this test"
     )

@@ -10,15 +10,19 @@ from kombu.transport.redis import Transport as StockTransport
 from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
 from snakepit_bridge.redis.sentinel import OPTION, SentinelService
+from snakepit_bridge.redis.urls import DRIVER_INFO
 
 
 class CheckedChannel(StockChannel):
-    """kombu's channel, which says that its connection is lost where kombu's raises an AttributeError."""
+    """kombu's channel, with connections that introduce themselves as ours do.
+
+    It says that its connection is lost where kombu's raises an AttributeError.
+    """
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if self.connection is None or self.connection.client is None:
             raise redis.ConnectionError("The connection to the broker was closed.")
-        return super()._connparams(asynchronous=asynchronous)
+        return {**super()._connparams(asynchronous=asynchronous), "driver_info": DRIVER_INFO}
 
 
 class PrimaryChannel(CheckedChannel):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from redis import DriverInfo
+from redis import __version__ as redis_version
 from redis.asyncio import Redis, RedisCluster, SSLConnection
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
@@ -31,6 +33,9 @@ _PORTS = {"sentinel": 26379, "cluster": 6379}
 _SENTINEL_PREFIX = "sentinel_"
 SENTINEL_TIMEOUT_S = 1.0
 """Seconds for which one Sentinel is waited for; then the next one is asked, and none of them again."""
+
+DRIVER_INFO = DriverInfo(lib_version=redis_version)
+"""How connections introduce themselves. For each of them redis-py would read its version from its package's files."""
 
 _DATABASE = re.compile(r"/?\d*")
 
@@ -114,6 +119,7 @@ class Address:
         Args:
             limits: more options of every connection: timeouts, retries, and ``max_connections``.
         """
+        limits = {"driver_info": DRIVER_INFO, **limits}
         if self.kind == "server":
             return Redis.from_pool(StayClosedPool.from_url(self.url, timeout=None, **limits))
         if self.kind == "cluster":
@@ -130,7 +136,7 @@ class Address:
 def sentinel_arguments(address: Address) -> dict[str, Any]:
     """Return the options of connections to Sentinel itself; one that is unreachable or hangs is soon given up."""
     timeouts = {"socket_connect_timeout": SENTINEL_TIMEOUT_S, "socket_timeout": SENTINEL_TIMEOUT_S}
-    return {**_tls_as_flag(address.sentinel_options), **timeouts}
+    return {**_tls_as_flag(address.sentinel_options), **timeouts, "driver_info": DRIVER_INFO}
 
 
 def user_of(url: str) -> str:

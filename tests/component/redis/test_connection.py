@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
+from typing import Any
 
 import pytest
+from kombu.connection import Connection
 from redis.exceptions import ResponseError
 
 from snakepit_bridge.client import Fleet
@@ -17,6 +19,7 @@ from snakepit_bridge.telemetry.metrics import REDIS_COMMANDS, REDIS_DURATION
 from tests.harness.leaks import connections
 from tests.harness.meter import RecordedMeter, recorded_meter
 from tests.harness.waiting import eventually, wait_until
+from workers.broker.transport import Transport
 
 
 async def ping(connection: RedisConnection) -> None:
@@ -49,6 +52,19 @@ def test_a_connection_outlives_its_event_loop(redis_url: str) -> None:
     for _ in range(3):
         asyncio.run(ping(connection))
         wait_until(lambda: not connections(redis_url) - before, "what the loop has opened to be closed with it")
+
+
+def test_connections_are_opened_without_a_look_into_redis_pys_package(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look() -> str:
+        raise AssertionError("redis-py's version is known")
+
+    monkeypatch.setattr("redis.utils.get_lib_version", look)
+    asyncio.run(ping(RedisConnection(redis_url)))
+    with Connection(redis_url, transport=Transport) as broker:
+        channel: Any = broker.default_channel
+        assert channel.client.ping()
 
 
 def trips(meter: RecordedMeter) -> Counter[tuple[str, str]]:
