@@ -59,8 +59,8 @@ help: ## Lists the targets
 demo: $(if $(wildcard $(READY)),$(READY),$(DEMO_READY)) ## Runs the fleet on real questions; LM=openai/gpt-4o-mini or an LM profile for a real model
 	$(BIN)/dspex-fleet demo $(if $(LM),--lm $(LM)) $(ARGS)
 
-test: $(READY) ## Runs the tests; ARGS="tests/unit -k name" for some of them, PROCESSES=0 for one process
-	$(PYTEST) -m "not soak" $(ARGS)
+test: $(READY) ## Runs the tests of the product; ARGS="tests/unit -k name" for some of them, PROCESSES=0 for one process
+	$(PYTEST) -m "not soak" --ignore tests/project $(ARGS)
 
 test-fast: PROCESSES = $(FAST_PROCESSES)
 test-fast: $(READY) ## Runs the tests that start no workers: the stores' contract on Valkey, components, and units
@@ -81,16 +81,15 @@ coverage: $(READY) ## Runs the tests, reports the lines and branches they leave 
 	$(BIN)/coverage html --quiet --fail-under=0
 	$(BIN)/coverage report
 
-check: $(READY) $(DOCS) check-elixir ## Format, lint, spelling, types, import ladder, the documentation's site, whether generated code and locks are up to date, advisories, and the Elixir package
+check: $(READY) $(DOCS) check-elixir ## Format, lint, spelling, types, import ladder, names, documentation with its code, generated code, locks, advisories, distributions, image, benchmarks, and the Elixir package
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	git ls-files -z | xargs -0 $(BIN)/codespell
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	$(BIN)/python -m pytest -q -k "generated or lock" tests/unit/elixir/test_generated.py tests/unit/test_deploy.py \
-		tests/docs/test_docs.py::test_the_generated_tables_of_the_reference_are_those_of_the_code
 	$(BIN)/python deploy/audit.py deploy/requirements.lock
+	$(PYTEST) -m "not soak" tests/project/test_*.py tests/project
 
 # A machine without Elixir, or with an older one, checks the Python side alone.
 check-elixir:

@@ -32,7 +32,7 @@ pytest_plugins = ["tests.harness.fixtures"]
 
 # These tests end servers and workers on purpose. What Celery's and redis-py's objects say of it comes when they are
 # freed, in whichever test runs by then: warnings are shown, and fail none. An unawaited coroutine fails everywhere.
-PROCESS_TESTS = {"abuse", "chaos", "docs", "integration", "smoke"}
+PROCESS_TESTS = {"abuse", "chaos", "integration", "project", "smoke"}
 SHOWN_IN_PROCESS_TESTS = (
     "default",
     "error:.*was never awaited:RuntimeWarning",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PAGES = Path(__file__).parents[2] / "docs" / "reference" / "api"
+PAGES = Path(__file__).parents[3] / "docs" / "reference" / "api"
 PACKAGES = ("client", "dspy_integration", "snapshots", "testing", "variables")
 
 

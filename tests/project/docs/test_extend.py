@@ -16,7 +16,7 @@ from snakepit_bridge import snapshots
 from snakepit_bridge.dspy_integration import unregister_target
 from tests.harness.stage import Stage, stage
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "extend.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "extend.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (acme/\w+\.py)\n")
 

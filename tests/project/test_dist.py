@@ -34,7 +34,7 @@ def test_a_release_is_the_same_each_time_and_lists_what_it_contains(
     bills = [dist / f"dspex-fleet-{VERSION}.{what}.cdx.json" for what in ("image", "wheel")]
     sums = {(line.split()[1], line.split()[0]) for line in (dist / "SHA256SUMS").read_text().splitlines()}
     assert sums == {(each.name, hashlib.sha256(each.read_bytes()).hexdigest()) for each in (wheel, sdist, *bills)}
-    # tests/integration/test_wheel.py shows it of the wheel.
+    # tests/project/test_wheel.py shows it of the wheel.
     (again,) = build(tmp_path / "again", "--sdist")
     assert again.read_bytes() == sdist.read_bytes()
     for bill in bills:

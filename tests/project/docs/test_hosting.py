@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from tests.harness.waiting import PATIENCE_S
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCHEMAS = {
     "workflows/ci.yml": "vendor.github-workflows",
     "dependabot.yml": "vendor.dependabot",

@@ -13,7 +13,7 @@ from symtable import SymbolTable, symtable
 
 import pytest
 
-from tests.unit.house.product import ROOT, modules
+from tests.project.house.product import ROOT, modules
 
 # Raised to leave a call early, not because anything is wrong.
 CONTROL_FLOW = frozenset({"SoftLimitReached", "UnstreamedReply", "_Failed"})

@@ -22,7 +22,7 @@ from tests.harness.waiting import PATIENCE_S
 from workers.health.checks import Problems
 from workers.health.server import HealthServer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
 DEPLOY = ROOT / "docs" / "how-to" / "deploy.md"
 LOCKS = [ROOT / "requirements.lock", ROOT / "deploy" / "requirements.lock", ROOT / "deploy" / "demo.lock"]

@@ -21,7 +21,7 @@ from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots import MemoryStore
 from snakepit_bridge.testing import RecordingLM
-from tests.unit.house.product import module_paths
+from tests.project.house.product import module_paths
 
 
 def docstrings_with_examples() -> Iterator[doctest.DocTest]:

@@ -15,11 +15,11 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.snapshots.redis_keys import Keys
 from snakepit_bridge.testing import AskedQuestion, Raw
-from tests.docs.test_docs import PAGES, ROOT, name
 from tests.harness.cluster import free_ports
 from tests.harness.doc_blocks import PageRun, command_environment, parse_page
 from tests.harness.stage import Stage, stage
 from tests.harness.waiting import PATIENCE_S
+from tests.project.docs.test_docs import PAGES, ROOT, name
 from workers.dev.redis_server import bundled_server
 from workers.dev.stand_in_lm import demo_answerer
 
@@ -39,7 +39,7 @@ model = "openai/gpt-4o-mini"
 api_base = "{url}"
 api_key_env = "STAGE_LM_KEY"
 """
-# tests/docs/test_extend.py runs extend.md, on a worker that has the package which the page writes.
+# tests/project/docs/test_extend.py runs extend.md, on a worker that has the package which the page writes.
 _BLOCK_PAGES = [page for page in PAGES if page.name != "extend.md" and list(parse_page(page).examples())]
 # Ports of pages, in whose place a run has free ones.
 _PORTS = (6379, 8040, 8061, 8062, 50061, 50062)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Set
 
-from tests.unit.house.product import ROOT, modules, parse
+from tests.project.house.product import ROOT, modules, parse
 
 MAX_LINES = 400
 # All errors are one tree, which its docstring draws, under one import path.

@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness.waiting import PATIENCE_S
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 GENERATED = Path("snakepit_bridge/elixir/generated")
 
 needs_tools = pytest.mark.skipif(
