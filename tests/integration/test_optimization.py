@@ -382,6 +382,22 @@ def test_at_the_end_of_its_budget_the_best_program_so_far_is_returned(play: Stag
     assert "of 0.5 USD were spent" in spent.stopped
 
 
+def test_a_program_without_inputs_is_optimized_as_locally(play: Stage, local_lm: dspy.LM) -> None:
+    jokes = [dspy.Example(joke=f"joke {number}").with_inputs() for number in range(4)]
+    options: dict[str, Any] = {"max_bootstrapped_demos": 1, "max_labeled_demos": 2}
+    play.fleet.register("joke", dspy.Predict("-> joke"))
+
+    def is_told(example: Any, prediction: Any, trace: Any = None) -> bool:
+        return bool(prediction.joke)
+
+    with dspy.context(lm=local_lm):
+        found = play.fleet.optimize("joke:1", jokes, is_told, optimizer="BootstrapFewShot", options=options, label=None)
+        local: Any = dspy.BootstrapFewShot(metric=is_told, **options)
+        compiled = local.compile(dspy.Predict("-> joke"), trainset=jokes)
+    assert found.module.demos
+    assert found.module.dump_state() == compiled.dump_state()
+
+
 def test_what_can_not_run_on_the_fleet_is_said_before_the_first_call(play: Stage) -> None:
     count_before = len(play.lm.requests)
     unmarked = [dspy.Example(question="?", answer="!")]
@@ -390,6 +406,7 @@ def test_what_can_not_run_on_the_fleet_is_said_before_the_first_call(play: Stage
         ("trainset: it is empty", [], {}),
         (r"trainset\[0\]: it must be a dspy.Example whose inputs are marked", unmarked, {}),
         (r"trainset\[0\]: its inputs are text, and the program's are question", other, {}),
+        (r"trainset\[0\]: its inputs are none, and the program's are question", [unmarked[0].with_inputs()], {}),
         ("BootstrapFinetune: it trains weights", TRAINSET, {"optimizer": "BootstrapFinetune"}),
         ("'Nobody': it must be a dspy Teleprompter", TRAINSET, {"optimizer": "Nobody"}),
         ("it can't be constructed: .*surprise", TRAINSET, {"options": {"surprise": 1}}),

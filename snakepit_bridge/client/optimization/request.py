@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,8 +69,8 @@ def check_examples(request: OptimizationRequest) -> None:
         raise OptimizationError("trainset", "it is empty")
     for name, examples in (("trainset", request.trainset), ("valset", request.valset or ())):
         for number, example in enumerate(examples):
-            keys: Any = getattr(example, "_input_keys", None)
-            if not isinstance(example, dspy.Example) or not keys:
+            # A program without inputs has examples that mark none: `example.with_inputs()`.
+            if not isinstance(example, dspy.Example) or getattr(example, "_input_keys", None) is None:
                 raise OptimizationError(
                     f"{name}[{number}]", "it must be a dspy.Example whose inputs are marked: example.with_inputs(…)"
                 )
@@ -89,5 +89,9 @@ def _check_inputs(request: OptimizationRequest) -> None:
             if set(found) != required:
                 raise OptimizationError(
                     f"{name}[{number}]",
-                    f"its inputs are {', '.join(sorted(found))}, and the program's are {', '.join(sorted(required))}",
+                    f"its inputs are {_list_names(found)}, and the program's are {_list_names(required)}",
                 )
+
+
+def _list_names(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
