@@ -117,6 +117,8 @@ class CheckedTransport(StdlibAsyncTransport):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._pool = _Pool(self.max_connections)
+        # The last URL and headers that were found to be sendable: requests of one endpoint mostly have the same.
+        self._sendable: tuple[str, tuple[tuple[str, object], ...]] | None = None
 
     def close_idle(self) -> None:
         """Close the connections that no request uses."""
@@ -128,9 +130,12 @@ class CheckedTransport(StdlibAsyncTransport):
         Raises:
             lm15.ConfigurationError: no request can be built of this.
         """
-        problem = find_headers_problem(request.headers) or find_url_problem(request.url)
-        if problem is not None:
-            raise request_build_error(problem)
+        sent = (request.url, tuple(request.headers))
+        if sent != self._sendable:
+            problem = find_headers_problem(request.headers) or find_url_problem(request.url)
+            if problem is not None:
+                raise request_build_error(problem)
+            self._sendable = sent
         return _ReplyContext(super().stream(request))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from dspy.lm15 import ConfigurationError as LM15ConfigurationError
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -12,6 +14,7 @@ from pydantic import SecretStr
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm.http_fields import find_header_problem, find_key_problem, find_url_problem
 from snakepit_bridge.lm.profiles import LMProfile
+from snakepit_bridge.lm.transport import CheckedTransport
 
 
 @pytest.mark.parametrize(
@@ -86,3 +89,16 @@ def test_what_can_be_sent_passes() -> None:
     )
     assert find_url_problem("https://[::1]:8443/v1?api-version=2024") is None
     assert find_header_problem("X-Team", "a\tb") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "key"), [("https://lm.example/v1", "sk-canary\n"), ("https://lm.example/v 1", "sk-canary"), ("lm", "sk")]
+)
+def test_a_request_that_differs_from_the_one_before_is_checked_again(url: str, key: str) -> None:
+    transport = CheckedTransport()
+    fine = SimpleNamespace(url="https://lm.example/v1", headers=[("authorization", "sk-canary")])
+    transport.stream(fine)
+    for _ in range(2):
+        with pytest.raises(LM15ConfigurationError, match=r"^(?!.*canary)"):
+            transport.stream(SimpleNamespace(url=url, headers=[("authorization", key)]))
+    transport.stream(fine)
