@@ -6,8 +6,10 @@ needing the right to read ACLs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoPermissionError, ResponseError
@@ -35,6 +37,22 @@ class _MissingRights:
     def __str__(self) -> str:
         parts = (("commands", self.commands), ("keys", self.keys), ("channels", self.channels))
         return "; ".join(f"{what} {', '.join(sorted(names))}" for what, names in parts if names)
+
+
+class _Probe(NamedTuple):
+    """Calls that show whether a right is missing.
+
+    Attributes:
+        what: the field of ``_MissingRights`` that holds such rights.
+        name: what is reported as missing.
+        calls: the commands.
+        kinds: of refusals that tell it.
+    """
+
+    what: str
+    name: str
+    calls: Sequence[Sequence[str]]
+    kinds: frozenset[str]
 
 
 async def check_role(role: Role, connection: RedisConnection, namespace: str, queue: str | None = None) -> None:
@@ -68,26 +86,36 @@ async def check_rights(connection: RedisConnection, rights: Rights) -> None:
 
 async def _find_missing(raw: AbstractConnection, rights: Rights) -> _MissingRights:
     missing = _MissingRights()
-    if _COMMAND in await _collect_refusals(raw, [["MULTI"]]):
+    [refusals] = await _collect_refusals(raw, [[["MULTI"]]])
+    if _COMMAND in refusals:
         missing.commands.add("multi")
         return missing
+    probes = [*_probe_commands(rights), *_probe_names(rights)]
+    # All at once: a round trip for each would be some hundred at each start.
+    for probe, refusals in zip(probes, await _collect_refusals(raw, [probe.calls for probe in probes]), strict=True):
+        if refusals & probe.kinds:
+            getattr(missing, probe.what).add(probe.name)
+    return missing
+
+
+def _probe_commands(rights: Rights) -> Iterator[_Probe]:
     for name in rights.commands:
         argument = _choose_argument(name, rights)
         counts = () if name in _UNTESTED_COMMANDS else _ARGUMENT_COUNTS
-        if _COMMAND in await _collect_refusals(raw, [[*name.split("|"), *[argument] * count] for count in counts]):
-            missing.commands.add(name)
+        calls = [[*name.split("|"), *[argument] * count] for count in counts]
+        yield _Probe("commands", name, calls, frozenset({_COMMAND}))
+
+
+def _probe_names(rights: Rights) -> Iterator[_Probe]:
     for pattern in (*rights.keys, *rights.reads):
         reading, writing = ["GET", _matching_name(pattern)], ["SET", _matching_name(pattern), "x"]
-        if _NAME in await _collect_refusals(raw, [reading] if pattern in rights.reads else [reading, writing]):
-            missing.keys.add(pattern)
+        calls = [reading] if pattern in rights.reads else [reading, writing]
+        yield _Probe("keys", pattern, calls, frozenset({_NAME}))
     for granted, pattern in rights.selectors:
         calls = [[name, _matching_name(pattern), *_SELECTED[name]] for name in granted.split()]
-        if await _collect_refusals(raw, calls):
-            missing.keys.add(f"{pattern} (for {granted})")
+        yield _Probe("keys", f"{pattern} (for {granted})", calls, frozenset({_COMMAND, _NAME}))
     for pattern in rights.channels:
-        if _NAME in await _collect_refusals(raw, [["PUBLISH", _matching_name(pattern), "x"]]):
-            missing.channels.add(pattern)
-    return missing
+        yield _Probe("channels", pattern, [["PUBLISH", _matching_name(pattern), "x"]], frozenset({_NAME}))
 
 
 def _choose_argument(command: str, rights: Rights) -> str:
@@ -102,18 +130,19 @@ def _matching_name(pattern: str) -> str:
     return pattern.replace("\\", "").replace("*", "x")
 
 
-async def _collect_refusals(raw: AbstractConnection, commands: Sequence[Sequence[str]]) -> set[str]:
-    """Send commands, and return the kinds of rights (command, name) whose absence made some fail."""
-    if not commands:
-        return set()
-    await raw.send_packed_command(raw.pack_commands(commands), check_health=False)
-    refusals: set[str] = set()
-    for _ in commands:
-        try:
-            await raw.read_response()
-        except NoPermissionError as exc:
-            # The same on Valkey, Redis 7.0 and newer Redis: "to run the 'get' command", "to access a key".
-            refusals.add(_COMMAND if " to run " in str(exc) else _NAME)
-        except ResponseError:
-            continue  # a wrong number of arguments, or another node's key
-    return refusals
+async def _collect_refusals(raw: AbstractConnection, groups: Sequence[Sequence[Sequence[str]]]) -> list[set[str]]:
+    """Send groups of commands; return for each the kinds of rights (command, name) whose absence made some fail."""
+    await raw.send_packed_command(raw.pack_commands(chain.from_iterable(groups)), check_health=False)
+    return [{kind for _ in group if (kind := await _read_refusal(raw))} for group in groups]
+
+
+async def _read_refusal(raw: AbstractConnection) -> str | None:
+    """Return the kind of right whose absence made the next command fail, or None."""
+    try:
+        await raw.read_response()
+    except NoPermissionError as exc:
+        # The same on Valkey, Redis 7.0 and newer Redis: "to run the 'get' command", "to access a key".
+        return _COMMAND if " to run " in str(exc) else _NAME
+    except ResponseError:
+        pass  # a wrong number of arguments, or another node's key
+    return None

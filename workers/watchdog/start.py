@@ -142,7 +142,8 @@ def _reveal(settings: FleetSettings) -> dict[str, Any]:
 
 def _find_name(app: Celery) -> str:
     """Return ``module:attribute`` of the app; empty if no module has it."""
-    for name, module in list(sys.modules.items()):
+    # The newest first: the app's own is among them, and what a worker loads has some hundred thousand names.
+    for name, module in reversed(list(sys.modules.items())):
         if name != "__main__":
             for attribute, value in list(getattr(module, "__dict__", {}).items()):
                 if value is app:
