@@ -126,8 +126,10 @@ def _quota_lm(shape: Shape) -> Generator[str]:
 @contextmanager
 def _workers(fleet: Fleet, shape: Shape, url: str, folder: Path) -> Generator[None]:
     profiles = folder / "profiles.toml"
-    profiles.write_text(f'[profiles.bench]\nmodel = "{MODEL}"\napi_base = "{url}/v1"\napi_key_env = "BENCH_KEY"\n')
-    env = {"DSPEX_REDIS_URL": fleet.url, "DSPEX_LM_PROFILES": str(profiles), "BENCH_KEY": "none-needed"}
+    profiles.write_text(
+        f'[profiles.bench]\nmodel = "{MODEL}"\napi_base = "{url}/v1"\napi_key_env = "DSPEX_BENCH_KEY"\n'
+    )
+    env = {"DSPEX_REDIS_URL": fleet.url, "DSPEX_LM_PROFILES": str(profiles), "DSPEX_BENCH_KEY": "none-needed"}
     fleet.register("qa", dspy.Predict("question -> answer"))
     _publish(fleet, 0)
     with worker_processes(fleet, shape.workers, "asyncio", env, folder, concurrency=shape.concurrency):

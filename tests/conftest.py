@@ -156,14 +156,23 @@ def redis_server(redis_servers: Callable[[str], EmbeddedRedis], server_kind: str
     return redis_servers(server_kind)
 
 
+@pytest.fixture(scope="session")
+def client_of() -> Generator[Callable[[str], Redis]]:
+    """The client of each database that tests share; to connect anew would take most of ``redis_url``'s time."""
+    with ExitStack() as open_clients:
+        yield functools.cache(lambda url: open_clients.enter_context(Redis.from_url(url)))
+
+
 @pytest.fixture
-def redis_url(redis_server: EmbeddedRedis, request: pytest.FixtureRequest) -> Generator[str]:
+def redis_url(
+    redis_server: EmbeddedRedis, client_of: Callable[[str], Redis], request: pytest.FixtureRequest
+) -> Generator[str]:
     """The URL of an empty database of this test's own; at its end, keys that would stay for ever fail the test."""
     url = f"{redis_server.url.rsplit('/', 1)[0]}/{next(_databases)}"
     mark = request.node.get_closest_marker("keeps_keys")
-    with Redis.from_url(url) as client:
-        client.flushdb()
-        yield url
-        leaked = leaked_keys(client, mark.args if mark else ())
-        client.flushdb()
+    client = client_of(url)
+    client.flushdb()
+    yield url
+    leaked = leaked_keys(client, mark.args if mark else ())
+    client.flushdb()
     assert not leaked, f"Keys without an expiry that tests/harness/leaks.py doesn't list as permanent: {leaked}"

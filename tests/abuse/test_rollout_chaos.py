@@ -32,9 +32,9 @@ from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.dev.redis_server import EmbeddedRedis
 
 SESSION = "staged"
-SHARES = (0.1, 0.3, 0.6)
+SHARES = (0.2, 0.4, 0.6)
 # Other tests run beside these, so that they leave most of the machine to them.
-IN_FLIGHT = 8
+IN_FLIGHT = 5
 LATER_S = 1e12
 """A time at which every stage has begun."""
 

@@ -178,7 +178,7 @@ def agree(play: Stage, module: Any, inputs: Mapping[str, Any]) -> None:
     assert there == here, there
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=cast("Any", [*HealthCheck]), print_blob=True)
+@settings(max_examples=25, deadline=None, suppress_health_check=cast("Any", [*HealthCheck]), print_blob=True)
 @given(case=cases(), untyped=st.booleans())
 def test_the_prompt_is_the_local_one(play: Stage, case: Any, untyped: bool) -> None:
     """For random signatures, demos and inputs."""

@@ -11,6 +11,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Most waits end soon and are looked at often; a long one ends a tenth later at most, and asks for less CPU meanwhile.
+_SLOWER = 0.1
+_SLOWEST_S = 0.2
+
 # The bound of a wait that ends well: a busy machine keeps to it, and a hanging test ends before pytest's own limit.
 PATIENCE_S = 120.0
 # https://docs.kernel.org/accounting/psi.html: "some" is when at least one task of the machine had to wait for a CPU.
@@ -66,9 +70,15 @@ def within(seconds: float) -> Generator[None]:
 
 
 def wait_until(
-    predicate: Callable[[], T | None], description: str, *, timeout_s: float = 15.0, poll_s: float = 0.02
+    predicate: Callable[[], T | None], description: str, *, timeout_s: float = 15.0, poll_s: float | None = None
 ) -> T:
     """Return the predicate's first true answer.
+
+    Args:
+        predicate: called again and again.
+        description: what is waited for.
+        timeout_s: how long, by a stopwatch.
+        poll_s: between two calls; without it 20 ms, and more the longer it takes.
 
     Raises:
         AssertionError: it was not true within ``timeout_s`` seconds of a stopwatch; it says what was waited for and
@@ -81,11 +91,15 @@ def wait_until(
             return answer
         if watch.elapsed_s > timeout_s:
             raise AssertionError(f"Waited {timeout_s:g} s in vain for {description}; last seen: {answer!r}")
-        time.sleep(poll_s)
+        time.sleep(_pause_s(watch, 0.02) if poll_s is None else poll_s)
 
 
 async def eventually(
-    predicate: Callable[[], Awaitable[T | None]], description: str, *, timeout_s: float = 15.0, poll_s: float = 0.01
+    predicate: Callable[[], Awaitable[T | None]],
+    description: str,
+    *,
+    timeout_s: float = 15.0,
+    poll_s: float | None = None,
 ) -> T:
     """Return a coroutine function's first true answer; ``wait_until`` for code that runs on the loop."""
     watch = Stopwatch()
@@ -95,4 +109,9 @@ async def eventually(
             return answer
         if watch.elapsed_s > timeout_s:
             raise AssertionError(f"Waited {timeout_s:g} s in vain for {description}; last seen: {answer!r}")
-        await asyncio.sleep(poll_s)
+        await asyncio.sleep(_pause_s(watch, 0.01) if poll_s is None else poll_s)
+
+
+def _pause_s(watch: Stopwatch, least_s: float) -> float:
+    """Return for how long to pause after so much of a wait."""
+    return max(least_s, min(watch.passed_s * _SLOWER, _SLOWEST_S))

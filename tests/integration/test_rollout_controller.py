@@ -50,14 +50,14 @@ def leads(play: Stage) -> str:
 
 
 @contextmanager
-def traffic(play: Stage, session: str) -> Generator[None]:
-    """Keep submitting predictions, whatever becomes of them, some hundred a second and not as many as the CPUs do."""
+def traffic(play: Stage, session: str, at_once: int = 8) -> Generator[None]:
+    """Keep submitting predictions, whatever becomes of them, so many at a time in two threads, ten times a second."""
     stop = threading.Event()
 
     def submit() -> None:
         while not stop.wait(0.1):
             with suppress(BridgeError):
-                handles = [play.fleet.submit("qa", {"question": fresh("q")}, session=session) for _ in range(8)]
+                handles = [play.fleet.submit("qa", {"question": fresh("q")}, session=session) for _ in range(at_once)]
                 for handle in handles:
                     with suppress(BridgeError):
                         handle.get(PATIENCE_S)
@@ -136,10 +136,11 @@ def test_a_candidate_that_a_worker_refuses_is_rolled_back_before_a_prediction_is
 
 def test_a_killed_controller_is_replaced_and_no_stage_is_skipped_or_repeated(play: Stage) -> None:
     play.start()
-    stages = [{"share": share, "min_s": 4, "min_predictions": 5} for share in (0.3, 0.5, 0.7)]
+    stages = [{"share": share, "min_s": 2, "min_predictions": 5} for share in (0.3, 0.5, 0.7)]
     session = begin(play, 0.3, stages)
     first = leads(play)
-    with traffic(play, session):
+    # Five on each arm are all that a stage needs.
+    with traffic(play, session, at_once=2):
         wait_until(lambda: started(play, session) == 1, "the first stage", timeout_s=30)
         play.worker.kill(signal.SIGKILL)
         watch = Stopwatch()
@@ -151,7 +152,7 @@ def test_a_killed_controller_is_replaced_and_no_stage_is_skipped_or_repeated(pla
     shares = [event.record.share for event in report.events if event.kind == "stage"]
     assert shares == [300_000, 500_000, 700_000]
     for earlier, later in zip(report.events[1:], report.events[2:], strict=False):
-        assert later.at - earlier.record.since_us / 1e6 >= 4, "each stage lasted as long as the policy says"
+        assert later.at - earlier.record.since_us / 1e6 >= 2, "each stage lasted as long as the policy says"
     assert time.time() > report.events[-1].at
 
 

@@ -14,7 +14,7 @@ READERS = 4
 
 
 def test_no_process_reads_half_a_publish() -> None:
-    flip_while_reading(15_000, distinct=300)
+    flip_while_reading(8_000, distinct=150)
 
 
 @pytest.mark.soak

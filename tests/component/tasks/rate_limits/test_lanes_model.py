@@ -93,7 +93,7 @@ class Model:
         assert under_way.get("reserved:demo", 0) == sum(name.startswith(b"r:") for name in permits)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=Steps, concurrency=st.integers(1, 3))
 async def test_each_message_is_in_one_place_and_what_is_counted_is_what_there_is(
     store: LimitStore, broker: Broker, clock: Clock, steps: list[tuple[str, str, int]], concurrency: int
