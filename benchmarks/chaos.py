@@ -24,7 +24,7 @@ from workers.dev.process import Child
 
 FULL = Plan(tasks=20_000, kills=100)
 QUICK = Plan(
-    tasks=600, kills=12, workers=2, concurrency=4, latency_s=0.05, lease_s=2.0, restarts=1, pauses=1, cuts=1,
+    tasks=400, kills=9, workers=2, concurrency=4, latency_s=0.05, lease_s=2.0, restarts=1, pauses=1, cuts=1,
     away_s=3.0, limit_s=60.0,
 )  # fmt: skip
 
