@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import html
 import json
+import os
 import re
-import shutil
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -15,13 +15,13 @@ import grpc.aio
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from redis import Redis
 
 from snakepit_bridge.cli.main import main
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.redis.key_names import FleetKeys
-from tests.harness import servers
+from tests.harness.browser import run_chromium
 from tests.harness.console_fleet import FilledFleet, filled_fleet
 from tests.harness.stage import fresh
 from tests.harness.waiting import PATIENCE_S
@@ -428,33 +428,32 @@ async def test_pages_offer_no_step_while_the_console_is_read_only(served: Gatewa
         assert (answer.status_code, "read-only" in answer.text) == (403, True)
 
 
-@contextmanager
-def opened(address: str, **options: Any) -> Generator[Page]:
-    """A browser whose visitor has signed in and allowed changes; scripts that fail, and refused contents, are errors.
+@pytest.fixture(scope="module")
+def chromium() -> Generator[Browser]:
+    """A browser for the last tests, after those that are coroutines."""
+    with run_chromium() as running:
+        yield running
 
-    Its loop runs in this thread, in which tests of other pages run theirs, so that it ends with the test.
-    """
-    binary = shutil.which("chromium")
-    if binary is None:
-        servers.missing("Chromium", "chromium")
+
+@contextmanager
+def opened(chromium: Browser, address: str, *, width: int = 1_280, **options: Any) -> Generator[Page]:
+    """A visitor who has signed in and allowed changes; scripts that fail, and refused contents, are errors."""
     problems = list[str]()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-        width = options.pop("width", 1_280)
-        viewport: Any = {"width": width, "height": 900}
-        page = browser.new_context(viewport=viewport, base_url=f"http://{address}", **options).new_page()
+    viewport: Any = {"width": width, "height": 900}
+    with chromium.new_context(viewport=viewport, base_url=f"http://{address}", **options) as context:
+        page = context.new_page()
         page.on("console", lambda message: problems.extend(problem_of(message)))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto("/sign-in#token=all")
         page.wait_for_url("**/fleet")
         allow_changes(page)
         yield page
-        browser.close()
     assert problems == []
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_every_page_is_accessible_and_fits(filled: FilledFleet, look: str) -> None:
+# A theme changes nothing but colours, and axe looks at those of the dark one on the phone.
+@pytest.mark.parametrize("look", LOOKS if os.environ.get("CONSOLE_SHOTS") else ["light", "phone"])
+def test_every_page_is_accessible_and_fits(chromium: Browser, filled: FilledFleet, look: str) -> None:
     first, second = filled.evaluations
     pages = {
         "rollouts": "/rollouts",
@@ -473,14 +472,14 @@ def test_every_page_is_accessible_and_fits(filled: FilledFleet, look: str) -> No
         "optimization": f"/evaluations/job?id={filled.optimization}",
     }
     found, width = dict[str, list[str]](), LOOKS[look].get("width", 1_280)
-    with served_gateway(filled.play.url) as address, opened(address, **LOOKS[look]) as page:
+    with served_gateway(filled.play.url) as address, opened(chromium, address, **LOOKS[look]) as page:
         for name, path in pages.items():
             page.goto(path)
             expect(page.get_by_role("heading", level=1)).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} overflows"
             assert page.evaluate(CUT) == [], f"{name} cuts something off"
             take_picture(page, f"{name}-{look}", full_page=True)
-            if look == "dark":  # the phone's theme too, where axe looks at it
+            if look == "dark":
                 continue
             report = Axe().run(page).response
             assert len(report["passes"]) > 5, "axe has looked at nothing"
@@ -493,12 +492,12 @@ def test_every_page_is_accessible_and_fits(filled: FilledFleet, look: str) -> No
     assert {name: problems for name, problems in found.items() if problems} == {}
 
 
-def test_a_rollout_is_paused_with_the_keyboard_and_the_page_follows(filled: FilledFleet) -> None:
+def test_a_rollout_is_paused_with_the_keyboard_and_the_page_follows(chromium: Browser, filled: FilledFleet) -> None:
     session = fresh("user")
     filled.play.fleet.session(session).blocking.set_variables({"temp": 0.1})
     policy = {"stages": [{"share": 0.5, "min_s": 86_400}]}
     filled.play.fleet.rollouts.start(session, {"temp": 0.3}, policy=policy, reason="a try")
-    with served_gateway(filled.play.url) as address, opened(address) as page:
+    with served_gateway(filled.play.url) as address, opened(chromium, address) as page:
         page.goto("/rollouts")
         tab_to(page, f"session:{session}")
         page.keyboard.press("Enter")
@@ -515,8 +514,10 @@ def test_a_rollout_is_paused_with_the_keyboard_and_the_page_follows(filled: Fill
         expect(page.get_by_text("it was enough").first).to_be_visible()
 
 
-def test_new_predictions_appear_by_themselves_and_two_evaluations_are_chosen(filled: FilledFleet) -> None:
-    with served_gateway(filled.play.url) as address, opened(address) as page:
+def test_new_predictions_appear_by_themselves_and_two_evaluations_are_chosen(
+    chromium: Browser, filled: FilledFleet
+) -> None:
+    with served_gateway(filled.play.url) as address, opened(chromium, address) as page:
         page.goto("/predictions?session=tail")
         expect(page.get_by_text("No recorded prediction is found")).to_be_visible()
         filled.play.fleet.session("tail").blocking.set_variables({"temp": 0.1})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import logging
 import re
-import shutil
 import socket
 import time
 from collections.abc import AsyncGenerator, Generator
@@ -17,11 +16,11 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from joserfc.jwk import RSAKey
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from redis.asyncio import Redis
 
 from snakepit_bridge.exceptions import ConfigurationError
-from tests.harness import servers
+from tests.harness.browser import run_chromium
 from tests.harness.openid import CLIENT_SECRET, OpenIdServer, openid_server, settings_text
 from tests.harness.waiting import PATIENCE_S
 from tests.integration.gateway_clients import gateway, grants
@@ -283,13 +282,9 @@ def test_a_browser_goes_to_the_provider_and_comes_back_signed_in(
     redis_url: str, provider: OpenIdServer, tmp_path: Path
 ) -> None:
     """The provider is another site: a browser sends no cookie of the console with its redirect."""
-    binary = shutil.which("chromium")
-    if binary is None:
-        servers.missing("Chromium", "chromium")
     address, problems = free_address(), list[str]()
     settings = load(tmp_path, provider, f"http://{address}", label='"Example"')
-    with served_gateway(redis_url, http=address, openid=settings), sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+    with served_gateway(redis_url, http=address, openid=settings), run_chromium() as chromium:
 
         def opened(look: str) -> Page:
             options: dict[str, Any] = dict(LOOKS[look])
@@ -312,5 +307,4 @@ def test_a_browser_goes_to_the_provider_and_comes_back_signed_in(
         page.wait_for_url("**/sign-in")
         assert (provider.ended, provider.refused) == (["ann"], [])
         expect(page.get_by_role("link", name="Sign in with Example")).to_be_visible()
-        chromium.close()
     assert problems == []

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import runpy
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -18,12 +17,12 @@ from typing import Any
 import dspy
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from snakepit_bridge.testing import AskedQuestion
 from snakepit_bridge.testing.lm.answers import Raw
-from tests.harness import servers
 from tests.harness.broker import channel, put
+from tests.harness.browser import run_chromium
 from tests.harness.containers import local_redis
 from tests.harness.otlp import Collector, collector
 from tests.harness.stage import Stage, echo, stage
@@ -62,14 +61,8 @@ class Served:
 
 @pytest.fixture(scope="module")
 def chromium() -> Generator[Browser]:
-    """Debian's Chromium; without it the tests are skipped, and fail where CI=true."""
-    binary = shutil.which("chromium")
-    if binary is None:
-        servers.missing("Chromium", "chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with run_chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
