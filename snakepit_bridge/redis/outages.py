@@ -143,5 +143,6 @@ async def retry_through_outages(
             expired = time.monotonic() >= until or (deadline is not None and time.time() >= deadline)
             if expired or not is_transient(exc):
                 raise
-        await asyncio.sleep(pause_s * random.uniform(0.7, 1.0))
+        # The last try is begun as time runs out, not after it.
+        await asyncio.sleep(min(pause_s * random.uniform(0.7, 1.0), max(0.0, until - time.monotonic())))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -153,6 +153,28 @@ async def test_await_outlasts_a_stall_of_redis_as_it_reads_the_state(
     assert not stalls
 
 
+async def test_await_ends_with_its_timeout_though_redis_stalls(
+    play: Stage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+
+    async def outcome(*_: Any) -> TaskResult:
+        nonlocal reads
+        reads += 1
+        if reads > 1:
+            raise StoreUnavailableError("redis://x", "no reply")
+        return TaskResult("PENDING")
+
+    with play.held():
+        task_id = await client.submit("plain", "user-1", {"question": fresh("q")})
+        monkeypatch.setattr(predictions.Predictions, "_outcome", outcome)
+        request = pb.AwaitRequest(id=task_id, timeout_s=0.2)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await client.predictions.Await(request, metadata=client.metadata)
+    assert refusal(error.value)[:2] == ("UNAVAILABLE", "StoreUnavailableError")
+    assert reads == 2
+
+
 async def test_await_returns_the_current_state_on_a_timeout(play: Stage, client: Client) -> None:
     with play.held():
         task_id = await client.submit("plain", "user-1", {"question": fresh("q")})

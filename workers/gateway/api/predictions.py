@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
@@ -138,8 +139,8 @@ class Predictions:
                 for chunk in chunks or ():
                     yield pb.PredictionEvent(piece=converters.chunk_message(chunk), position=chunk.position)
                 if not chunks:
-                    outcome = await self._outcome_in_time(request.id, call)
-        outcome = await self._outcome_in_time(request.id, call)
+                    outcome = await self._outcome_in_time(request.id, call.bound_wait(MAX_WAIT_S))
+        outcome = await self._outcome_in_time(request.id, call.bound_wait(MAX_WAIT_S))
         if outcome.ready:
             yield pb.PredictionEvent(ended=converters.prediction_message(request.id, outcome))
 
@@ -191,6 +192,7 @@ class Predictions:
 
     async def _wait_until_final(self, task_id: str, wait_s: float, call: ClientCall) -> TaskResult:
         """Wait until a prediction ends, for ``wait_s`` seconds or until the gateway drains; return its outcome."""
+        until = time.monotonic() + wait_s
         waiting = asyncio.ensure_future(run_on_home_loop(self._results.wait(task_id, wait_s)))
         draining = asyncio.ensure_future(call.draining.wait())
         try:
@@ -198,20 +200,21 @@ class Predictions:
             error = waiting.exception() if waiting.done() else None
             if error is not None and not isinstance(error, BridgeError):
                 raise error
-            return await self._outcome_in_time(task_id, call)
+            left_s = 0.0 if call.draining.is_set() else until - time.monotonic()
+            return await self._outcome_in_time(task_id, left_s)
         finally:
             waiting.cancel()
             draining.cancel()
             await asyncio.gather(waiting, draining, return_exceptions=True)
 
-    async def _outcome_in_time(self, task_id: str, call: ClientCall) -> TaskResult:
-        """Return how a prediction stands; an outage costs time until the call's end, or until it has lasted too long.
+    async def _outcome_in_time(self, task_id: str, wait_s: float) -> TaskResult:
+        """Return how a prediction stands; an outage costs ``wait_s`` seconds, and at least one reply's timeout.
 
         Raises:
             StoreUnavailableError: it lasted.
         """
-        # What is begun by then has its answer, or its error, before the call ends.
-        patience_s = call.bound_wait(MAX_WAIT_S) - self._fleet.connection.timeout_s
+        # What is begun by then has its answer, or its error, in time.
+        patience_s = wait_s - self._fleet.connection.timeout_s
         return await retry_through_outages(lambda: self._outcome(task_id), patience_s=patience_s)
 
     async def _outcome(self, task_id: str) -> TaskResult:
