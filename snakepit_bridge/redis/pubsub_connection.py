@@ -43,6 +43,8 @@ class PubSubConnection:
         self._confirmations: dict[bytes, asyncio.Future[None]] = {}
         self._unanswered: dict[bytes, deque[asyncio.Future[None]]] = {}
         self._pings: deque[asyncio.Future[None]] = deque()
+        # Commands are written in the order of their calls, whatever each has to wait for first.
+        self._writes = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -70,7 +72,7 @@ class PubSubConnection:
         Raises:
             StoreUnavailableError: the connection was lost, or there is no confirmation within the timeout.
         """
-        confirmations = await self._send(self._write_subscribe(channels))
+        confirmations = await self._send(lambda: self._write_subscribe(channels))
         await self._redis.wait_bounded(asyncio.gather(*map(share_future, confirmations)))
 
     async def unsubscribe(self, *channels: bytes) -> None:
@@ -79,7 +81,7 @@ class PubSubConnection:
         Raises:
             StoreUnavailableError: the connection was lost.
         """
-        await self._send(self._write_unsubscribe(channels))
+        await self._send(lambda: self._write_unsubscribe(channels))
 
     async def ping(self) -> None:
         """Wait for a reply of the server; messages that it sent before have arrived by then.
@@ -87,15 +89,17 @@ class PubSubConnection:
         Raises:
             StoreUnavailableError: the connection was lost, or there is no reply within the timeout.
         """
-        await self._redis.wait_bounded(await self._send(self._write_ping()))
+        await self._redis.wait_bounded(await self._send(self._write_ping))
 
     def _check(self) -> None:
         if self.lost.done() and (error := self.lost.exception()) is not None:
             raise copy_error(error)
 
-    async def _send(self, write: Coroutine[Any, Any, T]) -> T:
+    async def _send(self, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
-            return await self._redis.wait_bounded(write)
+            async with self._writes:
+                self._check()
+                return await self._redis.wait_bounded(write())
         except StoreUnavailableError as exc:
             self._fail(exc)
             raise

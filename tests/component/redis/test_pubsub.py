@@ -183,6 +183,20 @@ async def test_a_channel_whose_subscribe_was_never_sent_is_subscribed_to_by_the_
         assert subscribers(redis_url, "channel") == 1
 
 
+async def test_a_channel_that_is_left_and_joined_again_at_once_is_subscribed_to(redis_url: str) -> None:
+    redis = RedisConnection(redis_url, namespace=fresh("namespace"))
+    async with PubSubConnection(redis, lambda *_: None) as link:
+        for _ in range(10):
+            await link.subscribe(b"channel")
+            # Each command waits until the format was read again, and not all of them as long.
+            redis._forget_format()
+            leaving = asyncio.ensure_future(link.unsubscribe(b"channel"))
+            await asyncio.sleep(0)
+            await asyncio.gather(leaving, link.subscribe(b"channel"))
+            await link.ping()
+            assert subscribers(redis_url, "channel") == 1
+
+
 async def test_an_unreachable_server_is_reported_at_once() -> None:
     listening = Subscription(RedisConnection("redis://127.0.0.1:9/0", timeout_s=30))
     with within(5), pytest.raises(StoreUnavailableError):
