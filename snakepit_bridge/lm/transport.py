@@ -130,12 +130,12 @@ class CheckedTransport(StdlibAsyncTransport):
         Raises:
             lm15.ConfigurationError: no request can be built of this.
         """
-        sent = (request.url, tuple(request.headers))
-        if sent != self._sendable:
+        # No local holds the headers: what shows a traceback's locals would show the key.
+        if (request.url, tuple(request.headers)) != self._sendable:
             problem = find_headers_problem(request.headers) or find_url_problem(request.url)
             if problem is not None:
                 raise request_build_error(problem)
-            self._sendable = sent
+            self._sendable = (request.url, tuple(request.headers))
         return _ReplyContext(super().stream(request))
 
 

@@ -119,14 +119,15 @@ class Address:
         Args:
             limits: more options of every connection: timeouts, retries, and ``max_connections``.
         """
-        limits = {"driver_info": DRIVER_INFO, **limits}
-        if self.kind == "server":
-            return Redis.from_pool(StayClosedPool.from_url(self.url, timeout=None, **limits))
         if self.kind == "cluster":
             nodes = [ClusterNode(host, port) for host, port in self.hosts]
             # A cluster's client spreads connections over nodes, opens them as needed, and can't queue for them.
             limits = {name: limit for name, limit in limits.items() if name != "max_connections"}
             return cast("Redis", RedisCluster(startup_nodes=nodes, **_tls_as_flag(self.options), **limits))
+        # Clients of a cluster take it since redis-py 8 only.
+        limits = {"driver_info": DRIVER_INFO, **limits}
+        if self.kind == "server":
+            return Redis.from_pool(StayClosedPool.from_url(self.url, timeout=None, **limits))
         sentinel = Sentinel(self.hosts, sentinel_kwargs={**sentinel_arguments(self), "retry": Retry(NoBackoff(), 0)})
         managed = ManagedSSL if self.options.get("connection_class") is SSLConnection else Managed
         options = {**self.options, **limits, "connection_class": managed, "timeout": None}
