@@ -398,6 +398,20 @@ def test_a_program_without_inputs_is_optimized_as_locally(play: Stage, local_lm:
     assert found.module.dump_state() == compiled.dump_state()
 
 
+def test_an_input_with_a_default_may_be_left_out(play: Stage) -> None:
+    class Sum(dspy.Signature):
+        question: str = dspy.InputField()
+        tone: str = dspy.InputField(default="plain")
+        answer: str = dspy.OutputField()
+
+    play.fleet.register("toned", dspy.Predict(Sum))
+    options = {"max_bootstrapped_demos": 1, "max_labeled_demos": 1}
+    found = play.fleet.optimize(
+        "toned:1", TRAINSET[:3], exact, optimizer="BootstrapFewShot", options=options, label=None
+    )
+    assert found.module.demos
+
+
 def test_what_can_not_run_on_the_fleet_is_said_before_the_first_call(play: Stage) -> None:
     count_before = len(play.lm.requests)
     unmarked = [dspy.Example(question="?", answer="!")]

@@ -82,14 +82,15 @@ def _check_inputs(request: OptimizationRequest) -> None:
     signature = request.program.spec.signature
     if signature is None:
         return
-    required: set[str] = {each.name for each in signature.fields if each.direction == "input"}
+    fields = [field for field in signature.fields if field.direction == "input"]
+    known, required = {field.name for field in fields}, {field.name for field in fields if not field.has_default}
     for name, examples in (("trainset", request.trainset), ("valset", request.valset or ())):
         for number, example in enumerate(examples):
             found: Mapping[str, Any] = example.inputs().toDict()
-            if set(found) != required:
+            if not required <= set(found) <= known:
                 raise OptimizationError(
                     f"{name}[{number}]",
-                    f"its inputs are {_list_names(found)}, and the program's are {_list_names(required)}",
+                    f"its inputs are {_list_names(found)}, and the program's are {_list_names(known)}",
                 )
 
 
