@@ -30,9 +30,6 @@ class FollowedSession(Generic[T]):
         parse: returns what a snapshot says.
         default: what a session without variables says; also before the first read.
         what: its variables, for a warning while they can't be read.
-
-    Attributes:
-        value: what the session says; None until that is known.
     """
 
     def __init__(
@@ -41,8 +38,7 @@ class FollowedSession(Generic[T]):
         self._store = store
         self._session = session
         self._parse = parse
-        self._default = default
-        self.value: T | None = None
+        self._default = self._value = default
         self._what = what
         self._known = asyncio.Event()
         self._waits_until = 0.0
@@ -59,7 +55,7 @@ class FollowedSession(Generic[T]):
             self._waits_until = time.monotonic() + _FIRST_WAIT_S
         if not self._known.is_set() and (left_s := self._waits_until - time.monotonic()) > 0:
             await wait_for_event(self._known, left_s)
-        return self._default if self.value is None else self.value
+        return self._value
 
     async def aclose(self) -> None:
         """Stop following the session."""
@@ -67,7 +63,7 @@ class FollowedSession(Generic[T]):
 
     async def _refresh(self) -> None:
         try:
-            self.value = self._parse(await self._store.read(self._session))
+            self._value = self._parse(await self._store.read(self._session))
         except SessionNotFoundError:
-            self.value = self._default
+            self._value = self._default
         self._known.set()

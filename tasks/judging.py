@@ -122,10 +122,7 @@ class Judging:
         """
         if result.provenance.get("version") == UNREGISTERED:
             return  # a variant, which whoever sent it measures
-        judges = self._judges.value
-        if judges is None:
-            judges = await self._judges.read()
-        for judge in judges.get(str(result.provenance.get("program")), ()):
+        for judge in (await self._judges.read()).get(str(result.provenance.get("program")), ()):
             if judge.covers(task_id):
                 try:
                     await self._enqueue(app, judge, task_id, result)

@@ -88,10 +88,7 @@ class Recording:
         await self._recorders.aclose()
 
     async def _find(self, program: str, task_id: str) -> Recorder | None:
-        recorders = self._recorders.value
-        if recorders is None:
-            recorders = await self._recorders.read()
-        recorder = recorders.get(program)
+        recorder = (await self._recorders.read()).get(program)
         return recorder if recorder is not None and recorder.covers(task_id) else None
 
     async def _prepare(self, recorder: Recorder, state: str, build: Awaitable[RecordedPrediction]) -> None:

@@ -230,10 +230,10 @@ class CommitBackend(PrimaryBackend):
     ) -> bytes | None:
         runtime = cast(HasRuntime, self.app).runtime
         with TELEMETRY.tracer.span("commit"):
-            if durability == ON_PRIMARY:
-                reply = await runtime.results.execute_script(_COMMIT, keys, args)
-            else:
+            if durability.waits:
                 reply = await run_durably(runtime, _COMMIT, keys, args, durability)
+            else:
+                reply = await runtime.results.execute_script(_COMMIT, keys, args)
             earlier = _earlier_state(reply)
         if earlier is None:
             record_commit(task_id, state, encoded)

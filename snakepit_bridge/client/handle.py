@@ -182,7 +182,7 @@ class Handle:
     async def _get(self, wait_s: float | None) -> FleetPrediction:
         wait_s = self._wait_s if wait_s is None else wait_s
         result = await self._result(wait_s)
-        kind = _loaded[0] if _loaded else await asyncio.to_thread(_load_prediction_type)
+        kind = _prediction_type or await asyncio.to_thread(_load_prediction_type)
         return kind.from_result(
             await retry_through_outages(lambda: self._payloads.load_result(result, self.id), patience_s=wait_s)
         )
@@ -240,11 +240,12 @@ class Handle:
 
 
 # DSPy takes seconds to load: with the first prediction, beside the loop, and not when the client is imported.
-_loaded: list[type[FleetPrediction]] = []
+_prediction_type: type[FleetPrediction] | None = None
 
 
 def _load_prediction_type() -> type[FleetPrediction]:
+    global _prediction_type
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
-    _loaded.append(FleetPrediction)
+    _prediction_type = FleetPrediction
     return FleetPrediction

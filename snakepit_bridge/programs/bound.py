@@ -279,7 +279,7 @@ class BoundPrograms:
 
 def _cache_key(program: Program, snapshot: Snapshot, module_name: str, used: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return a cache key of encoded values, in which NaN equals itself and 1 differs from 1.0."""
-    values = tuple(snapshot.variables[name].encoded for name in used)
+    values = tuple(snapshot.variables[name].encode() for name in used)
     return (program.name, program.version, program.digest, module_name, values)
 
 

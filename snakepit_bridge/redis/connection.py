@@ -287,7 +287,7 @@ class RedisConnection:
     async def _check_format(self, guard: DataFormatGuard, answer: Awaitable[Any]) -> None:
         if not guard.is_readable:
             await guard.check_before(answer, self._link.client.execute_command)
-        elif guard.clock() >= guard.due_at:
+        elif guard.is_due:
             guard.read_later(self._link.pipeliner.execute)
 
     def _forget_format(self) -> None:

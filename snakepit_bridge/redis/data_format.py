@@ -35,20 +35,24 @@ class DataFormatGuard:
     Attributes:
         command: reads the number.
         is_readable: whether the number was read, and this release reads that format.
-        due_at: when it is time to look at the number again, by ``clock``.
     """
 
     def __init__(self, namespace: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._namespace = namespace
-        self.clock = clock
-        self.due_at = float("-inf")
+        self._clock = clock
+        self._due_at = float("-inf")
         self._found: bytes | None = None
         self.is_readable = False
         self.command = ("GET", FleetKeys(namespace).data_format)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to look at the number again."""
+        return self._clock() >= self._due_at
+
     def note(self, found: bytes | None) -> None:
         """Remember the number that was read."""
-        self._found, self.due_at = found, self.clock() + RECHECK_S
+        self._found, self._due_at = found, self._clock() + RECHECK_S
         self.is_readable = found is None or (found.isdigit() and int(found[:_MAX_DIGITS]) <= DATA_FORMAT)
 
     def read_later(self, execute: Callable[[tuple[str, str]], asyncio.Future[Any]]) -> None:
@@ -57,7 +61,7 @@ class DataFormatGuard:
         Args:
             execute: sends a command with the next round trip of others.
         """
-        self.due_at = self.clock() + RECHECK_S
+        self._due_at = self._clock() + RECHECK_S
 
         def note(reply: asyncio.Future[Any]) -> None:
             if not reply.cancelled() and reply.exception() is None:
@@ -67,7 +71,7 @@ class DataFormatGuard:
 
     def forget(self) -> None:
         """Look at the number before anything else is read: another server may answer now."""
-        self.due_at, self.is_readable = float("-inf"), False
+        self._due_at, self.is_readable = float("-inf"), False
 
     async def check_before(self, answer: Awaitable[Any], execute: Callable[..., Awaitable[Any]]) -> None:
         """Check the format before a reply is awaited; read the number first if it is time to.
@@ -80,7 +84,7 @@ class DataFormatGuard:
             DataFormatError: a newer release wrote what is there.
         """
         try:
-            if self.clock() >= self.due_at:
+            if self.is_due:
                 self.note(await execute(*self.command))
             self.check()
         except BaseException:

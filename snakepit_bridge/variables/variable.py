@@ -77,11 +77,10 @@ class Variable:
 
     def encode(self) -> bytes:
         """Return the canonical JSON of type, value and constraints; equal variables have equal bytes."""
-        return self.encoded
+        return self._encoded
 
     @cached_property
-    def encoded(self) -> bytes:
-        """What ``encode`` returns."""
+    def _encoded(self) -> bytes:
         value = to_json(self.type, self.value)
         return encode_canonical({"type": self.type, "value": value, "constraints": self.constraints.as_dict()})
 
@@ -91,10 +90,10 @@ class Variable:
 
     # Compared by bytes, so that NaN equals itself and 1 differs from 1.0.
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Variable) and self.name == other.name and self.encoded == other.encoded
+        return isinstance(other, Variable) and self.name == other.name and self._encoded == other._encoded
 
     def __hash__(self) -> int:
-        return hash((self.name, self.encoded))
+        return hash((self.name, self._encoded))
 
 
 def check_variable_name(name: object) -> None:

@@ -85,8 +85,6 @@ def _delay_until_due(channel: DeliveringChannel, claimed: ClaimedMessage, payloa
     return True
 
 
-logger = logging.getLogger(__name__)
-
 # With client tracking, polling only covers notifications that were lost.
 _LOOK_S, _POLL_S = 1.0, 0.1
 # Backoff after an error reply, such as of a server that is full or still loading.
