@@ -1,6 +1,7 @@
-"""A fleet's worker with a task of Celery's that calls DSPy and nothing else: what Celery alone costs on this pool.
+"""A fleet's worker with a task of Celery's that calls DSPy and nothing else: what any task costs on this pool.
 
-No session, no registry, no limits, no journal and no provenance: the message, Celery's tracer, and the stored result.
+No session, no registry, no limits, no journal and no provenance: the message and its lease, Celery's tracer, and the
+stored result.
 """
 
 from __future__ import annotations

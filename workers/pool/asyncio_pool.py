@@ -225,9 +225,9 @@ class AsyncioPool(BasePool):
         """Release the job's slot to the next one."""
         for timer in job.timers:
             timer.cancel()
-        self._collector.collect_if_due(self._loop.time())
         if self._running.pop(job.number, None) is not None:
             self._fill()
+        self._collector.collect_if_due(self._loop.time())
 
     def _set_limits(self, job: PoolTask) -> None:
         for seconds, reached in ((job.request.soft_s, self._on_soft_limit), (job.request.hard_s, self._on_hard_limit)):

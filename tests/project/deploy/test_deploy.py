@@ -1,4 +1,4 @@
-"""What is deployed and how: the locks, the image's recipe and the compose file. The wheel: tests/integration."""
+"""What is deployed and how: the locks, the image's recipe and the compose file. The wheel: test_wheel.py."""
 
 from __future__ import annotations
 
