@@ -63,8 +63,8 @@ test: $(READY) ## Runs the tests of the product; ARGS="tests/unit -k name" for s
 	$(PYTEST) -m "not soak" --ignore tests/project $(ARGS)
 
 test-fast: PROCESSES = $(FAST_PROCESSES)
-test-fast: $(READY) ## Runs the tests that start no workers: the stores' contract on Valkey, components, and units
-	$(PYTEST) -m "not soak" --server-kind valkey tests/contract tests/component tests/unit $(ARGS)
+test-fast: $(READY) ## Runs the quick tests: the contract of the stores on Valkey, and units
+	$(PYTEST) -m "not soak" --server-kind valkey tests/contract tests/unit $(ARGS)
 
 soak: $(READY) ## Runs the long forms of the tests
 	$(PYTEST) -m soak --timeout 3600 $(ARGS)
