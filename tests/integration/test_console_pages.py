@@ -102,7 +102,7 @@ def served_gateway(redis_url: str, **changes: Any) -> Generator[str]:
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
     async def serve() -> None:
-        given: dict[str, Any] = {"http": "127.0.0.1:0", "redis_timeout_s": 1.0, "drain_s": 1.0, **changes}
+        given: dict[str, Any] = {"http": "127.0.0.1:0", "drain_s": 1.0, **changes}
         running = Gateway(GatewaySettings(redis_url, grpc=None, grants=grants(), **given))
         await running.start()
         addresses.append(str(running.http_address))
@@ -146,7 +146,8 @@ def open_page(chromium: Browser, served: Served) -> Generator[Callable[..., Page
     problems, contexts = list[str](), list[Any]()
 
     def opened(path: str = "/sessions", *, token: str = "all", width: int = DESKTOP_PX, **options: Any) -> Page:
-        context = chromium.new_context(viewport={"width": width, "height": 900}, base_url=served.url, **options)
+        options = {"base_url": served.url, **options}
+        context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: problems.extend(problem_of(message)))
@@ -348,16 +349,19 @@ def test_a_predictions_trace_is_a_click_away(open_page: Callable[..., Page], ser
 
 
 def test_a_page_says_that_redis_is_away_and_recovers_by_itself(open_page: Callable[..., Page], served: Served) -> None:
-    live, other = open_page("/fleet"), open_page("/sessions")
-    os.kill(served.redis_pid, signal.SIGSTOP)
-    try:
-        expect(live.locator("[data-live-problem]")).to_contain_text("Not up to date", timeout=20_000)
-        other.goto("/sessions")
-        expect(other.get_by_role("heading", level=1)).to_have_text("Redis doesn't answer")
-    finally:
-        os.kill(served.redis_pid, signal.SIGCONT)
-    expect(other.get_by_role("heading", level=1)).to_have_text("Sessions", timeout=20_000)
-    expect(live.locator("[data-live-problem]")).to_be_hidden(timeout=20_000)
+    with served_gateway(served.stage.url, redis_timeout_s=1.0) as address:
+        live, other = (open_page(path, base_url=f"http://{address}") for path in ("/fleet", "/sessions"))
+        os.kill(served.redis_pid, signal.SIGSTOP)
+        try:
+            expect(live.locator("[data-live-problem]")).to_contain_text("Not up to date", timeout=20_000)
+            other.goto("/sessions")
+            expect(other.get_by_role("heading", level=1)).to_have_text("Redis doesn't answer")
+        finally:
+            os.kill(served.redis_pid, signal.SIGCONT)
+        expect(other.get_by_role("heading", level=1)).to_have_text("Sessions", timeout=20_000)
+        expect(live.locator("[data-live-problem]")).to_be_hidden(timeout=20_000)
+        for page in (live, other):
+            page.close()
 
 
 def test_sums_that_take_long_follow_the_page(open_page: Callable[..., Page], monkeypatch: pytest.MonkeyPatch) -> None:
