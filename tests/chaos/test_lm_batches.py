@@ -16,6 +16,7 @@ from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.handle import Handle
 from tests.harness.programs import Chains, Twice
+from tests.harness.servers import await_log_written
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
 from workers.dev.redis_server import EmbeddedRedis
@@ -117,6 +118,7 @@ def test_redis_dies_while_a_batch_is_under_way_and_failed_or_cancelled_ones_go_t
     play.lm.batches.faults.delay_s = 1.5
     question, handle = submit()
     [batch] = wait_until(lambda: list(play.lm.batches.batches.values()), "a batch")
+    await_log_written(redis.url)
     redis.kill()
     wait_until(lambda: time.time() > batch.created_at + 1.5, "the provider to be done with it")
     redis.restart()

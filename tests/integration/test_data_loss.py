@@ -13,6 +13,7 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.variables import Variable
 from tests.harness.lines import LineProcess
+from tests.harness.servers import await_log_written
 from tests.harness.waiting import Stopwatch
 from workers.dev.redis_server import EmbeddedRedis
 
@@ -57,6 +58,7 @@ async def test_a_restart_with_the_whole_log_goes_on_with_the_revisions(
 ) -> None:
     tokens = await publish(store, range(KEPT))
     assert ask(reader, "latest")["value"] == KEPT - 1
+    await_log_written(server.url)
     server.kill()
     server.restart()
     [new] = await publish(store, range(KEPT, KEPT + 1))

@@ -27,6 +27,7 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.lm.fleet_lm import FleetLM
 from snakepit_bridge.testing import AskedQuestion
 from tests.harness import embedders, metrics
+from tests.harness.servers import await_log_written
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
 from tests.harness.waiting import PATIENCE_S
 from workers.dev.redis_server import EmbeddedRedis
@@ -333,6 +334,7 @@ class Sends:
     def __call__(self, *args: Any, **options: Any) -> Handle:
         self.count += 1
         if self.count == 3:
+            await_log_written(self.server.url)
             self.server.kill()
         try:
             return self.submit(*args, **options)

@@ -19,6 +19,7 @@ from redis import Redis
 
 from snakepit_bridge.delivery.keys import SEPARATOR, DeliveryKeys
 from tests.harness.broker import LEASE_S, OURS, QUEUE, STOCK, Consumer, channel, dead, held, put, take
+from tests.harness.servers import await_log_written
 from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.broker import Channel, Transport
 from workers.dev.redis_server import EmbeddedRedis
@@ -339,6 +340,7 @@ def test_an_acknowledgement_while_the_broker_is_away_is_told_later(mortal: Embed
     with channel(mortal.url) as ours:
         put(ours, 1)
         message = take(ours)
+        await_log_written(mortal.url)
         mortal.kill()
         message.ack()
         mortal.restart()

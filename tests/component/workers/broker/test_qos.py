@@ -10,6 +10,7 @@ from celery.worker import state
 from redis import Redis
 
 from tests.harness.broker import LEASE_S, channel, held, put, take
+from tests.harness.servers import await_log_written
 from tests.harness.waiting import Stopwatch, wait_until
 from workers.dev.redis_server import EmbeddedRedis
 
@@ -107,6 +108,7 @@ def test_nobody_waits_for_a_broker_that_is_away_when_tasks_end_that_outlived_the
                 put(ours, n)
             messages = [take(ours) for _ in range(20)]
             running.extend(Running(message) for message in messages)
+        await_log_written(server.url)
         server.kill()
         started = Stopwatch()
         for message in messages:

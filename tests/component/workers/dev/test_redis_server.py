@@ -16,6 +16,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.exceptions import ConfigurationError
+from tests.harness.servers import await_log_written
 from tests.harness.waiting import PATIENCE_S, wait_until
 from workers.dev import redis_server as embedded
 from workers.dev.redis_server import EmbeddedRedis
@@ -78,6 +79,7 @@ def test_a_server_with_a_log_keeps_its_data_over_kill_and_restart() -> None:
     with EmbeddedRedis.start(aof=True) as server:
         url, first = server.url, server.pid
         server.cli("SET", "kept", "yes")
+        await_log_written(server.url)
         server.kill()
         with pytest.raises(ConfigurationError, match="isn't running"):
             _ = server.pid
