@@ -26,7 +26,7 @@ from snakepit_bridge.lm.compat import lookup_provider, select_backend, stream_em
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.extensions import add_extensions, get_rollout_id, split_original_messages
 from snakepit_bridge.lm.http_fields import find_key_problem
-from snakepit_bridge.lm.models import drop_unsupported, find_family
+from snakepit_bridge.lm.models import drop_unsupported
 from snakepit_bridge.lm.streaming import StreamEvent, StreamQueue, StreamSink, fetch_response, find_stream_observer
 from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.process.open_files import OPEN_FILES
@@ -177,8 +177,7 @@ class LMEngine:
 
     def drop_unsupported(self, request: Request) -> tuple[Request, tuple[str, ...]]:
         """Return a request without the keywords that the model doesn't support, and their names."""
-        model = self.endpoint.model
-        return (request, ()) if find_family(model) is None else drop_unsupported(model, request)
+        return drop_unsupported(self.endpoint.model, request)
 
     async def _send_within_timeout(self, request: Request, pieces: StreamSink | None) -> Response:
         try:

@@ -91,8 +91,7 @@ class ExtendedLM(dspy.LM):
         rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
         extra: dict[str, Any] = {}
         if not isinstance(kwargs.get("request"), Request):
-            family = lm_models.find_family(self.model)
-            for name in list(kwargs) if family is not None else ():
+            for name in list(kwargs):
                 spelling = lm_models.native_name(self.model, name)
                 if spelling != name:
                     kwargs[spelling] = kwargs.pop(name)

@@ -17,7 +17,7 @@ from tests.harness.waiting import PATIENCE_S
 from tests.harness.walk import files_of_each
 
 # A reader of one prediction has as many files to open. A file that would be the next one has to be worth it.
-# It is about 97. On a busy one a message may be settled after the next prediction has begun, and the file
+# It is about 98. On a busy one a message may be settled after the next prediction has begun, and the file
 # that settles it then doesn't count.
 MAX_FILES = 100
 PREDICTIONS = 25
